@@ -1,0 +1,1 @@
+"""Decompose the error of curvature approximations into its steps."""

@@ -1,0 +1,6 @@
+"""Built-in problems, and loading one of your own from a Python file."""
+
+from decomposition.problems.digits import digits
+from decomposition.problems.registry import BUILT_IN, load_problem
+
+__all__ = ["BUILT_IN", "digits", "load_problem"]

@@ -1,0 +1,66 @@
+"""Find a problem by name, or in a user's file as ``file.py:function``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from decomposition.errors import DecompositionError, ProblemError
+from decomposition.problem import Problem
+from decomposition.problems.digits import digits
+
+BUILT_IN: dict[str, Callable[..., Problem]] = {"digits": digits}
+
+
+def load_problem(spec: str, seed: int = 0) -> Problem:
+    """Problem named ``spec``: a built-in name, or ``path/to/file.py:function``.
+
+    The function takes no argument and returns a Problem; a built-in one gets ``seed``.
+
+    Raises:
+        ProblemError: unknown name, missing file or function, or a function that fails.
+    """
+    if spec in BUILT_IN:
+        return BUILT_IN[spec](seed=seed)
+    path, colon, name = spec.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise ProblemError(
+            f"unknown problem {spec!r}: use one of {', '.join(BUILT_IN)}, or file.py:function for "
+            "your own"
+        )
+    module = _import_file(Path(path))
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ProblemError(f"{path} has no function {name!r}")
+    try:
+        problem = function()
+    except DecompositionError:
+        raise
+    except Exception as error:
+        raise ProblemError(
+            f"{path}:{name} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(problem, Problem):
+        raise ProblemError(f"{path}:{name} must return a Problem, got {type(problem).__name__}")
+    return problem
+
+
+def _import_file(path: Path) -> object:
+    if not path.is_file():
+        raise ProblemError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # so that it can import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ProblemError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    return module
