@@ -1,0 +1,84 @@
+"""Read a result, or say exactly why the file is not one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import xarray as xr
+
+from decomposition.errors import ResultFileError
+from decomposition.results.schema import SCHEMA_VERSION
+from decomposition.results.validate import check_tree
+from decomposition.results.write import RESULT_NAME
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def open_result(path: str | os.PathLike[str]) -> xr.DataTree:
+    """The result at ``path`` (the file, or the folder that holds ``result.nc``), in memory.
+
+    Raises:
+        ResultFileError: the file is missing, truncated, not a result of this package, of a newer
+            schema, or of an older one that cannot be read any more; the message says which, and
+            what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / RESULT_NAME
+    _check_signature(path)
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            version = opened.attrs.get("schema_version")
+            command = opened.attrs.get("command")
+            _check_version(path, version, command)
+            tree = opened.load()
+    except ResultFileError:
+        raise
+    except Exception as error:
+        # HDF5, h5netcdf and xarray raise a dozen types between them for a damaged file
+        raise ResultFileError(
+            f"{path} cannot be read as a netCDF-4 file ({_first_line(error)}); it is truncated or "
+            "damaged: run the command that made it again"
+        ) from error
+    check_tree(tree, str(path), strict=False)
+    return tree
+
+
+def _check_signature(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_HDF5_SIGNATURE))
+    except FileNotFoundError:
+        raise ResultFileError(
+            f"no result at {path}; make one with `decompose run PROBLEM --out {path.parent}`"
+        ) from None
+    except OSError as error:
+        raise ResultFileError(f"{path} cannot be opened: {error}") from error
+    if head != _HDF5_SIGNATURE:
+        what = "is empty" if not head else "is not a netCDF-4 file"
+        raise ResultFileError(f"{path} {what}; give the result.nc of a `decompose run`")
+
+
+def _check_version(path: Path, version: object, command: object) -> None:
+    try:
+        number = int(str(version))
+    except ValueError:
+        raise ResultFileError(
+            f"{path} is not a result of this package (no schema_version among its attributes); "
+            "give the result.nc of a `decompose run`"
+        ) from None
+    if number > SCHEMA_VERSION:
+        raise ResultFileError(
+            f"{path} has schema {number}, this version reads up to {SCHEMA_VERSION}; "
+            "upgrade: pip install --upgrade curvature-decomposition"
+        )
+    if number < 1:
+        raise ResultFileError(
+            f"{path} has schema {number}, which is no longer read; "
+            f"make it again with: {command or 'decompose run'}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,98 @@
+"""Hold a tree against the schema: on writing, so that no one reads a wrong one, and on reading."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import xarray as xr
+
+from decomposition.errors import ResultFileError
+from decomposition.results.schema import (
+    CI_BOUNDS,
+    JSON_ATTRIBUTES,
+    REQUIRED_ATTRIBUTES,
+    Group,
+    Variable,
+    group_of,
+)
+
+_KINDS = {"float": "f", "int": "iub", "str": "OUST", "any": "fiubOUST"}
+
+
+def check_tree(tree: xr.DataTree, where: str, strict: bool) -> None:
+    """Raise if ``tree`` is not a result.
+
+    Args:
+        tree: the whole result.
+        where: the file or object, for the message.
+        strict: also refuse groups and variables that the schema does not document; the writer
+            is strict, the reader is not, so that a newer writer of the same schema is read.
+
+    Raises:
+        ResultFileError: every departure from ``results/schema.py``, one a line.
+    """
+    problems = _attribute_problems(tree, strict)
+    for node in tree.subtree:
+        if node.path == "/" or not node.data_vars:
+            continue
+        group = group_of(node.path)
+        if group is not None:
+            problems += _group_problems(node, group, strict)
+        elif strict:
+            problems.append(f"group {node.path} is not in results/schema.py; add it there")
+    if problems:
+        lines = "\n  ".join(problems)
+        raise ResultFileError(f"{where} departs from the result schema:\n  {lines}")
+
+
+def _attribute_problems(tree: xr.DataTree, strict: bool) -> list[str]:
+    problems = [f"attribute {a} is missing" for a in REQUIRED_ATTRIBUTES if a not in tree.attrs]
+    for name in JSON_ATTRIBUTES:
+        try:
+            json.loads(tree.attrs.get(name, "null"))
+        except (TypeError, ValueError):
+            problems.append(f"attribute {name} is not a JSON string: {tree.attrs[name]!r:.80}")
+    if strict:
+        for node in tree.subtree:
+            for name, value in node.attrs.items():
+                if value is None or isinstance(value, bool | dict):
+                    kind = type(value).__name__
+                    problems.append(f"attribute {name} of {node.path} is a {kind}; use JSON")
+    return problems
+
+
+def _group_problems(node: xr.DataTree, group: Group, strict: bool) -> list[str]:
+    data = node.to_dataset(inherit=True)
+    known = {variable.name: variable for variable in group.variables}
+    problems = [
+        f"{node.path} lacks {name}"
+        for name, variable in known.items()
+        if variable.required and name not in data
+    ]
+    for name in map(str, node.data_vars):
+        if name in known:
+            problems += _variable_problems(node.path, data[name], known[name])
+        elif strict:
+            problems.append(f"{node.path}/{name} is not in results/schema.py; add it there")
+    for dim in data.dims:
+        used = any(dim in data[name].dims for name in node.data_vars)
+        if used and dim not in data.coords:
+            problems.append(f"dimension {dim} of {node.path} has no coordinate")
+    if "ci_bound" in data.coords and tuple(data["ci_bound"].values.tolist()) != CI_BOUNDS:
+        found = data["ci_bound"].values.tolist()
+        problems.append(f"ci_bound of {node.path} is {found}, not {list(CI_BOUNDS)}")
+    return problems
+
+
+def _variable_problems(path: str, array: xr.DataArray, variable: Variable) -> list[str]:
+    problems: list[str] = []
+    allowed = [set(variable.dims)]
+    if variable.or_dims is not None:
+        allowed.append(set(variable.or_dims))
+    if set(array.dims) not in allowed:
+        found, wanted = ", ".join(map(str, array.dims)), ", ".join(variable.dims)
+        problems.append(f"{path}/{array.name} has dimensions ({found}), not ({wanted})")
+    if cast(str, array.dtype.kind) not in _KINDS[variable.kind]:
+        problems.append(f"{path}/{array.name} holds {array.dtype}, not {variable.kind}")
+    return problems
