@@ -1,0 +1,12 @@
+"""The reference rung: the exact Hessian H of the mean training loss."""
+
+from __future__ import annotations
+
+from decomposition.curvature import DenseCurvature
+from decomposition.curvature.assembly import assemble_hessian
+from decomposition.problem import Problem
+
+
+def hessian(problem: Problem) -> DenseCurvature:
+    """H = (1/N) Σ ∇²_θ ℓ_n."""
+    return DenseCurvature(assemble_hessian(problem), {b.name: b.slice for b in problem.blocks})

@@ -1,0 +1,111 @@
+"""The one interface of every rung: dense, structured, or known only through its products."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
+from decomposition.errors import DecompositionError
+
+
+class Curvature(ABC):
+    """A symmetric P × P matrix C, in parameter order, float64.
+
+    A subclass need not be able to form the matrix: it implements what it can, and what it
+    cannot do raises DecompositionError saying so.
+    """
+
+    size: int
+    """P."""
+    notes: tuple[str, ...] = ()
+    """What a reader of a result must know about this rung (degenerate basis, stand-ins)."""
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """C v for v (P,) or (P, k), of the same shape."""
+        return self._columns(v, self._matvec)
+
+    def solve(
+        self, v: Tensor, damping: float, negative: str | NegativeCurvature = "absolute"
+    ) -> Tensor:
+        """(C + λI)⁻¹ v for v (P,) or (P, k); ``negative`` says how eigenvalues below 0 count.
+
+        Raises:
+            DampingError: λ < 0, or the damped matrix is singular to working precision.
+        """
+        value = check_damping(damping)
+        return self._columns(v, lambda columns: self._solve(columns, value, negative))
+
+    @abstractmethod
+    def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]: ...
+
+    @abstractmethod
+    def _solve(
+        self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
+    ) -> Float[Tensor, "P k"]: ...
+
+    @abstractmethod
+    def eigenvalues(self) -> Float[Tensor, " P"]:
+        """All eigenvalues, ascending."""
+
+    def dense(self) -> Float[Tensor, "P P"]:
+        """The matrix itself."""
+        return self._matvec(torch.eye(self.size, dtype=torch.float64))
+
+    def trace(self) -> float:
+        """tr C."""
+        return float(self.eigenvalues().sum())
+
+    def frobenius_norm(self) -> float:
+        """‖C‖_F."""
+        return float(torch.linalg.vector_norm(self.eigenvalues()))
+
+    def diagonal_blocks(self) -> Mapping[str, Curvature]:
+        """The diagonal block of every layer, by name; empty if there is no such structure."""
+        return {}
+
+    def _columns(self, v: Tensor, apply) -> Tensor:  # noqa: ANN001
+        if isinstance(v, np.ndarray):
+            v = torch.from_numpy(v)
+        if v.ndim not in (1, 2) or len(v) != self.size:
+            raise DecompositionError(
+                f"a vector for this curvature has shape ({self.size},) or ({self.size}, k), "
+                f"got {tuple(v.shape)}"
+            )
+        v = v.to(torch.float64)
+        return apply(v[:, None])[:, 0] if v.ndim == 1 else apply(v)
+
+
+class Diagonalised(Curvature):
+    """A curvature C = V diag(μ) Vᵀ with an orthonormal basis V that may be implicit.
+
+    Coordinates in the basis are cheap to rescale: a new damping costs P multiplications.
+    """
+
+    @abstractmethod
+    def basis_values(self) -> Float[Tensor, " P"]:
+        """μ in the order of the basis."""
+
+    @abstractmethod
+    def to_basis(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """Vᵀ v."""
+
+    @abstractmethod
+    def from_basis(self, c: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """V c."""
+
+    def eigenvalues(self) -> Tensor:
+        """μ, ascending."""
+        return self.basis_values().sort().values
+
+    def _matvec(self, v: Tensor) -> Tensor:
+        return self.from_basis(self.basis_values()[:, None] * self.to_basis(v))
+
+    def _solve(self, v: Tensor, damping: float, negative: str | NegativeCurvature) -> Tensor:
+        inverse = inverse_eigenvalues(self.basis_values(), damping, negative)
+        return self.from_basis(inverse[:, None] * self.to_basis(v))

@@ -1,0 +1,71 @@
+"""A curvature without coupling between layers: one curvature per block, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.dense import DenseCurvature
+from decomposition.errors import DecompositionError
+
+
+class BlockDiagonal(Diagonalised):
+    """⊕_l C_l with the blocks in parameter order.
+
+    Args:
+        blocks: name → curvature of that layer, or its symmetric matrix, in parameter order.
+    """
+
+    def __init__(self, blocks: Mapping[str, Diagonalised | Tensor]) -> None:
+        """Lay the blocks out one after the other."""
+        if not blocks:
+            raise DecompositionError("a block-diagonal curvature needs at least one block")
+        self._blocks: dict[str, Diagonalised] = {
+            name: block if isinstance(block, Diagonalised) else DenseCurvature(block)
+            for name, block in blocks.items()
+        }
+        self._slices: dict[str, slice] = {}
+        start = 0
+        for name, block in self._blocks.items():
+            self._slices[name] = slice(start, start + block.size)
+            start += block.size
+        self.size = start
+        self.notes = tuple(note for block in self._blocks.values() for note in block.notes)
+
+    def diagonal_blocks(self) -> Mapping[str, Diagonalised]:
+        """The blocks themselves."""
+        return self._blocks
+
+    def dense(self) -> Tensor:
+        """The (P, P) matrix, zero between layers."""
+        return torch.block_diag(*(block.dense() for block in self._blocks.values()))
+
+    def basis_values(self) -> Tensor:
+        """Eigenvalues of the first block, then of the second, …"""
+        return torch.cat([block.basis_values() for block in self._blocks.values()])
+
+    def to_basis(self, v: Tensor) -> Tensor:
+        """Vᵀ v, block by block."""
+        return self._each(v, lambda block, part: block.to_basis(part))
+
+    def from_basis(self, c: Tensor) -> Tensor:
+        """V c, block by block."""
+        return self._each(c, lambda block, part: block.from_basis(part))
+
+    def _matvec(self, v: Tensor) -> Tensor:
+        return self._each(v, lambda block, part: block.matvec(part))
+
+    def trace(self) -> float:
+        """Σ_l tr C_l."""
+        return sum(block.trace() for block in self._blocks.values())
+
+    def frobenius_norm(self) -> float:
+        """√Σ_l ‖C_l‖²_F."""
+        return sum(block.frobenius_norm() ** 2 for block in self._blocks.values()) ** 0.5
+
+    def _each(self, v: Tensor, apply) -> Tensor:  # noqa: ANN001
+        parts = [apply(block, v[self._slices[name]]) for name, block in self._blocks.items()]
+        return torch.cat(parts)

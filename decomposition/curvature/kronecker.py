@@ -1,0 +1,130 @@
+"""A layer's curvature in a Kronecker eigenbasis, and that basis itself.
+
+With A = E[a aᵀ] = Q_A diag(α) Q_Aᵀ (width × width) and S = E[Σ_c s_c s_cᵀ] = Q_S diag(σ) Q_Sᵀ
+(d_out × d_out), the basis matrix of index (i, j) is Q_S[:, i] Q_A[:, j]ᵀ in [W | b] form. K-FAC
+gives it the eigenvalue σ_i α_j (Martens & Grosse 2015, arXiv 1503.05671), EK-FAC the exact
+curvature along it (George et al. 2018, arXiv 1806.03884).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.base import Diagonalised
+from decomposition.layers import LinearBlock
+from decomposition.linalg import eigh
+
+DEGENERACY_TOLERANCE = 1e-9
+"""Neighbouring eigenvalues closer than this fraction of the largest count as repeated."""
+NULL_TOLERANCE = 1e-12
+"""Eigenvalues below this fraction of the largest count as zero."""
+
+
+@dataclass(frozen=True)
+class FactorBasis:
+    """Canonical eigendecomposition of one Kronecker factor."""
+
+    values: Float[Tensor, " d"]
+    """Ascending; negative rounding errors are set to 0."""
+    vectors: Float[Tensor, "d d"]
+    """Orthonormal columns; the entry of largest magnitude in each is positive."""
+    degenerate: tuple[tuple[int, int], ...]
+    """[start, stop) of each cluster of repeated non-zero eigenvalues."""
+
+
+def factor_basis(factor: Float[Tensor, "d d"]) -> FactorBasis:
+    """Eigendecomposition of a factor, made unique.
+
+    Within a cluster of repeated eigenvalues any rotation is an eigenbasis, and EK-FAC depends on
+    which one is taken. The cluster's basis is fixed by its projector Π alone: Gram–Schmidt on
+    the columns of Π, each time the one with most left. Signs make the largest entry positive.
+    """
+    values, vectors = eigh(factor)
+    values = values.clamp_min(0.0)
+    largest = float(values[-1])
+    degenerate: list[tuple[int, int]] = []
+    start = 0
+    gaps = (values.diff() > DEGENERACY_TOLERANCE * largest).tolist()
+    for stop in [i + 1 for i, gap in enumerate(gaps) if gap] + [len(values)]:
+        if stop - start > 1:
+            vectors[:, start:stop] = _canonical(vectors[:, start:stop])
+            if float(values[stop - 1]) > NULL_TOLERANCE * largest:  # a null space does no harm
+                degenerate.append((start, stop))
+        start = stop
+    pivot = vectors.abs().argmax(0)
+    signs = vectors.gather(0, pivot[None]).sign()
+    return FactorBasis(values, vectors * torch.where(signs == 0, 1.0, signs), tuple(degenerate))
+
+
+def _canonical(basis: Tensor) -> Tensor:
+    projector = basis @ basis.T
+    columns: list[Tensor] = []
+    for _ in range(basis.shape[1]):
+        left = projector.diagonal()
+        # The first index within rounding of the maximum, so that ties do not depend on noise.
+        pivot = int((left >= left.max() * (1 - 1e-9)).nonzero()[0])
+        column = projector[:, pivot] / left[pivot].sqrt()
+        projector = projector - torch.outer(column, column)
+        columns.append(column)
+    orthonormal, r = torch.linalg.qr(torch.stack(columns, 1))  # removes accumulated rounding
+    return orthonormal * r.diagonal().sign()
+
+
+@dataclass(frozen=True)
+class KroneckerBasis:
+    """Eigenbases of both factors of one layer."""
+
+    block: LinearBlock
+    inputs: FactorBasis
+    """Of A (width × width)."""
+    outputs: FactorBasis
+    """Of S (d_out × d_out)."""
+
+    def products(self) -> Float[Tensor, "d_out width"]:
+        """K-FAC's eigenvalues σ_i α_j."""
+        return torch.outer(self.outputs.values, self.inputs.values)
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each factor with repeated eigenvalues."""
+        return tuple(
+            f"layer {self.block.name}: the {factor} factor has repeated eigenvalues at "
+            f"{', '.join(f'{a}–{b - 1}' for a, b in basis.degenerate)} (ascending), so EK-FAC is "
+            "not unique there; the canonical basis is used"
+            for factor, basis in (("input", self.inputs), ("output", self.outputs))
+            if basis.degenerate
+        )
+
+
+class KroneckerCurvature(Diagonalised):
+    """One layer's curvature (Q_S ⊗ Q_A) diag(values) (Q_S ⊗ Q_A)ᵀ, never formed unless asked."""
+
+    def __init__(self, basis: KroneckerBasis, values: Float[Tensor, "d_out width"]) -> None:
+        """Give the basis its eigenvalues."""
+        self.basis = basis
+        self.values = values
+        self.size = basis.block.size
+        self.notes = basis.notes()
+
+    def basis_values(self) -> Tensor:
+        """values, row-major: index i·width + j belongs to Q_S[:, i] Q_A[:, j]ᵀ."""
+        return self.values.flatten()
+
+    def to_basis(self, v: Tensor) -> Tensor:
+        """Q_Sᵀ [W | b] Q_A for every column."""
+        return self._rotate(self.basis.block.to_matrix(v), transpose=True).flatten(0, 1)
+
+    def from_basis(self, c: Tensor) -> Tensor:
+        """Q_S C Q_Aᵀ for every column."""
+        coordinates = c.reshape(*self.values.shape, c.shape[1])
+        return self.basis.block.from_matrix(self._rotate(coordinates, transpose=False))
+
+    def _rotate(self, m: Float[Tensor, "d_out width k"], transpose: bool) -> Tensor:
+        q_s, q_a = self.basis.outputs.vectors, self.basis.inputs.vectors
+        q_s, q_a = (q_s.T, q_a.T) if transpose else (q_s, q_a)
+        d_out, width, k = m.shape
+        rows = (q_s @ m.reshape(d_out, width * k)).view(d_out, width, k)
+        return torch.matmul(q_a, rows)
