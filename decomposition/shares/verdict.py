@@ -1,0 +1,128 @@
+"""The verdict: which step loses most, as far as the data support it.
+
+The candidate is the step with the largest drop. Against every other step s the resamples give a
+one-sided p_s = (1 + #{drop*_candidate ≤ drop*_s}) / (B + 1); the verdict stands when all of
+them, adjusted by Holm (1979), are at most 1 − level. Otherwise the observed variance says how
+many more masks would settle it: with V_m from masks (falling as 1/M) and V_q from queries and
+base models, M' solves d² = z² (V_q + V_m M / M').
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from decomposition.attribution.bootstrap import Draws, VarianceParts
+from decomposition.shares.steps import CHAIN, Step, contrasts, drops
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which step is largest."""
+
+    candidate: str
+    """The step with the largest estimated drop."""
+    resolved: bool
+    """Whether it is larger than every other step at the level asked for."""
+    probability: float
+    """Fraction of resamples in which it has the largest drop."""
+    adjusted: dict[str, float]
+    """Holm-adjusted p-value against every other step."""
+    more_masks: int | None
+    """Masks to add for a resolution; 0 when resolved, None when masks alone cannot."""
+    text: str
+    """The verdict as one line."""
+
+
+def verdict(
+    levels: Draws,
+    parts: VarianceParts,
+    masks: int,
+    nodes: Sequence[str],
+    steps: Sequence[Step] = CHAIN,
+    level: float = 0.95,
+) -> Verdict:
+    """Verdict on the largest step from levels (nodes,) and the variance parts of these nodes."""
+    drop = drops(levels, nodes, steps)
+    matrix = contrasts(nodes, steps)
+    best = int(np.argmax(drop.estimate))
+    others = [index for index in range(len(steps)) if index != best]
+    lead = drop.draws[:, [best]] - drop.draws[:, others]
+    p_values = (1.0 + (lead <= 0).sum(0)) / (1.0 + len(lead))
+    adjusted = holm(p_values)
+    resolved = bool((adjusted <= 1.0 - level).all())
+    probability = float((lead > 0).all(1).mean())
+    needed = [
+        masks_needed(
+            float(drop.estimate[best] - drop.estimate[other]),
+            parts.contrast(matrix[best] - matrix[other]),
+            masks,
+            level,
+        )
+        for other in others
+    ]
+    more: int | None = 0
+    if not resolved:
+        reachable = [count for count in needed if count is not None]
+        more = max(1, max(reachable) - masks) if len(reachable) == len(others) else None
+    name = steps[best].name
+    return Verdict(
+        name,
+        resolved,
+        probability,
+        {steps[other].name: float(p) for other, p in zip(others, adjusted, strict=True)},
+        more,
+        _sentence(name, resolved, probability, more),
+    )
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Holm's step-down adjusted p-values (K,), in the order given."""
+    count = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.maximum.accumulate(p_values[order] * (count - np.arange(count)))
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def masks_needed(
+    difference: float, variance: tuple[float, float, float], masks: int, level: float = 0.95
+) -> int | None:
+    """Masks M' at which `difference` would be z standard errors from zero (one-sided).
+
+    `variance` is what masks, queries and studies contribute at the present `masks`. None when
+    queries and base models alone leave it unresolved.
+    """
+    room = (difference / float(norm.ppf(level))) ** 2 - variance[1] - variance[2]
+    if room <= 0:
+        return None
+    return math.ceil(masks * variance[0] / room)
+
+
+def _sentence(name: str, resolved: bool, probability: float, more: int | None) -> str:
+    if resolved:
+        return f"largest: {name}, probability {_below_one(probability)}"
+    if more is None:
+        return (
+            f"not resolved: {name} leads with probability {_below_one(probability)}; more masks "
+            "alone would not resolve it, more queries or base models may"
+        )
+    return (
+        f"not resolved: {name} leads with probability {_below_one(probability)}; about "
+        f"{_two_digits(more)} more masks would resolve it"
+    )
+
+
+def _below_one(probability: float) -> str:
+    return "> 0.99" if probability > 0.99 else f"{probability:.2f}"
+
+
+def _two_digits(count: int) -> str:
+    scale = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    return f"{math.ceil(count / scale) * scale:,}"
