@@ -192,7 +192,7 @@ def perturbed_forward(
     x: Tensor,
     perturbation: Mapping[str, Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Outputs (N, C) and layer inputs when ``perturbation[name]`` (N, d_out) is added to layer outputs."""
+    """Outputs (N, C) and layer inputs, ``perturbation[name]`` (N, d_out) added to layer outputs."""
     inputs: dict[str, Tensor] = {}
 
     def hook(name: str, a: Tensor, z: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
     return _assemble(problem, terms, _add_hessian)
 
 
-def _assemble(problem: Problem, terms: Callable, add: Callable) -> Tensor:  # noqa: ANN001
+def _assemble(problem: Problem, terms: Callable, add: Callable) -> Tensor:
     size = problem.parameters
     out = torch.zeros(size, size, dtype=torch.float64, device=problem.train[0].device)
     for x, y in batches(problem):
@@ -122,9 +122,7 @@ def _add(out: Tensor, pair: Pair, term: Tensor) -> None:
             target += term[:, rows, :, columns]
 
 
-def _parts(
-    block: LinearBlock, width: int
-) -> list[tuple[slice, tuple[int, int], slice]]:
+def _parts(block: LinearBlock, width: int) -> list[tuple[slice, tuple[int, int], slice]]:
     """Where the weight and the bias of a block lie, their matrix shape, and their columns."""
     split = block.start + block.d_out * block.d_in
     parts = [(slice(block.start, split), (block.d_out, block.d_in), slice(0, block.d_in))]

@@ -69,7 +69,7 @@ class Curvature(ABC):
         """The diagonal block of every layer, by name; empty if there is no such structure."""
         return {}
 
-    def _columns(self, v: Tensor, apply) -> Tensor:  # noqa: ANN001
+    def _columns(self, v: Tensor, apply) -> Tensor:
         if isinstance(v, np.ndarray):
             v = torch.from_numpy(v)
         if v.ndim not in (1, 2) or len(v) != self.size:
@@ -98,6 +98,12 @@ class Diagonalised(Curvature):
     @abstractmethod
     def from_basis(self, c: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         """V c."""
+
+    def basis_columns(self, panel: slice) -> Float[Tensor, "P panel"]:
+        """Eigenvectors ``panel`` of V, dense."""
+        unit = torch.zeros(self.size, panel.stop - panel.start, dtype=torch.float64)
+        unit[panel] = torch.eye(panel.stop - panel.start, dtype=torch.float64)
+        return self.from_basis(unit)
 
     def eigenvalues(self) -> Tensor:
         """μ, ascending."""

@@ -66,6 +66,6 @@ class BlockDiagonal(Diagonalised):
         """√Σ_l ‖C_l‖²_F."""
         return sum(block.frobenius_norm() ** 2 for block in self._blocks.values()) ** 0.5
 
-    def _each(self, v: Tensor, apply) -> Tensor:  # noqa: ANN001
+    def _each(self, v: Tensor, apply) -> Tensor:
         parts = [apply(block, v[self._slices[name]]) for name, block in self._blocks.items()]
         return torch.cat(parts)

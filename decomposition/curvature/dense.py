@@ -65,6 +65,10 @@ class DenseCurvature(Diagonalised):
         """V c."""
         return matmul(self.decomposition()[1], c)
 
+    def basis_columns(self, panel: slice) -> Tensor:
+        """V[:, panel]."""
+        return self.decomposition()[1][:, panel]
+
     def trace(self) -> float:
         """tr C."""
         return float(self.matrix.diagonal().sum())

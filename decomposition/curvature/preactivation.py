@@ -76,7 +76,7 @@ class Preactivation:
     def gauss_newton_terms(self, x: Tensor, y: Tensor) -> GaussNewtonTerms:
         """C backward passes, one for each column of the square root of Λ."""
 
-        def forward(perturbation: dict[str, Tensor]):  # noqa: ANN202
+        def forward(perturbation: dict[str, Tensor]):
             return perturbed_forward(self.model, self.parameters, x, perturbation)
 
         outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)
@@ -104,7 +104,9 @@ class Preactivation:
         directions = torch.eye(sum(widths), dtype=torch.float64, device=x.device)
         chunk = max(1, min(sum(widths), SWEEP_ELEMENTS // (len(x) * max(widths))))
         d_deltas, d_inputs = torch.func.vmap(column, chunk_size=chunk)(directions)
-        rows = dict(zip((b.name for b in self.blocks), torch.arange(sum(widths)).split(widths), strict=True))
+        rows = dict(
+            zip((b.name for b in self.blocks), torch.arange(sum(widths)).split(widths), strict=True)
+        )
         cut = {name: slice(int(r[0]), int(r[-1]) + 1) for name, r in rows.items()}
         position = {name: i for i, name in enumerate(self.order)}
         names = [block.name for block in self.blocks]
@@ -124,8 +126,8 @@ class Preactivation:
             },
         )
 
-    def _gradient(self, x: Tensor, y: Tensor):  # noqa: ANN202 (a torch.func closure)
-        def total_loss(perturbation: dict[str, Tensor]):  # noqa: ANN202
+    def _gradient(self, x: Tensor, y: Tensor):
+        def total_loss(perturbation: dict[str, Tensor]):
             outputs, inputs = perturbed_forward(self.model, self.parameters, x, perturbation)
             return self.loss.per_example(outputs, y).sum(), (outputs, inputs)
 
@@ -154,9 +156,7 @@ def as_double(y: Tensor) -> Tensor:
     return y.double() if y.is_floating_point() else y
 
 
-def per_example_gradients(
-    problem: Problem, x: Tensor, y: Tensor
-) -> Float[Tensor, "N P"]:
+def per_example_gradients(problem: Problem, x: Tensor, y: Tensor) -> Float[Tensor, "N P"]:
     """∇_θ ℓ_n for every example, rows in parameter order (float64): δ_l ⊗ a_l per layer."""
     inputs, deltas, _ = Preactivation(problem).gradient_terms(x.double(), as_double(y))
     gradients = torch.empty(len(x), problem.parameters, dtype=torch.float64, device=x.device)

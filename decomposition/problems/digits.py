@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -50,6 +52,6 @@ def mlp(widths: tuple[int, ...], activation: type[nn.Module], seed: int) -> nn.S
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
-        for d_in, d_out in zip(widths[:-1], widths[1:], strict=True):
+        for d_in, d_out in itertools.pairwise(widths):
             layers += [nn.Linear(d_in, d_out), activation()]
         return nn.Sequential(*layers[:-1])

@@ -39,9 +39,7 @@ def load_problem(spec: str, seed: int = 0) -> Problem:
     except DecompositionError:
         raise
     except Exception as error:
-        raise ProblemError(
-            f"{path}:{name} failed with {type(error).__name__}: {error}"
-        ) from error
+        raise ProblemError(f"{path}:{name} failed with {type(error).__name__}: {error}") from error
     if not isinstance(problem, Problem):
         raise ProblemError(f"{path}:{name} must return a Problem, got {type(problem).__name__}")
     return problem
@@ -58,9 +56,7 @@ def _import_file(path: Path) -> object:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ProblemError(
-            f"{path} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise ProblemError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
     return module

@@ -1,0 +1,83 @@
+"""Influence scores τ[q, i] = g_qᵀ (C + λI)⁻¹ g_i / N of every rung, over many dampings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.preactivation import per_example_gradients
+from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
+from decomposition.linalg import matmul
+from decomposition.problem import Problem
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Loss gradients at the model's present parameters (float64, columns are examples)."""
+
+    train: Float[Tensor, "P N"]
+    query: Float[Tensor, "P Q"]
+
+
+def loss_gradients(problem: Problem) -> Gradients:
+    """g_i of every training example and g_q of every query."""
+    return Gradients(
+        per_example_gradients(problem, *problem.train).T,
+        per_example_gradients(problem, *problem.query).T,
+    )
+
+
+def influence_scores(
+    problem: Problem,
+    curvature: Curvature,
+    damping: float,
+    negative: str | NegativeCurvature = "absolute",
+) -> Float[Tensor, "queries train"]:
+    """τ[q, i] = g_qᵀ (C + λI)⁻¹ g_i / N: first-order change of the loss on q when i is removed.
+
+    The sum of τ over a removed set predicts the change of the query loss (Koh & Liang 2017,
+    arXiv 1703.04730). Units: those of the loss.
+
+    Args:
+        problem: gradients are taken at its model's present parameters.
+        curvature: C, any rung.
+        damping: λ ≥ 0.
+        negative: policy for negative eigenvalues of C (see decomposition.damping).
+
+    Raises:
+        DampingError: λ < 0, or the damped matrix is singular.
+    """
+    return next(score_grid(curvature, loss_gradients(problem), [damping], negative))
+
+
+def score_grid(
+    curvature: Curvature,
+    gradients: Gradients,
+    dampings: Sequence[float],
+    negative: str | NegativeCurvature = "absolute",
+) -> Iterator[Float[Tensor, "queries train"]]:
+    """τ for every damping in turn; gradients are rotated into the eigenbasis only once."""
+    examples = gradients.train.shape[1]
+    if not isinstance(curvature, Diagonalised):
+        for damping in dampings:
+            # Queries are fewer than training examples, and C is symmetric.
+            solved = curvature.solve(gradients.query, damping, negative)
+            yield matmul(solved.T, gradients.train) / examples
+        return
+    train = curvature.to_basis(gradients.train)
+    query = curvature.to_basis(gradients.query)
+    mu = curvature.basis_values()
+    for damping in dampings:
+        inverse = inverse_eigenvalues(mu, check_damping(damping), negative)
+        yield matmul((query * inverse[:, None]).T, train) / examples
+
+
+def random_scores(queries: int, examples: int, seed: int) -> Float[Tensor, "queries train"]:
+    """Independent standard normal scores: the baseline that knows nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(queries, examples, generator=generator, dtype=torch.float64)

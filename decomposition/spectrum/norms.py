@@ -1,0 +1,82 @@
+"""Spectral and nuclear norms of the difference of two curvatures.
+
+Up to ``EXACT_SIZE`` both come from the eigenvalues of the difference. Above it the spectral norm
+is the largest Ritz value of a Lanczos run (with its residual bound as error) and the nuclear norm
+tr|Δ| is a stochastic estimate with its standard error: the leading eigenpairs are taken exactly
+and only the rest is sampled, as in Hutch++ (Meyer et al. 2021, arXiv 2010.09649).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.linalg import eigvalsh, matmul
+from decomposition.spectrum.lanczos import lanczos, probes, trace_of
+
+EXACT_SIZE = 2048
+LEADING, POWER_STEPS = 64, 4
+PROBES, STEPS = 16, 48
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Norms of one matrix; errors are 0 where the value is exact."""
+
+    spectral: float
+    nuclear: float
+    spectral_error: float = 0.0
+    """Residual bound."""
+    nuclear_error: float = 0.0
+    """Standard error over probes."""
+
+
+def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_SIZE) -> Norms:
+    """Spectral norm max|μ| and nuclear norm Σ|μ| of a symmetric matrix."""
+    if len(matrix) <= exact_size:
+        magnitude = eigvalsh(matrix).abs()
+        return Norms(float(magnitude.max()), float(magnitude.sum()))
+    values, vectors, residual = _leading(matrix, seed)
+    start = probes(len(matrix), PROBES, seed + 1, matrix.device)
+    start = _project_out(vectors, start)
+    weight = start.square().sum(0)  # ‖(I − QQᵀ)z‖², its mean is (P − k)/P
+
+    def deflated(v: Tensor) -> Tensor:
+        return _project_out(vectors, matmul(matrix, v))
+
+    ritz = lanczos(deflated, start / weight.sqrt(), STEPS)
+    samples = type(ritz)(ritz.values, ritz.weights * weight[:, None], ritz.residuals)
+    rest, error = trace_of(samples, torch.abs, len(matrix))
+    top = float(values.abs().max()) if len(values) else 0.0
+    bound = residual
+    largest = ritz.values.abs().max()
+    if float(largest) > top:
+        at = ritz.values.abs() == largest
+        top, bound = float(largest), float(ritz.residuals[at].min())
+    return Norms(top, float(values.abs().sum()) + rest, bound, error)
+
+
+def _leading(matrix: Tensor, seed: int) -> tuple[Tensor, Tensor, float]:
+    """Converged leading eigenpairs by block Krylov iteration, and the residual of the largest."""
+    generator = torch.Generator().manual_seed(seed)
+    block = torch.randn(len(matrix), LEADING, generator=generator, dtype=torch.float64)
+    block = block.to(matrix.device)
+    krylov = []
+    for _ in range(POWER_STEPS):
+        block, _ = torch.linalg.qr(matmul(matrix, block))
+        krylov.append(block)
+    basis, _ = torch.linalg.qr(torch.cat(krylov, 1))
+    image = matmul(matrix, basis)
+    values, rotation = torch.linalg.eigh(basis.T @ image)
+    vectors = basis @ rotation
+    residual = torch.linalg.vector_norm(image @ rotation - vectors * values, dim=0)
+    converged = residual < 1e-7 * values.abs().max()
+    largest = int(values.abs().argmax())
+    return values[converged], vectors[:, converged], float(residual[largest])
+
+
+def _project_out(vectors: Tensor, v: Tensor) -> Tensor:
+    return v - matmul(vectors, matmul(vectors.T, v)) if vectors.shape[1] else v
