@@ -1,0 +1,55 @@
+"""The base model: the batched trainer with one model and all examples."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from decomposition.errors import ProblemError
+from decomposition.problem import Problem
+from decomposition.retraining import seeds
+from decomposition.retraining.batched import BatchedTrainer
+from decomposition.retraining.workers import in_parallel
+
+
+def train_base_model(problem: Problem, progress: bool = False) -> nn.Module:
+    """A copy of ``problem.model`` trained by the recipe on all examples, in the recipe's precision.
+
+    Epoch e follows ``seeds.epoch_order(recipe.seed, 0, e, N)``, the order that a bank with shared
+    randomness follows too.
+
+    Raises:
+        ProblemError: a parameter is not finite at the end.
+    """
+    trainer = BatchedTrainer(problem)
+    recipe = problem.recipe
+    stack = trainer.stack(1)
+    stack.load(0, {name: value.detach()[None] for name, value in problem.model.named_parameters()})
+
+    def order(epoch: int) -> torch.Tensor:
+        return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.examples))[None]
+
+    with tqdm(total=recipe.epochs, desc="base model", unit="epoch", disable=not progress) as bar:
+
+        def work(_: int, check: Callable[[], None]) -> None:
+            def after_epoch() -> None:
+                check()
+                bar.update()
+
+            trainer.train(stack, order, after_epoch)
+
+        in_parallel(work, [0], lambda _: None)
+    if not torch.isfinite(stack.theta).all():
+        raise ProblemError(
+            f"training of the base model diverged: a parameter is not finite after "
+            f"{recipe.epochs} epochs of {recipe.optimizer} with lr = {recipe.lr}; lower Recipe.lr"
+        )
+    model = copy.deepcopy(problem.model).to(recipe.torch_dtype)
+    with torch.no_grad():
+        for name, value in stack.parameters():
+            model.get_parameter(name).copy_(value[0])
+    return model

@@ -1,0 +1,110 @@
+"""Cells of a bank: the model of one mask and one repeat, trained in chunks of many.
+
+A cell's start and order of examples depend on the problem, the plan, its mask and its repeat,
+never on the chunk that it happens to be trained in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from decomposition.errors import ProblemError
+from decomposition.problem import Problem
+from decomposition.retraining import seeds
+from decomposition.retraining.batched import BatchedTrainer
+from decomposition.retraining.initial import independent_start, shared_start
+from decomposition.retraining.plan import BankPlan
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Masks ``start`` … ``stop``−1 under one repeat."""
+
+    start: int
+    """First mask."""
+    stop: int
+    """One past the last mask."""
+    repeat: int
+    """Repeat; R for the second order of the noise ceiling."""
+
+    @property
+    def models(self) -> int:
+        """Number of models."""
+        return self.stop - self.start
+
+
+def chunks(plan: BankPlan, size: int) -> Iterator[Chunk]:
+    """All chunks of a plan, the second order last."""
+    blocks = [(repeat, plan.masks) for repeat in range(plan.repeats)]
+    for repeat, masks in [*blocks, (plan.repeats, plan.second_masks)]:
+        for start in range(0, masks, size):
+            yield Chunk(start, min(start + size, masks), repeat)
+
+
+class CellTrainer:
+    """Trains chunks of a plan on a trained problem.
+
+    Raises:
+        ProblemError: the problem is untrained or the plan does not fit it.
+    """
+
+    def __init__(self, problem: Problem, plan: BankPlan) -> None:
+        """Draw the masks and find the common start."""
+        self.problem, self.plan = problem, plan
+        self.masks = plan.subsets(problem.examples)
+        self.kept = plan.kept(problem.examples)
+        self._shared = shared_start(problem)
+        self._trainer = BatchedTrainer(problem)
+
+    def start(self, mask: int, repeat: int) -> dict[str, Tensor]:
+        """Parameters that a cell starts from."""
+        if self.plan.randomness == "shared":
+            return self._shared
+        return independent_start(self.problem.model, self.plan.seed, mask, repeat)
+
+    def order(self, chunk: Chunk, epoch: int) -> Int64[Tensor, "m n"]:
+        """Row i: the examples of the chunk's i-th mask in the order of this epoch."""
+        masks, examples = self.masks[chunk.start : chunk.stop], self.problem.examples
+        if self.plan.randomness == "shared":
+            seed = self.problem.recipe.seed
+            order = seeds.epoch_order(seed, chunk.repeat, epoch, examples)
+            places = np.nonzero(masks[:, order])[1]
+            return torch.from_numpy(order[places].reshape(chunk.models, self.kept))
+        rows = np.empty((chunk.models, self.kept), np.int64)
+        for row, kept, mask in zip(rows, masks, range(chunk.start, chunk.stop), strict=True):
+            order = seeds.cell_order(self.plan.seed, mask, chunk.repeat, epoch, examples)
+            row[:] = order[kept[order]]
+        return torch.from_numpy(rows)
+
+    def outputs(self, chunk: Chunk, check: Callable[[], None]) -> Float[np.ndarray, "m Q C"]:
+        """Train a chunk and apply it to the queries; ``check`` may raise between epochs.
+
+        Raises:
+            ProblemError: an output is not finite.
+        """
+        stack = self._trainer.stack(chunk.models)
+        for row, mask in enumerate(range(chunk.start, chunk.stop)):
+            start = self.start(mask, chunk.repeat)
+            stack.load(row, {name: value[None] for name, value in start.items()})
+        self._trainer.train(stack, lambda epoch: self.order(chunk, epoch), check)
+        outputs = self._trainer.query_outputs(stack).contiguous().numpy()
+        finite = np.isfinite(outputs).all((1, 2))
+        if not finite.all():
+            raise ProblemError(
+                f"the model retrained on mask {chunk.start + int(np.argmin(finite))} (repeat "
+                f"{chunk.repeat}) diverged with lr = {self.problem.recipe.lr}; lower Recipe.lr"
+            )
+        return outputs
+
+    def base_outputs(self) -> Float[np.ndarray, "Q C"]:
+        """Outputs of the base model on the queries, in the training precision."""
+        stack = self._trainer.stack(1)
+        parameters = self.problem.model.named_parameters()
+        stack.load(0, {name: value.detach()[None] for name, value in parameters})
+        return self._trainer.query_outputs(stack)[0].contiguous().numpy()

@@ -1,0 +1,93 @@
+"""A hash of everything that determines a retrained model's outputs."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from decomposition.problem import Problem
+from decomposition.retraining.plan import BankPlan
+
+TRAINER_VERSION = 1
+"""Raise it when a change of the trainer changes its numbers."""
+
+PROBE_DIGITS = 8
+
+
+def study_fingerprint(problem: Problem, plan: BankPlan, start: Mapping[str, Tensor]) -> str:
+    """Hash of what all chunks of a bank have in common.
+
+    ``start`` holds the parameters that the first cell starts from. The source of the model and
+    of the loss cannot be hashed; their values at ``start`` on the queries stand in for it.
+    """
+    recipe = asdict(problem.recipe)
+    if plan.randomness == "independent":
+        del recipe["seed"]  # the base model's order plays no part
+    loss = problem.loss_function
+    facts = {
+        "trainer": TRAINER_VERSION,
+        "versions": {name: _version(name) for name in ("curvature-decomposition", "torch")},
+        "recipe": recipe,
+        "randomness": plan.randomness,
+        "seed": plan.seed if plan.randomness == "independent" else None,
+        "model": repr(problem.model),
+        "modules": [_kind(module) for module in problem.model.modules()],
+        "loss": [_kind(loss), sorted((key, repr(value)) for key, value in vars(loss).items())],
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in (*start.items(), *problem.model.named_buffers()):
+        _add(digest, name, tensor)
+    x, y = problem.query
+    for name, tensor in zip("XYQ", (*problem.train, x), strict=True):
+        _add(digest, name, tensor)
+    for name, tensor in zip(("f", "loss"), _probe(problem, start, x, y), strict=True):
+        _add(digest, name, tensor)
+    return digest.hexdigest()
+
+
+def chunk_key(study: str, masks: np.ndarray, start: int, repeat: int) -> str:
+    """Name of the chunk that trains ``masks`` (m, N), the first of them mask ``start``."""
+    digest = hashlib.sha256(f"{study} {start} {repeat} {masks.shape}".encode())
+    digest.update(np.packbits(masks).tobytes())
+    return digest.hexdigest()
+
+
+def _probe(
+    problem: Problem, start: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    model = copy.deepcopy(problem.model).double().eval()
+    with torch.no_grad():
+        f = functional_call(model, {k: v.double() for k, v in start.items()}, (x.double(),))
+        loss = problem.loss_function.per_example(f, y.double() if y.is_floating_point() else y)
+    return _rounded(f), _rounded(loss)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Values free of the last bits, which depend on the number of threads."""
+    return torch.round(values / (values.abs().max() + 1e-30), decimals=PROBE_DIGITS)
+
+
+def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
+    array = tensor.detach().cpu().contiguous().numpy()
+    digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+    digest.update(array.tobytes())
+
+
+def _kind(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

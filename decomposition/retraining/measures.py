@@ -1,0 +1,56 @@
+"""From outputs on the queries to the number whose change is attributed."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.errors import ProblemError
+from decomposition.losses import CrossEntropy
+from decomposition.problem import Problem
+
+Measure = Literal["loss", "margin"]
+BLOCK = 1 << 20
+
+
+def measure(
+    problem: Problem, outputs: Float[np.ndarray, "*cells Q C"], function: Measure = "loss"
+) -> Float[np.ndarray, "*cells Q"]:
+    """``loss``: ℓ(f_q, y_q). ``margin``: f_y − log Σ_{c≠y} exp f_c, the log-odds of the label.
+
+    Source of the margin: Park et al., TRAK: Attributing Model Behavior at Scale (ICML 2023).
+
+    Raises:
+        ProblemError: an unknown function, or the margin of a problem without classes.
+    """
+    if function not in get_args(Measure):
+        raise ProblemError(
+            f"function must be one of {', '.join(get_args(Measure))}, got {function!r}"
+        )
+    if function == "margin" and not isinstance(problem.loss_function, CrossEntropy):
+        raise ProblemError(
+            f"the margin needs classes, but the loss is {problem.loss_function.name}: use "
+            "function='loss'"
+        )
+    *cells, queries, width = outputs.shape
+    flat = torch.from_numpy(outputs).reshape(-1, queries, width)
+    y = problem.query[1]
+    y = y.double() if y.is_floating_point() else y
+    blocks = flat.split(max(1, BLOCK // (queries * width)))
+    values = torch.cat([_measure(problem, block.double(), y, function) for block in blocks])
+    return values.reshape(*cells, queries).numpy()
+
+
+def _measure(problem: Problem, f: Tensor, y: Tensor, function: Measure) -> Tensor:
+    models, queries, width = f.shape
+    if function == "margin":
+        label = y.expand(models, queries)[..., None]
+        rest = f.scatter(-1, label, -torch.inf).logsumexp(-1)
+        return f.gather(-1, label)[..., 0] - rest
+    targets = y.expand(models, *y.shape).flatten(0, 1)
+    values = problem.loss_function.per_example(f.reshape(-1, width), targets)
+    return values.view(models, queries)
