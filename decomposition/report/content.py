@@ -1,0 +1,168 @@
+"""What a report is made of, before it is HTML or Markdown: sections of text, tables, figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xarray as xr
+from matplotlib.axes import Axes
+
+from decomposition.report.study import Interval
+from decomposition.report.wording import number, percent, span
+
+Cell = str | int | float | Interval | None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "plain"
+    """plain, lead (the answer), note (a warning), missing (what the result does not hold)."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to copy, such as a command; ``download`` offers it as a file of that name."""
+
+    code: str
+    download: str = ""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A definition: MathML for the page, a line of text for Markdown; ours, never a user's."""
+
+    name: str
+    mathml: str
+    plain: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted, downloaded as CSV, and shown in a notebook."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    shares: bool = False
+    """Intervals are shares, shown in per cent."""
+
+    def text(self, cell: Cell) -> str:
+        """A cell as the reader sees it."""
+        if cell is None:
+            return "–"
+        if isinstance(cell, str):
+            return cell
+        if isinstance(cell, Interval):
+            return percent(cell) if self.shares else span(cell)
+        return f"{cell:,}" if isinstance(cell, int) else number(cell)
+
+    def key(self, cell: Cell) -> str:
+        """What a cell is sorted by: a number's digits, or "" for text."""
+        value = cell.estimate if isinstance(cell, Interval) else cell
+        if isinstance(value, int | float) and math.isfinite(value):
+            return repr(float(value))
+        return ""
+
+    def csv(self) -> str:
+        """The table as CSV at full precision; an interval is three columns."""
+        wide = [
+            any(isinstance(row[i], Interval) for row in self.rows) for i in range(len(self.columns))
+        ]
+        header: list[str] = []
+        for column, is_wide in zip(self.columns, wide, strict=True):
+            bounds = ("lower", "estimate", "upper")
+            header += [f"{column} {b}" for b in bounds] if is_wide else [column]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        for row in self.rows:
+            line: list[object] = []
+            for cell, is_wide in zip(row, wide, strict=True):
+                line += _bounds(cell) if is_wide else [_plain(cell)]
+            writer.writerow(line)
+        return out.getvalue()
+
+    def _repr_html_(self) -> str:
+        from decomposition.report.html import table_html
+
+        return table_html(self)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with the words that stand for it and the table behind it."""
+
+    name: str
+    alt: str
+    """What the figure shows, as a finding, for those who cannot see it."""
+    caption: str
+    plot: Callable[[xr.DataTree], Axes]
+    data: Table | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small grey image with its label."""
+
+    pixels: tuple[tuple[float, ...], ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Pictures side by side under one heading."""
+
+    heading: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A query and, in rows, the training examples that each rung ranks first."""
+
+    title: str
+    rows: tuple[PictureRow, ...]
+
+
+Block = Text | Items | Code | Formula | Table | Figure | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    """One numbered section of the report."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def missing(what: str) -> Text:
+    """A paragraph that says what is not there and why that matters."""
+    return Text(what, kind="missing")
+
+
+def _plain(cell: Cell) -> object:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    return repr(cell) if isinstance(cell, float) else cell
+
+
+def _bounds(cell: Cell) -> list[object]:
+    if isinstance(cell, Interval):
+        return [_plain(v) for v in (cell.lower, cell.estimate, cell.upper)]
+    return ["", _plain(cell), ""]

@@ -1,0 +1,61 @@
+"""A figure as the page needs it: inline SVG that follows light and dark, and files to download."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from decomposition.report.figures.canvas import report_style
+from decomposition.report.palette import dark_colors
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, rendered."""
+
+    inline: str
+    """An ``<svg>`` element for the page, colours as CSS variables."""
+    svg: bytes
+    """A file that stands alone."""
+    png: bytes
+    """The same as pixels, 150 to the inch."""
+
+
+def draw(axes: Axes, name: str) -> Drawing:
+    """Render the figure that ``axes`` belongs to; the same figure gives the same bytes.
+
+    Args:
+        axes: what a function of ``report.figures`` returned.
+        name: prefix of every id, so that figures on one page do not share them.
+    """
+    figure = axes.get_figure()
+    if not isinstance(figure, Figure):
+        raise TypeError("the axes belong to no figure")
+    svg, png = io.BytesIO(), io.BytesIO()
+    with report_style(), warnings.catch_warnings():
+        # names in any script are text in the SVG; only the PNG lacks the glyph
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    return Drawing(_inline(svg.getvalue().decode(), name), svg.getvalue(), png.getvalue())
+
+
+def _inline(svg: str, name: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\sid|xlink:href|href)="(#?)', rf'\1="\g<2>{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-")
+    # the figure's caption and alternative text carry the meaning; its parts are not announced
+    svg = re.sub(r"<svg ([^>]*?)width=\"[^\"]*\" height=\"[^\"]*\"", r"<svg \1", svg, count=1)
+    svg = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+    svg = svg.replace("'DejaVu Sans'", "var(--font)")
+    for color in dark_colors():
+        svg = svg.replace(color, f"var(--c{color[1:]})")
+    return svg.strip()

@@ -1,0 +1,115 @@
+"""Axes to draw on: the caller's, or new ones outside pyplot, in the report's style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from decomposition.report.palette import GRID, INK, MUTED, PAPER
+from decomposition.report.wording import superscript
+
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "decomposition",
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": PAPER,
+    "figure.facecolor": PAPER,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+}
+"""Matplotlib settings of every figure; text is never parsed, names are shown as they are."""
+
+
+@contextmanager
+def report_style() -> Iterator[None]:
+    """The report's settings for the duration of a block, leaving the global ones alone."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def axes_or_new(ax: Axes | None, width: float = 4.8, height: float = 3.5) -> Axes:
+    """``ax``, or the only Axes of a new Figure of ``width`` × ``height`` inches."""
+    if ax is not None:
+        return ax
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure.subplots()
+
+
+def say_missing(ax: Axes, what: str) -> Axes:
+    """Empty Axes that say what the result does not hold."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, what, ha="center", va="center", color=MUTED, transform=ax.transAxes)
+    return ax
+
+
+def beside(ax: Axes, x: float, y: float, text: str) -> None:
+    """A value to the right of a mark."""
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+        color=INK,
+    )
+
+
+def legend_below(ax: Axes, columns: int = 4) -> None:
+    """A legend under the axes, where it hides nothing at any width."""
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(0.0, -0.2),
+        ncols=columns,
+        borderaxespad=0.0,
+        handlelength=3.4,
+        columnspacing=1.2,
+    )
+
+
+def log_scale(ax: Axes, *names: str) -> None:
+    """Logarithmic axes whose labels are plain text, as names are never parsed as mathematics."""
+    for name in names:
+        ax.set(**{f"{name}scale": "log"})
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    if value <= 0:
+        return ""
+    exponent = math.log10(value)
+    if not math.isclose(exponent, round(exponent), abs_tol=1e-9):
+        return f"{value:g}"
+    return f"10{superscript(round(exponent))}"

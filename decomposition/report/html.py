@@ -1,0 +1,175 @@
+"""Sections as one HTML page that loads nothing, and the same bytes for the same result."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from decomposition.report.content import (
+    Block,
+    Code,
+    Figure,
+    Formula,
+    Gallery,
+    Items,
+    Picture,
+    Section,
+    Table,
+    Text,
+)
+from decomposition.report.drawing import draw
+from decomposition.report.palette import dark_colors
+
+
+def page(title: str, byline: str, version: str, sections: Sequence[tuple[Section, Any]]) -> str:
+    """The whole page.
+
+    Args:
+        title: heading, may be a user's text.
+        byline: a line under it.
+        version: of the software that made the result.
+        sections: each section with the tree that its figures are drawn from.
+    """
+    script = _source("sort.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rendered = [
+        {"anchor": s.anchor, "title": s.title, "body": section_html(s, tree)}
+        for s, tree in sections
+    ]
+    return _template("report.html.j2").render(
+        title=title,
+        byline=byline,
+        version=version,
+        sections=rendered,
+        palette=Markup(_palette_css()),
+        style=Markup(_source("report.css")),
+        script=Markup(script),
+        script_hash=digest,
+    )
+
+
+def section_html(section: Section, tree: xr.DataTree | None) -> Markup:
+    """The blocks of a section; neighbouring figures stand side by side where there is room."""
+    parts: list[str] = []
+    inside = False
+    for block in section.blocks:
+        if isinstance(block, Figure) != inside:
+            inside = not inside
+            parts.append('<div class="figures">' if inside else "</div>")
+        parts.append(_block(block, tree))
+    if inside:
+        parts.append("</div>")
+    return Markup("\n".join(parts))
+
+
+def table_html(table: Table) -> str:
+    """A table alone, for a notebook."""
+    numeric = {
+        column
+        for column in range(len(table.columns))
+        if any(table.key(row[column]) for row in table.rows)
+    }
+    return _macro("table")(table, _uri(table.csv().encode(), "text/csv"), numeric)
+
+
+def _block(block: Block, tree: xr.DataTree | None) -> str:
+    match block:
+        case Text():
+            return _macro("text")(block)
+        case Items():
+            return _macro("items")(block)
+        case Code():
+            return _macro("code")(block, _uri(block.code.encode(), "application/json"))
+        case Formula():
+            return _macro("formula")(block)
+        case Table():
+            return table_html(block)
+        case Figure():
+            return _figure(block, tree)
+        case Gallery():
+            return _gallery(block)
+
+
+def _figure(block: Figure, tree: xr.DataTree | None) -> str:
+    if tree is None:
+        raise TypeError(f"figure {block.name} has no tree to be drawn from")
+    drawing = draw(block.plot(tree), block.name)
+    uris = {
+        "svg": _uri(drawing.svg, "image/svg+xml"),
+        "png": _uri(drawing.png, "image/png"),
+    }
+    if block.data is not None:
+        uris["csv"] = _uri(block.data.csv().encode(), "text/csv")
+    return _macro("figure")(block, drawing, uris)
+
+
+def _gallery(block: Gallery) -> str:
+    rows = [
+        {
+            "heading": row.heading,
+            "pictures": [{"uri": _png(p), "label": p.label} for p in row.pictures],
+        }
+        for row in block.rows
+    ]
+    return _macro("gallery")({"title": block.title, "rows": rows})
+
+
+def _png(picture: Picture) -> str:
+    out = io.BytesIO()
+    pixels = np.asarray(picture.pixels)
+    metadata: Any = {"Software": None}
+    matplotlib.image.imsave(out, pixels, cmap="gray_r", format="png", metadata=metadata)
+    return _uri(out.getvalue(), "image/png")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    charset = ";charset=utf-8" if kind.startswith(("text", "application")) else ""
+    return f"data:{kind}{charset};base64,{base64.b64encode(content).decode()}"
+
+
+def _palette_css() -> str:
+    light = " ".join(f"--c{c[1:]}: {c};" for c in dark_colors())
+    dark = " ".join(f"--c{c[1:]}: {d};" for c, d in dark_colors().items())
+    return "\n".join(
+        (
+            f":root {{ {light} }}",
+            f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("decomposition.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["longest"] = lambda text: max(map(len, text.split()), default=0)
+    return environment
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(name)
+
+
+def _source(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _macro(name: str) -> Callable[..., str]:
+    return getattr(_template("blocks.html.j2").module, name)

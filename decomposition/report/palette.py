@@ -1,0 +1,86 @@
+"""One colour, line style and marker per rung, the same in every figure and on the page.
+
+The hues are Okabe and Ito's, darkened to a contrast of 3:1 on white; the line style and the
+marker tell the rungs apart without colour. Each colour has a counterpart for a dark page, put in
+place by CSS variables, so that a figure is drawn once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+INK, MUTED, GRID, PAPER = "#1a1d23", "#5b626e", "#d9dce2", "#fffffe"
+_LIGHT_TO_DARK = {INK: "#e8eaee", MUTED: "#a4abb8", GRID: "#3a404b", PAPER: "#14171c"}
+
+
+@dataclass(frozen=True)
+class RungStyle:
+    """How one rung looks everywhere."""
+
+    color: str
+    """Hex colour on a light page."""
+    dash: str | tuple[float, tuple[float, ...]]
+    """Matplotlib line style."""
+    marker: str
+    """Matplotlib marker."""
+
+
+_SOLID, _DASH, _DOT = "-", (0.0, (6.0, 2.0)), (0.0, (1.0, 1.5))
+_DASH_DOT, _LONG, _DOUBLE = (0, (6, 2, 1, 2)), (0, (11.0, 3.0)), (0, (6, 2, 1, 2, 1, 2))
+
+_KNOWN = {
+    "hessian": (RungStyle("#20242c", _SOLID, "o"), "#f2f3f5"),
+    "ggn": (RungStyle("#0072b2", _DASH, "s"), "#4fb0ea"),
+    "block_ggn": (RungStyle("#008a64", _DASH_DOT, "^"), "#2fc496"),
+    "ekfac": (RungStyle("#c07800", _LONG, "D"), "#f0ac33"),
+    "kfac": (RungStyle("#d04a02", _DOT, "v"), "#ff7f45"),
+    "block_hessian": (RungStyle("#2f8fce", _DOUBLE, "P"), "#7cc6f5"),
+    "ekfac_hessian": (RungStyle("#b0508a", (0, (3, 1)), "X"), "#e38fc0"),
+    "identity": (RungStyle("#767c87", (0, (4, 4)), "_"), "#9098a5"),
+    "random": (RungStyle("#868c96", (0, (1, 4)), "|"), "#7f8794"),
+}
+_SPARE = (
+    (RungStyle("#5b3fa8", (0, (8, 2, 2, 2)), "*"), "#a98ff0"),
+    (RungStyle("#8a1f4d", (0, (3, 1, 1, 1)), "p"), "#e0709c"),
+    (RungStyle("#6f7300", (0, (5, 1)), "h"), "#c3c74a"),
+    (RungStyle("#0f7c86", (0, (2, 1)), "<"), "#4cc3ce"),
+    (RungStyle("#7a4a1d", (0, (9, 2, 1, 1)), ">"), "#c99566"),
+)
+
+RUNG_LABELS = {
+    "hessian": "Hessian",
+    "ggn": "GGN",
+    "block_ggn": "block GGN",
+    "ekfac": "EK-FAC",
+    "kfac": "K-FAC",
+    "block_hessian": "block Hessian",
+    "ekfac_hessian": "EK-FAC of H",
+    "identity": "identity",
+    "random": "random",
+}
+
+
+def rung_styles(rungs: Iterable[str]) -> dict[str, RungStyle]:
+    """Rung → style; the user's own rungs take the spare ones in their order, then round again."""
+    styles: dict[str, RungStyle] = {}
+    own = 0
+    for rung in rungs:
+        if rung in _KNOWN:
+            styles[rung] = _KNOWN[rung][0]
+        else:
+            styles[rung] = _SPARE[own % len(_SPARE)][0]
+            own += 1
+    return styles
+
+
+def rung_label(rung: str, limit: int = 24) -> str:
+    """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
+    name = RUNG_LABELS.get(rung, rung)
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def dark_colors() -> dict[str, str]:
+    """Colour on a light page → colour on a dark page, for every colour that a figure may use."""
+    pairs = [*_KNOWN.values(), *_SPARE]
+    return _LIGHT_TO_DARK | {style.color: dark for style, dark in pairs}

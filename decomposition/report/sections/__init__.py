@@ -1,0 +1,28 @@
+"""The sections of the report, one a file: each takes a study and returns its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from decomposition.report.content import Section
+from decomposition.report.sections.answer import answer
+from decomposition.report.sections.damping import damping
+from decomposition.report.sections.limits import limits
+from decomposition.report.sections.methods import methods
+from decomposition.report.sections.provenance import provenance
+from decomposition.report.sections.shares import shares
+from decomposition.report.sections.spectra import spectra
+from decomposition.report.sections.waterfall import waterfall
+from decomposition.report.study import Study
+
+SECTIONS: tuple[Callable[[Study], Section], ...] = (
+    answer,
+    waterfall,
+    shares,
+    damping,
+    spectra,
+    limits,
+    methods,
+    provenance,
+)
+"""In the reader's order."""

@@ -1,0 +1,120 @@
+"""Section 2: the waterfalls, of attribution quality and of spectral error, side by side."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
+from decomposition.report.figures.spectral_waterfall import plot_spectral_waterfall
+from decomposition.report.figures.waterfall import levels, plot_waterfall
+from decomposition.report.palette import rung_label
+from decomposition.report.study import (
+    PROTOCOLS,
+    SHARE_METRICS,
+    STEP_LABELS,
+    STEP_MEANINGS,
+    Study,
+    interval,
+    labels,
+)
+from decomposition.report.verdict import protocols
+from decomposition.report.wording import fixed, joined, number
+from decomposition.results.schema import CHAIN, STEPS
+
+
+def waterfall(study: Study) -> Section:
+    """LDS from the noise ceiling down to K-FAC, and the squared spectral error up to it."""
+    blocks: list[Block] = [
+        Text(
+            "From top to bottom each rung is one step cheaper than the one above it; the number in "
+            "brackets is the change. The first gap, from the noise ceiling to the exact Hessian, "
+            "is what influence functions lose with the exact curvature: it is no step of the "
+            "approximation and no part of the shares."
+        )
+    ]
+    measured = study.array("/shares", "level") is not None
+    if measured:
+        blocks += [_lds(study, p) for p in protocols(study)]
+    else:
+        blocks.append(missing("LDS along the chain was not measured: no waterfall can be drawn."))
+    drop = study.array("/shares", "drop")
+    for metric in ("frobenius_squared", "damped_inverse_squared"):
+        if drop is not None and metric in labels(drop, "metric"):
+            blocks.append(_spectral(study, metric))
+    if measured:
+        blocks.append(_table(study))
+    return Section("waterfall", "From the exact Hessian to K-FAC", tuple(blocks))
+
+
+def _lds(study: Study, protocol: str) -> Figure:
+    rows = levels(study, protocol)
+    parts = [
+        f"{'noise ceiling' if n == 'ceiling' else rung_label(n)} {fixed(v.estimate)}"
+        for n, v in rows.items()
+    ]
+    name = PROTOCOLS.get(protocol, protocol)
+    return Figure(
+        f"waterfall-{protocol}",
+        f"Waterfall of LDS under {name}: {joined(parts)}.",
+        f"LDS along the chain under {name}. Bars are the steps, whiskers 95% intervals.",
+        partial(plot_waterfall, protocol=protocol),
+        Table(
+            f"waterfall-{protocol}",
+            f"LDS along the chain, {name}",
+            ("rung", "LDS"),
+            tuple((n, v) for n, v in rows.items()),
+        ),
+    )
+
+
+def _spectral(study: Study, metric: str) -> Figure:
+    drop = study.array("/shares", "drop")
+    assert drop is not None
+    protocol = protocols(study)[0]
+    values = {
+        s: interval(drop, metric=metric, protocol=protocol, step=s) for s in labels(drop, "step")
+    }
+    values = {s: v for s, v in values.items() if v.known}
+    parts = [f"{STEP_LABELS.get(s, s)} {number(v.estimate)}" for s, v in values.items()]
+    title = SHARE_METRICS[metric]
+    return Figure(
+        f"spectral-{metric.replace('_', '-')}",
+        f"Waterfall of the {title} of K-FAC against the Hessian: {joined(parts)}.",
+        f"The {title} added by each step. Exact: no sampling, so no intervals.",
+        partial(plot_spectral_waterfall, metric=metric, protocol=protocol),
+        Table(
+            f"spectral-{metric}",
+            f"{title} by step",
+            ("step", "drop"),
+            tuple((s, v.estimate) for s, v in values.items()),
+        ),
+    )
+
+
+def _table(study: Study) -> Table:
+    level, damping = study.array("/shares", "level"), study.array("/shares", "level_damping")
+    assert level is not None
+    present = [r for r in CHAIN if r in labels(level, "rung")]
+    known = labels(level, "protocol")
+    rows: list[tuple[Cell, ...]] = []
+    for rung in present:
+        row: list[Cell] = [rung_label(rung), _reached_by(rung)]
+        for protocol in known:
+            row.append(interval(level, protocol=protocol, rung=rung))
+            if damping is not None:
+                row.append(float(damping.sel(protocol=protocol, rung=rung)))
+        rows.append(tuple(row))
+    columns = ["rung", "reached by"]
+    for protocol in known:
+        columns.append(f"LDS, {PROTOCOLS.get(protocol, protocol)}")
+        if damping is not None:
+            columns.append(f"at λ, {PROTOCOLS.get(protocol, protocol)}")
+    caption = "LDS of each rung and the damping at which it is read"
+    return Table("levels", caption, tuple(columns), tuple(rows))
+
+
+def _reached_by(rung: str) -> str:
+    if rung == CHAIN[0]:
+        return "reference"
+    step = STEPS[CHAIN.index(rung) - 1]
+    return f"{STEP_LABELS[step]}: {STEP_MEANINGS[step]}"

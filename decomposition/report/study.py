@@ -1,0 +1,134 @@
+"""A result as the report reads it: what is there, in order, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from decomposition.report.palette import RungStyle, rung_styles
+from decomposition.results.schema import BASELINES, CHAIN
+
+STEP_LABELS = {
+    "linearisation": "linearisation",
+    "cross_layer": "cross-layer",
+    "eigenbasis": "eigenbasis",
+    "eigenvalues": "eigenvalues",
+    "cross_term": "cross term",
+}
+STEP_MEANINGS = {
+    "linearisation": "drop the model's second derivatives",
+    "cross_layer": "drop the coupling between layers",
+    "eigenbasis": "force the Kronecker eigenbasis",
+    "eigenvalues": "take product eigenvalues",
+    "cross_term": "2⟨H−G, G−K⟩, which no step owns",
+}
+SHARE_METRICS = {
+    "lds": "LDS",
+    "frobenius_squared": "squared Frobenius error",
+    "damped_inverse_squared": "squared error of the damped inverse",
+}
+PROTOCOLS = {
+    "equal": "equal λ",
+    "relative": "relative λ",
+    "effective_dimension": "equal effective dimension",
+    "tuned": "tuned λ",
+}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bounds; an exact number has all three equal."""
+
+    lower: float
+    estimate: float
+    upper: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an estimate."""
+        return bool(np.isfinite(self.estimate))
+
+    @property
+    def exact(self) -> bool:
+        """Whether the interval has no width."""
+        return self.known and self.lower == self.upper
+
+
+@dataclass(frozen=True)
+class Study:
+    """Access to a result tree by group, with None for what it does not hold."""
+
+    tree: xr.DataTree
+
+    def group(self, path: str) -> xr.Dataset | None:
+        """The data set at ``path``, or None."""
+        node = self._node(path)
+        return node.to_dataset(inherit=True) if node is not None and node.data_vars else None
+
+    def array(self, path: str, name: str) -> xr.DataArray | None:
+        """The variable ``name`` of the group at ``path``, or None."""
+        data = self.group(path)
+        return data[name] if data is not None and name in data else None
+
+    def children(self, path: str) -> dict[str, xr.Dataset]:
+        """Name → data set of the groups below ``path``."""
+        node = self._node(path)
+        if node is None:
+            return {}
+        return {
+            name: child.to_dataset(inherit=True)
+            for name, child in node.children.items()
+            if child.data_vars
+        }
+
+    def attr(self, name: str) -> Any:
+        """An attribute of the root; "" if absent."""
+        return self.tree.attrs.get(name, "")
+
+    def json(self, name: str) -> Any:
+        """An attribute of the root that holds JSON, decoded; {} if absent."""
+        return json.loads(self.tree.attrs.get(name, "{}"))
+
+    @property
+    def rungs(self) -> list[str]:
+        """Every rung of the result: the chain first, then others as met, the baselines last."""
+        seen: dict[str, None] = {}
+        for path in ("/spectrum", "/spectral_error", "/attribution", "/shares"):
+            data = self.group(path)
+            if data is not None and "rung" in data.coords:
+                seen |= dict.fromkeys(map(str, data["rung"].values.tolist()))
+        others = [r for r in seen if r not in CHAIN and r not in BASELINES]
+        ends = [[r for r in group if r in seen] for group in (CHAIN, BASELINES)]
+        return [*ends[0], *others, *ends[1]]
+
+    @property
+    def styles(self) -> dict[str, RungStyle]:
+        """Rung → style, the same for the whole report."""
+        return rung_styles(self.rungs)
+
+    def _node(self, path: str) -> xr.DataTree | None:
+        node = self.tree
+        for part in path.strip("/").split("/"):
+            if part not in node.children:
+                return None
+            node = node.children[part]
+        return node
+
+
+def interval(array: xr.DataArray, **where: object) -> Interval:
+    """The interval at a place of an array with a ``ci_bound`` dimension.
+
+    NaN bounds of a known estimate stay NaN: an interval that was not computed is not zero.
+    """
+    place = array.sel(**where)  # pyright: ignore[reportArgumentType]
+    bounds = [float(place.sel(ci_bound=name)) for name in ("lower", "estimate", "upper")]
+    return Interval(*bounds)
+
+
+def labels(array: xr.DataArray, dim: str) -> list[str]:
+    """The coordinate of ``dim`` as strings."""
+    return [str(value) for value in array[dim].values.tolist()]

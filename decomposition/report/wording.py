@@ -1,0 +1,71 @@
+"""Numbers and intervals in words: how they are rounded, and when they are called unresolved."""
+
+from __future__ import annotations
+
+import math
+
+from decomposition.report.study import Interval
+
+MINUS = "−"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to ``digits`` significant digits, with a true minus; "–" for NaN."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else f"{MINUS if value < 0 else ''}∞"
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    if 1e-3 <= magnitude < 1e5:
+        decimals = max(digits - 1 - math.floor(math.log10(magnitude)), 0)
+        text = f"{magnitude:.{decimals}f}"
+    else:
+        mantissa, exponent = f"{magnitude:.{digits - 1}e}".split("e")
+        text = f"{mantissa}·10{superscript(int(exponent))}"
+    return MINUS + text if value < 0 else text
+
+
+def fixed(value: float, decimals: int = 3) -> str:
+    """A number to a fixed number of decimals, with a true minus; "–" for NaN."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{abs(value):.{decimals}f}"
+    return MINUS + text if value < 0 and float(text) != 0 else text
+
+
+def span(value: Interval, decimals: int = 3) -> str:
+    """``estimate [lower, upper]``; the estimate alone where it is exact."""
+    if not value.known:
+        return "–"
+    if value.exact:
+        return fixed(value.estimate, decimals)
+    bounds = f"{fixed(value.lower, decimals)}, {fixed(value.upper, decimals)}"
+    return f"{fixed(value.estimate, decimals)} [{bounds}]"
+
+
+def percent(value: Interval) -> str:
+    """A share in per cent with its interval."""
+    if not value.known:
+        return "–"
+    scaled = Interval(*(100 * v for v in (value.lower, value.estimate, value.upper)))
+    if scaled.exact:
+        return f"{fixed(scaled.estimate, 1)}%"
+    bounds = f"{fixed(scaled.lower, 0)}, {fixed(scaled.upper, 0)}"
+    return f"{fixed(scaled.estimate, 0)}% [{bounds}]"
+
+
+def joined(parts: list[str]) -> str:
+    """a, b and c."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 mask``, ``2 masks``, with thousands separated."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def superscript(exponent: int) -> str:
+    """An exponent in raised digits."""
+    return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
