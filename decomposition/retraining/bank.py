@@ -5,6 +5,7 @@ Shapes: M masks, R repeats, N training examples, Q queries, C outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def retrain_bank(
         total=cells, initial=finished, desc="retraining", unit="model", disable=not progress
     ) as bar:
 
-        def work(chunk: Chunk, check) -> None:
+        def work(chunk: Chunk, check: Callable[[], None]) -> None:
             check()
             if not read(chunk):  # another process may have finished it by now
                 results[chunk] = trainer.outputs(chunk, check)

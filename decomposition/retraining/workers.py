@@ -23,7 +23,7 @@ class Cancelled(Exception):
 def in_parallel(
     work: Callable[[Job, Callable[[], None]], None],
     jobs: Sequence[Job],
-    done: Callable[[Job], None],
+    done: Callable[[Job], object],
 ) -> None:
     """Run ``work(job, check)`` for all jobs on ``torch.get_num_threads()`` threads.
 

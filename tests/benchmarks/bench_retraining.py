@@ -1,0 +1,105 @@
+"""Time of one model-epoch on digits: usual loop, tight loop, batched; run it as a script.
+
+All three train the built-in MLP 64-64-32-10 in float32 with SGD 0.03, momentum 0.9, batch 32.
+The batched trainer is timed through ``retrain_bank`` itself (leave-one-out subsets, 1,616
+examples per epoch), with everything that a bank costs apart from the one-off preparation. The
+loops get the number of threads that suits them better, one. Rounds are interleaved and minima
+taken, so that a disturbance does not fall on one side only.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from decomposition.problem import Problem
+from decomposition.problems import digits
+from decomposition.retraining import BankPlan, default_chunk_size, retrain_bank
+
+ROUNDS, EPOCHS, GEMM = 7, 4, 2048
+
+
+def main() -> None:
+    """Print the table."""
+    problem = digits().trained()
+    problem = replace(problem, recipe=replace(problem.recipe, epochs=EPOCHS))
+    models = 4 * default_chunk_size(problem.parameters)
+    idle = replace(problem, recipe=replace(problem.recipe, epochs=0))
+    best: dict[str, float] = {}
+
+    def record(name: str, value: float) -> None:
+        best[name] = min(best.get(name, float("inf")), value)
+
+    a = torch.randn(GEMM, GEMM)
+    for _ in range(ROUNDS):
+        record("gemm", seconds(lambda: a @ a))
+        record("DataLoader loop", on_one_thread(lambda: dataloader_epoch(problem)))
+        record("tight loop", on_one_thread(lambda: tight_epoch(problem)))
+        preparation = seconds(lambda: bank(idle, models))
+        record("batched", (seconds(lambda: bank(problem, models)) - preparation) / models / EPOCHS)
+    rate = 2 * GEMM**3 / best.pop("gemm")
+    products = sum(block.d_in * block.d_out for block in problem.blocks)
+    floor = 3 * 2 * problem.examples * products / rate
+    batched = best["batched"]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, stacks of {models // 4}")
+    print(f"{'':28}{'ms per model-epoch':>20}{'ratio to batched':>20}")
+    for name, value in [*best.items(), (f"floor: {GEMM}² GEMM rate", floor)]:
+        print(f"{name:28}{1e3 * value:20.3f}{value / batched:20.2f}")
+    print(f"batched / floor = {batched / floor:.2f} at {rate / 1e9:.0f} GFLOP/s")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def on_one_thread(work: Callable[[], object]) -> float:
+    """Wall-clock time of one call with single-threaded torch operations."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return seconds(work)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def bank(problem: Problem, models: int) -> None:
+    """Retrain ``models`` models without one example each."""
+    alpha = (problem.examples - 1) / problem.examples
+    plan = BankPlan(alpha=alpha, masks=models, second_order_masks=0)
+    retrain_bank(problem, plan, progress=False)
+
+
+def dataloader_epoch(problem: Problem) -> None:
+    """One epoch of the loop of every tutorial."""
+    model, recipe = copy.deepcopy(problem.model), problem.recipe
+    loader = DataLoader(TensorDataset(*problem.train), recipe.batch_size, shuffle=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum)
+    criterion = nn.CrossEntropyLoss()
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+
+def tight_epoch(problem: Problem) -> None:
+    """The same without a DataLoader: batches are cut from one permutation of the tensors."""
+    model, recipe = copy.deepcopy(problem.model), problem.recipe
+    x, y = problem.train
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum)
+    for rows in torch.randperm(problem.examples).split(recipe.batch_size):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
