@@ -49,8 +49,15 @@ class Draws:
         return Draws(self.estimate[inner], self.draws[(slice(None), *inner)])  # type: ignore[index]
 
     def combine(self, weights: NDArray[np.float64]) -> Draws:
-        """Linear combinations along the last cell axis: weights (K, C) → cells (…, K)."""
-        return Draws(self.estimate @ weights.T, self.draws @ weights.T)
+        """Linear combinations along the last cell axis: weights (K, C) → cells (…, K).
+
+        A cell that is NaN spoils only the combinations that it enters.
+        """
+        return Draws(_combined(self.estimate, weights), _combined(self.draws, weights))
+
+    def minus(self, other: Draws) -> Draws:
+        """Paired difference of the same cells."""
+        return Draws(self.estimate - other.estimate, self.draws - other.draws)
 
     def interval(self, level: float = 0.95) -> NDArray[np.float64]:
         """(…, 3): lower bound, estimate, upper bound of the percentile interval.
@@ -158,6 +165,14 @@ def variance_parts(linear: LinearisedLDS) -> VarianceParts:
         query @ query.T / queries**2,
         study.T @ study / studies**2,
     )
+
+
+def _combined(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    missing = np.isnan(values)
+    if not missing.any():
+        return values @ weights.T
+    spoiled = missing.astype(float) @ (weights.T != 0) > 0
+    return np.where(spoiled, np.nan, np.where(missing, 0.0, values) @ weights.T)
 
 
 def _sizes(linear: LinearisedLDS) -> tuple[int, int, int]:

@@ -7,10 +7,9 @@ vector per cell is all that a bootstrap over masks needs; what single queries ad
 only through its second moment, the noise matrix.
 
 Why not a weighted Pearson correlation of ranks held fixed: it leaves out how the ranks
-themselves move (two of the three terms of a_j) and gets the variance wrong, by a factor of
-about two in either direction. Why not re-rank in every resample: first-order equal (see the
-tests), some hundred times slower, and the ties that resampling makes add a bias of order 1/M
-that a percentile interval then carries twice.
+themselves move, and its standard errors are too small where correlations are high, as they are
+here (Gaussian case: by 2% at ρ = 0.6, 7% at 0.9, 11% at 0.995). Why not re-rank in every
+resample: equal to first order (see the tests) and some hundred times slower.
 """
 
 from __future__ import annotations
@@ -85,7 +84,9 @@ def linearise(
     for query in range(queries):
         psi = np.zeros((1, 1))
         for study in range(studies):
-            value, part = _one_query(flat[study][:, :, query], truths[study][:, query], members)
+            value, part = linearised_query(
+                flat[study][:, :, query], truths[study][:, query], members
+            )
             rho[study, :, query] = value
             psi = part if study == 0 else psi + part
         psi /= studies
@@ -121,10 +122,10 @@ def fold_members(folds: NDArray[np.integer] | None, masks: int) -> list[NDArray[
     return members
 
 
-def _one_query(
+def linearised_query(
     prediction: Floats, truth: Floats, members: list[NDArray[np.intp]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """ρ (C,) and ψ (C, M) of one query, mean over folds."""
+    """ρ (C,) and ψ (C, M) of one query, mean over folds: prediction (C, M), truth (M,)."""
     masks = truth.shape[0]
     if len(members) == 1:
         x, y = rank(np.ascontiguousarray(prediction)), rank(np.ascontiguousarray(truth))

@@ -60,7 +60,8 @@ def choose(levels: NDArray[np.float64], reference: int | None = None) -> Choice:
     """Best setting on the other folds, from the per-fold levels (F, nodes, D).
 
     With `reference` all nodes take the setting that is best for that node (the common
-    protocols); without it each takes its own (`tuned`).
+    protocols); without it each takes its own (`tuned`). A setting whose LDS is undefined in
+    any fold is never chosen.
 
     Raises:
         ScoreError: fewer than two folds, or a node without any defined level.

@@ -1,10 +1,10 @@
 """The verdict: which step loses most, as far as the data support it.
 
-The candidate is the step with the largest drop. Against every other step s the resamples give a
-one-sided p_s = (1 + #{drop*_candidate ≤ drop*_s}) / (B + 1); the verdict stands when all of
-them, adjusted by Holm (1979), are at most 1 − level. Otherwise the observed variance says how
-many more masks would settle it: with V_m from masks (falling as 1/M) and V_q from queries and
-base models, M' solves d² = z² (V_q + V_m M / M').
+The candidate is the step with the largest drop. Against every other step s, and against no loss
+at all, the resamples give a one-sided p_s = (1 + #{drop*_candidate ≤ drop*_s}) / (B + 1); the
+verdict stands when all of them, adjusted by Holm (1979), are at most 1 − level. Otherwise the
+observed variance says how many more masks would settle it: with V_m from masks (falling as
+1/M) and V_q from queries and base models, M' solves d² = z² (V_q + V_m M / M').
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Verdict:
     probability: float
     """Fraction of resamples in which it has the largest drop."""
     adjusted: dict[str, float]
-    """Holm-adjusted p-value against every other step."""
+    """Holm-adjusted p-value against every other step, and against `no loss`."""
     more_masks: int | None
     """Masks to add for a resolution; 0 when resolved, None when masks alone cannot."""
     text: str
@@ -49,36 +49,45 @@ def verdict(
 ) -> Verdict:
     """Verdict on the largest step from levels (nodes,) and the variance parts of these nodes."""
     drop = drops(levels, nodes, steps)
-    matrix = contrasts(nodes, steps)
+    if np.isnan(drop.estimate).any():
+        without = steps[int(np.argmax(np.isnan(drop.estimate)))].name
+        text = f"not resolved: step {without} joins a node without a defined level"
+        return Verdict("", False, float("nan"), {}, None, text)
     best = int(np.argmax(drop.estimate))
-    others = [index for index in range(len(steps)) if index != best]
-    lead = drop.draws[:, [best]] - drop.draws[:, others]
-    p_values = (1.0 + (lead <= 0).sum(0)) / (1.0 + len(lead))
-    adjusted = holm(p_values)
+    matrix = np.vstack([contrasts(nodes, steps), np.zeros(len(nodes))])
+    rivals = [index for index in range(len(steps) + 1) if index != best]
+    contrast = matrix[best] - matrix[rivals]
+    lead = levels.combine(contrast)
+    adjusted = holm((1.0 + (lead.draws <= 0).sum(0)) / (1.0 + len(lead.draws)))
     resolved = bool((adjusted <= 1.0 - level).all())
-    probability = float((lead > 0).all(1).mean())
-    needed = [
-        masks_needed(
-            float(drop.estimate[best] - drop.estimate[other]),
-            parts.contrast(matrix[best] - matrix[other]),
-            masks,
-            level,
-        )
-        for other in others
-    ]
-    more: int | None = 0
-    if not resolved:
-        reachable = [count for count in needed if count is not None]
-        more = max(1, max(reachable) - masks) if len(reachable) == len(others) else None
+    probability = float((lead.draws[:, :-1] > 0).all(1).mean())
+    more = 0 if resolved else _more_masks(lead.estimate, contrast, parts, masks, level)
     name = steps[best].name
+    rival_names = [*(step.name for step in steps), "no loss"]
     return Verdict(
         name,
         resolved,
         probability,
-        {steps[other].name: float(p) for other, p in zip(others, adjusted, strict=True)},
+        {rival_names[rival]: float(p) for rival, p in zip(rivals, adjusted, strict=True)},
         more,
         _sentence(name, resolved, probability, more),
     )
+
+
+def _more_masks(
+    leads: NDArray[np.float64],
+    contrast: NDArray[np.float64],
+    parts: VarianceParts,
+    masks: int,
+    level: float,
+) -> int | None:
+    """Masks to add until every lead is z standard errors from zero; None if that never is."""
+    needed = [
+        masks_needed(float(lead), parts.contrast(row), masks, level)
+        for lead, row in zip(leads, contrast, strict=True)
+    ]
+    reachable = [count for count in needed if count is not None]
+    return max(1, max(reachable) - masks) if len(reachable) == len(needed) else None
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
