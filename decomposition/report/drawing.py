@@ -8,10 +8,15 @@ import warnings
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from decomposition.report.figures.canvas import report_style
 from decomposition.report.palette import dark_colors
+
+DPI = 150
+"""Pixels to the inch of a PNG."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Drawing:
     svg: bytes
     """A file that stands alone."""
     png: bytes
-    """The same as pixels, 150 to the inch."""
+    """The same as pixels, DPI to the inch."""
 
 
 def draw(axes: Axes, name: str) -> Drawing:
@@ -42,8 +47,10 @@ def draw(axes: Axes, name: str) -> Drawing:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        # savefig would draw everything once more for each file
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     return Drawing(_inline(svg.getvalue().decode(), name), svg.getvalue(), png.getvalue())
 
 

@@ -11,6 +11,7 @@ from decomposition.report.content import Section
 from decomposition.report.html import page
 from decomposition.report.sections import SECTIONS
 from decomposition.report.study import Study
+from decomposition.report.wording import isolated
 from decomposition.results.read import open_result
 from decomposition.results.write import write_whole
 
@@ -42,7 +43,7 @@ def write_report(
 def report_html(tree: xr.DataTree) -> str:
     """The page as a string."""
     study = Study(tree)
-    title = f"Where K-FAC's error comes from: {study.attr('problem')}"
+    title = f"Where K-FAC's error comes from: {isolated(study.attr('problem'))}"
     byline = f"Made {study.attr('created_at')} · result schema {study.attr('schema_version')}"
     sections = [(section, tree) for section in report_sections(study)]
     return page(title, byline, str(study.attr("library_version")), sections)

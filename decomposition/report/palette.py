@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from decomposition.report.wording import isolated
+
 INK, MUTED, GRID, PAPER = "#1a1d23", "#5b626e", "#d9dce2", "#fffffe"
 _LIGHT_TO_DARK = {INK: "#e8eaee", MUTED: "#a4abb8", GRID: "#3a404b", PAPER: "#14171c"}
 
@@ -74,10 +76,9 @@ def rung_styles(rungs: Iterable[str]) -> dict[str, RungStyle]:
     return styles
 
 
-def rung_label(rung: str, limit: int = 24) -> str:
+def rung_label(rung: str, limit: int = 18) -> str:
     """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
-    name = RUNG_LABELS.get(rung, rung)
-    return name if len(name) <= limit else name[: limit - 1] + "…"
+    return RUNG_LABELS.get(rung) or isolated(rung, limit)
 
 
 def dark_colors() -> dict[str, str]:

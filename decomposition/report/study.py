@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
+from decomposition.report.interval import Interval
 from decomposition.report.palette import RungStyle, rung_styles
 from decomposition.results.schema import BASELINES, CHAIN
 
@@ -29,7 +29,7 @@ STEP_MEANINGS = {
 SHARE_METRICS = {
     "lds": "LDS",
     "frobenius_squared": "squared Frobenius error",
-    "damped_inverse_squared": "squared error of the damped inverse",
+    "damped_inverse_squared": "squared damped-inverse error",
 }
 PROTOCOLS = {
     "equal": "equal λ",
@@ -37,25 +37,6 @@ PROTOCOLS = {
     "effective_dimension": "equal effective dimension",
     "tuned": "tuned λ",
 }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its bounds; an exact number has all three equal."""
-
-    lower: float
-    estimate: float
-    upper: float
-
-    @property
-    def known(self) -> bool:
-        """Whether there is an estimate."""
-        return bool(np.isfinite(self.estimate))
-
-    @property
-    def exact(self) -> bool:
-        """Whether the interval has no width."""
-        return self.known and self.lower == self.upper
 
 
 @dataclass(frozen=True)
@@ -127,6 +108,12 @@ def interval(array: xr.DataArray, **where: object) -> Interval:
     place = array.sel(**where)  # pyright: ignore[reportArgumentType]
     bounds = [float(place.sel(ci_bound=name)) for name in ("lower", "estimate", "upper")]
     return Interval(*bounds)
+
+
+def intervals(study: Study) -> str:
+    """ "95% intervals", by the level that the result records, or "intervals"."""
+    level = study.attr("ci_level")
+    return f"{100 * float(level):g}% intervals" if level != "" else "intervals"
 
 
 def labels(array: xr.DataArray, dim: str) -> list[str]:

@@ -1,103 +1,12 @@
-"""The answer in words: what is lost, which step loses it, and whether the protocol matters.
-
-A step is called the largest only where the lower end of its interval lies above the upper end of
-every other step's: marginal intervals make this conservative. Anything else is "not resolved".
-"""
+"""The answer in words: what is lost, which step loses it, and whether the protocol matters."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
-from decomposition.report.study import (
-    PROTOCOLS,
-    SHARE_METRICS,
-    STEP_LABELS,
-    Interval,
-    Study,
-    interval,
-    labels,
-)
+from decomposition.report.blame import UNDAMPED, Blame, blame, protocols
+from decomposition.report.study import PROTOCOLS, STEP_LABELS, Interval, Study, interval, labels
 from decomposition.report.wording import joined, percent, span
-from decomposition.results.schema import STEPS
-
-UNDAMPED = "frobenius_squared"
-"""The metric that no damping enters."""
-
-
-@dataclass(frozen=True)
-class Blame:
-    """Which step costs most under one metric and protocol."""
-
-    metric: str
-    protocol: str
-    total: Interval
-    drops: dict[str, Interval]
-    shares: dict[str, Interval]
-    defined: bool
-
-    @property
-    def known(self) -> bool:
-        """Whether the total was measured at all."""
-        return self.total.known
-
-    @property
-    def largest(self) -> str | None:
-        """The step whose drop lies above all others', or None if that is not resolved."""
-        known = {step: drop for step, drop in self.drops.items() if drop.known}
-        if not self.defined or not known:
-            return None
-        top = max(known, key=lambda step: known[step].estimate)
-        rest = [drop.upper for step, drop in known.items() if step != top]
-        return top if known[top].lower > max([0.0, *rest]) else None
-
-    @property
-    def leading(self) -> list[str]:
-        """The step with the largest estimate and all that its interval does not exclude."""
-        known = {step: drop for step, drop in self.drops.items() if drop.known}
-        if not known:
-            return []
-        top = max(known, key=lambda step: known[step].estimate)
-        near = [s for s in known if s == top or known[s].upper >= known[top].lower]
-        return sorted(near, key=lambda step: -known[step].estimate)
-
-
-def blame(study: Study, metric: str, protocol: str) -> Blame | None:
-    """The drops and shares of one metric and protocol; None if the result lacks them."""
-    data = study.group("/shares")
-    if data is None or not {"drop", "total"} <= set(data.data_vars):
-        return None
-    if metric not in labels(data["drop"], "metric"):
-        return None
-    if protocol not in labels(data["drop"], "protocol"):
-        return None
-    where = {"metric": metric, "protocol": protocol}
-    steps = [s for s in STEPS if s in labels(data["drop"], "step")]
-    total = interval(data["total"], **where)
-    defined = int(data["defined"].sel(where)) == 1 if "defined" in data else True
-    drops = {s: interval(data["drop"], step=s, **where) for s in steps}
-    shares = drops
-    if "share" in data:
-        shares = {s: interval(data["share"], step=s, **where) for s in steps}
-    return Blame(metric, protocol, total, drops, shares, defined and total.known)
-
-
-def protocols(study: Study) -> list[str]:
-    """The damping protocols of the result, those known first and in their usual order."""
-    drop = study.array("/shares", "drop")
-    found = labels(drop, "protocol") if drop is not None else []
-    return [p for p in PROTOCOLS if p in found] + [p for p in found if p not in PROTOCOLS]
-
-
-def cases(study: Study) -> list[tuple[str, str]]:
-    """Every (metric, protocol) of the shares; the Frobenius error knows no damping: one only."""
-    drop = study.array("/shares", "drop")
-    if drop is None:
-        return []
-    metrics = [m for m in SHARE_METRICS if m in labels(drop, "metric")]
-    metrics += [m for m in labels(drop, "metric") if m not in metrics]
-    pairs = [(m, p) for m in metrics for p in protocols(study)]
-    first = protocols(study)[:1]
-    return [(m, p) for m, p in pairs if m != UNDAMPED or [p] == first]
 
 
 def sentences(study: Study) -> list[str]:
@@ -137,15 +46,31 @@ def _step(first: Blame) -> str:
     share = first.shares
     if first.largest is not None:
         return (
-            f"The largest step is {_named(first.largest)}, {percent(share[first.largest])} of it."
+            f"The largest step is {_named(first.largest)}, {percent(share[first.largest])} of it"
+            f"{_probability(first)}."
         )
     names = [f"{_named(s)} ({percent(share[s])})" for s in first.leading]
+    head = "Which step is largest is not resolved at this size"
+    tail = f"{_probability(first)}{_more(first)}."
     if len(names) == 1:
-        return (
-            f"Which step is largest is not resolved at this size: {names[0]} has the largest "
-            "estimate, but its interval reaches zero."
-        )
-    return f"Which step is largest is not resolved at this size: {joined(names)} overlap."
+        return f"{head}: {names[0]} leads, but is not clear of the others or of zero{tail}"
+    return f"{head}: {joined(names)} overlap{tail}"
+
+
+def _probability(first: Blame) -> str:
+    chance = first.recorded.get("probability")
+    if chance is None or not math.isfinite(chance):
+        return ""
+    return f" (P = {chance:.2f} that {_named(first.recorded['candidate'])} is the largest)"
+
+
+def _more(first: Blame) -> str:
+    if not first.recorded:
+        return ""
+    masks = first.recorded.get("more_masks")
+    if masks is None:
+        return "; more masks alone would not resolve it"
+    return f"; about {masks:,} more masks would resolve it"
 
 
 def _survival(found: list[Blame]) -> str:
@@ -175,8 +100,8 @@ def _survival(found: list[Blame]) -> str:
 
 
 def spectral_sentence(study: Study) -> str:
-    first = protocols(study)
     """Which step adds most to the squared Frobenius error."""
+    first = protocols(study)
     found = blame(study, UNDAMPED, first[0]) if first else None
     if found is None or not found.known:
         return "How the spectral error divides over the steps was not measured."

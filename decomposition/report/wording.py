@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from decomposition.report.study import Interval
+from decomposition.report.interval import Interval
 
 MINUS = "−"
+_DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -64,6 +65,13 @@ def joined(parts: list[str]) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 mask``, ``2 masks``, with thousands separated."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def isolated(name: object, limit: int = 80) -> str:
+    """A user's text inside a sentence: cut to ``limit``, its writing direction kept to itself."""
+    text = "".join(c if c.isprintable() or c in _DIRECTIONS else "�" for c in str(name))
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if text.isascii() else f"\u2068{text}\u2069"
 
 
 def superscript(exponent: int) -> str:

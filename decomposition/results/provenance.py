@@ -32,7 +32,8 @@ def provenance(
     command: str | None = None,
     device: str = "cpu",
     dtype: str = "float64",
-) -> dict[str, str | int]:
+    ci_level: float = 0.95,
+) -> dict[str, str | int | float]:
     """The attributes of a result's root, as ``results/schema.py`` lists them.
 
     Args:
@@ -47,6 +48,7 @@ def provenance(
         command: what to type to make the result again; default the command line of this process.
         device: where the run computed.
         dtype: precision of the curvature.
+        ci_level: level of every interval in the result.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -62,6 +64,7 @@ def provenance(
         "parameters": int(parameters),
         "examples": int(examples),
         "queries": int(queries),
+        "ci_level": float(ci_level),
         "notes": _json(list(notes)),
         "timings": _json({k: round(float(v), 3) for k, v in (timings or {}).items()}),
         "hardware": _json(hardware()),

@@ -205,11 +205,17 @@ ATTRIBUTES = {
     "parameters": "int; P",
     "examples": "int; N",
     "queries": "int; number of queries",
+    "ci_level": "float; level of the intervals, such as 0.95",
     "notes": "JSON list of warnings: degenerate basis, optimum on an edge, low ceiling, …",
     "timings": "JSON; stage → seconds",
     "hardware": "JSON; processor, cores, memory",
 }
 """Attributes of the root."""
+
+SHARES_ATTRIBUTES = {
+    "verdict": "JSON; protocol → {candidate, resolved, probability, more_masks, text} for the LDS",
+}
+"""Optional attributes of ``/shares``; ``more_masks`` is null where masks cannot resolve it."""
 
 JSON_ATTRIBUTES = ("config", "versions", "seeds", "notes", "timings", "hardware")
 """The attributes that hold JSON."""

@@ -87,10 +87,11 @@ def beside(ax: Axes, x: float, y: float, text: str) -> None:
 
 def legend_below(ax: Axes, columns: int = 4) -> None:
     """A legend under the axes, where it hides nothing at any width."""
+    names = ax.get_legend_handles_labels()[1]
     ax.legend(
         loc="upper left",
         bbox_to_anchor=(0.0, -0.2),
-        ncols=columns,
+        ncols=columns if max(map(len, names), default=0) <= 17 else 2,
         borderaxespad=0.0,
         handlelength=3.4,
         columnspacing=1.2,

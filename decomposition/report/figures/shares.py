@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decomposition.report.blame import UNDAMPED, blame, cases
 from decomposition.report.figures.canvas import (
     axes_or_new,
     legend_below,
@@ -14,7 +15,6 @@ from decomposition.report.figures.canvas import (
 )
 from decomposition.report.palette import INK, MUTED, rung_styles
 from decomposition.report.study import PROTOCOLS, SHARE_METRICS, STEP_LABELS, Study
-from decomposition.report.verdict import UNDAMPED, blame, cases
 from decomposition.results.schema import CHAIN, STEPS
 
 _MARKERS = "osD^vP"
@@ -50,7 +50,7 @@ def plot_shares(tree: xr.DataTree, metric: str = "lds", ax: Axes | None = None) 
         ax.set_yticks(range(len(STEPS)), [STEP_LABELS[s] for s in STEPS])
         ax.set_ylim(len(STEPS) - 0.5, -0.5)
         ax.set_xlabel("share of the total (%)")
-        ax.set_title(f"Shares of the {SHARE_METRICS.get(metric, metric)}")
+        ax.set_title(f"Shares: {SHARE_METRICS.get(metric, metric)}")
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
         legend_below(ax, columns=3)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from decomposition.report.content import Block, Section, Text
-from decomposition.report.study import Study
+from decomposition.report.study import Study, intervals
 from decomposition.report.verdict import sentences, spectral_sentence
-from decomposition.report.wording import plural
+from decomposition.report.wording import isolated, plural
 
 
 def answer(study: Study) -> Section:
-    """The verdict, any verdict that the study itself recorded, and what was studied."""
+    """The verdict and what was studied."""
     blocks: list[Block] = [Text(" ".join(sentences(study)), kind="lead")]
     blocks.append(Text(spectral_sentence(study)))
-    shares = study.group("/shares")
-    recorded = shares.attrs.get("verdict", "") if shares is not None else ""
-    if recorded:
-        blocks.append(Text(f"Recorded with the result: {recorded}"))
     blocks.append(Text(_studied(study)))
     if study.json("notes"):
         count = plural(len(study.json("notes")), "warning")
@@ -37,8 +33,8 @@ def _studied(study: Study) -> str:
     masks = study.array("/bank", "masks")
     bank = f", {plural(masks.sizes['mask'], 'retrained subset')}" if masks is not None else ""
     return (
-        f"Problem: {study.attr('problem')} ({size}{bank}). Numbers in brackets are intervals "
-        "from a paired bootstrap; a number without brackets is exact. LDS is the linear "
-        "datamodelling score: how well a rung's influence scores rank what really happens to the "
-        "queries when models are retrained on subsets."
+        f"Problem: {isolated(study.attr('problem'))} ({size}{bank}). Numbers in brackets are "
+        f"{intervals(study)} from a paired bootstrap; a number without brackets is "
+        "exact. LDS is the linear datamodelling score: how well a rung's influence scores rank "
+        "what really happens to the queries when models are retrained on subsets."
     )

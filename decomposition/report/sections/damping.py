@@ -10,7 +10,7 @@ import xarray as xr
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
 from decomposition.report.figures.lds_curves import plot_lds_curves
 from decomposition.report.palette import rung_label
-from decomposition.report.study import PROTOCOLS, Interval, Study, interval, labels
+from decomposition.report.study import PROTOCOLS, Interval, Study, interval, intervals, labels
 from decomposition.report.wording import fixed, joined, number
 
 _PLACES = {
@@ -53,7 +53,7 @@ def _figure(study: Study, protocol: str, mean: xr.DataArray, dim: str) -> Figure
     return Figure(
         f"lds-{protocol.replace('_', '-')}",
         f"LDS against damping under {name}; best values: {joined(parts)}.",
-        f"Mean LDS over the grid of {name}; bands are 95% intervals, stars the best values.",
+        f"Mean LDS over the grid of {name}; bands are {intervals(study)}, stars the best values.",
         partial(plot_lds_curves, protocol=protocol),
         Table(f"lds-{protocol}", f"LDS, {name}", ("rung", column, "LDS"), tuple(rows)),
     )
@@ -78,7 +78,7 @@ def _best(study: Study) -> Table:
     metrics = labels(agreement, "agreement_metric") if agreement is not None else []
     rows: list[tuple[Cell, ...]] = []
     for rung, (value, at) in _optima(study, mean, "damping").items():
-        row: list[Cell] = [rung_label(rung, 60), value, at]
+        row: list[Cell] = [rung_label(rung, 120), value, at]
         row.append("edge" if edge is not None and int(edge.sel(rung=rung)) else "inside")
         for metric in metrics:
             assert agreement is not None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from decomposition.report.blame import blame, cases
 from decomposition.report.content import Block, Items, Section, Text
 from decomposition.report.palette import rung_label
 from decomposition.report.study import PROTOCOLS, SHARE_METRICS, Study, interval, labels
-from decomposition.report.verdict import blame, cases
 from decomposition.report.wording import joined, span
 from decomposition.results.schema import BASELINES, CHAIN
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from decomposition.report.blame import UNDAMPED, Blame, blame, cases
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
 from decomposition.report.figures.shares import plot_shares
 from decomposition.report.study import (
@@ -13,9 +14,9 @@ from decomposition.report.study import (
     Interval,
     Study,
     interval,
+    intervals,
     labels,
 )
-from decomposition.report.verdict import UNDAMPED, Blame, blame, cases
 from decomposition.report.wording import joined, percent
 from decomposition.results.schema import CROSS_TERM, STEPS
 
@@ -37,13 +38,13 @@ def shares(study: Study) -> Section:
     for metric in dict.fromkeys(b.metric for b in found):
         here = [b for b in found if b.metric == metric]
         if here:
-            blocks.append(_figure(metric, here))
+            blocks.append(_figure(study, metric, here))
     blocks += [_share_table(study, found), _drop_table(study, found)]
     blocks += _orders(study)
     return Section("shares", "Shares of the steps", tuple(blocks))
 
 
-def _figure(metric: str, found: list[Blame]) -> Figure:
+def _figure(study: Study, metric: str, found: list[Blame]) -> Figure:
     parts = []
     for b in found:
         name = _names(b)[1] + (" damping" if b.metric == UNDAMPED else "")
@@ -63,7 +64,7 @@ def _figure(metric: str, found: list[Blame]) -> Figure:
     return Figure(
         f"shares-{metric.replace('_', '-')}",
         f"Shares of the {title}: {joined(parts)}.",
-        f"Shares of the {title}, a marker per damping protocol; lines are 95% intervals.",
+        f"Shares of the {title}, a marker per damping protocol; lines are {intervals(study)}.",
         partial(plot_shares, metric=metric),
         Table(f"shares-{metric}", f"Shares of the {title}", ("protocol", "step", "share"), rows),
     )

@@ -10,7 +10,7 @@ from decomposition.report.figures.mismatch import pairs, plot_mismatch
 from decomposition.report.figures.spectra import plot_spectra, ranked
 from decomposition.report.palette import rung_label
 from decomposition.report.study import Study, labels
-from decomposition.report.wording import joined, number, plural
+from decomposition.report.wording import isolated, joined, number, plural
 
 METRIC_LABELS = {
     "relative_frobenius": "Frobenius (relative)",
@@ -83,7 +83,7 @@ def _mismatch(study: Study) -> list[Block]:
         rows += [(name, float(e), float(k)) for e, k in zip(exact, product, strict=True)]
         if exact.size:
             factor = float(np.median(np.maximum(product / exact, exact / product)))
-            parts.append(f"block {name} by a factor of {number(factor)}")
+            parts.append(f"block {isolated(name)} by a factor of {number(factor)}")
     if not rows:
         return [missing("Product eigenvalues beside exact ones are not in this result.")]
     finding = f"In the median a product eigenvalue is off in {joined(parts)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from decomposition.report.blame import protocols
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
 from decomposition.report.figures.spectral_waterfall import plot_spectral_waterfall
 from decomposition.report.figures.waterfall import levels, plot_waterfall
@@ -15,9 +16,9 @@ from decomposition.report.study import (
     STEP_MEANINGS,
     Study,
     interval,
+    intervals,
     labels,
 )
-from decomposition.report.verdict import protocols
 from decomposition.report.wording import fixed, joined, number
 from decomposition.results.schema import CHAIN, STEPS
 
@@ -56,7 +57,7 @@ def _lds(study: Study, protocol: str) -> Figure:
     return Figure(
         f"waterfall-{protocol}",
         f"Waterfall of LDS under {name}: {joined(parts)}.",
-        f"LDS along the chain under {name}. Bars are the steps, whiskers 95% intervals.",
+        f"LDS along the chain under {name}. Bars are the steps, whiskers {intervals(study)}.",
         partial(plot_waterfall, protocol=protocol),
         Table(
             f"waterfall-{protocol}",
