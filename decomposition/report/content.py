@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import xarray as xr
 from matplotlib.axes import Axes
 
 from decomposition.report.study import Interval
@@ -111,7 +110,7 @@ class Figure:
     alt: str
     """What the figure shows, as a finding, for those who cannot see it."""
     caption: str
-    plot: Callable[[xr.DataTree], Axes]
+    plot: Callable[[], Axes]
     data: Table | None = None
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
-import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
@@ -31,21 +30,18 @@ from decomposition.report.drawing import draw
 from decomposition.report.palette import dark_colors
 
 
-def page(title: str, byline: str, version: str, sections: Sequence[tuple[Section, Any]]) -> str:
+def page(title: str, byline: str, version: str, sections: Sequence[Section]) -> str:
     """The whole page.
 
     Args:
         title: heading, may be a user's text.
         byline: a line under it.
         version: of the software that made the result.
-        sections: each section with the tree that its figures are drawn from.
+        sections: in the order of the page.
     """
     script = _source("sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rendered = [
-        {"anchor": s.anchor, "title": s.title, "body": section_html(s, tree)}
-        for s, tree in sections
-    ]
+    rendered = [{"anchor": s.anchor, "title": s.title, "body": section_html(s)} for s in sections]
     return _template("report.html.j2").render(
         title=title,
         byline=byline,
@@ -58,7 +54,7 @@ def page(title: str, byline: str, version: str, sections: Sequence[tuple[Section
     )
 
 
-def section_html(section: Section, tree: xr.DataTree | None) -> Markup:
+def section_html(section: Section) -> Markup:
     """The blocks of a section; neighbouring figures stand side by side where there is room."""
     parts: list[str] = []
     inside = False
@@ -66,7 +62,7 @@ def section_html(section: Section, tree: xr.DataTree | None) -> Markup:
         if isinstance(block, Figure) != inside:
             inside = not inside
             parts.append('<div class="figures">' if inside else "</div>")
-        parts.append(_block(block, tree))
+        parts.append(_block(block))
     if inside:
         parts.append("</div>")
     return Markup("\n".join(parts))
@@ -82,7 +78,7 @@ def table_html(table: Table) -> str:
     return _macro("table")(table, _uri(table.csv().encode(), "text/csv"), numeric)
 
 
-def _block(block: Block, tree: xr.DataTree | None) -> str:
+def _block(block: Block) -> str:
     match block:
         case Text():
             return _macro("text")(block)
@@ -95,15 +91,13 @@ def _block(block: Block, tree: xr.DataTree | None) -> str:
         case Table():
             return table_html(block)
         case Figure():
-            return _figure(block, tree)
+            return _figure(block)
         case Gallery():
             return _gallery(block)
 
 
-def _figure(block: Figure, tree: xr.DataTree | None) -> str:
-    if tree is None:
-        raise TypeError(f"figure {block.name} has no tree to be drawn from")
-    drawing = draw(block.plot(tree), block.name)
+def _figure(block: Figure) -> str:
+    drawing = draw(block.plot(), block.name)
     uris = {
         "svg": _uri(drawing.svg, "image/svg+xml"),
         "png": _uri(drawing.png, "image/png"),

@@ -45,8 +45,7 @@ def report_html(tree: xr.DataTree) -> str:
     study = Study(tree)
     title = f"Where K-FAC's error comes from: {isolated(study.attr('problem'))}"
     byline = f"Made {study.attr('created_at')} · result schema {study.attr('schema_version')}"
-    sections = [(section, tree) for section in report_sections(study)]
-    return page(title, byline, str(study.attr("library_version")), sections)
+    return page(title, byline, str(study.attr("library_version")), report_sections(study))
 
 
 def report_sections(study: Study) -> list[Section]:

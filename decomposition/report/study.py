@@ -31,6 +31,16 @@ SHARE_METRICS = {
     "frobenius_squared": "squared Frobenius error",
     "damped_inverse_squared": "squared damped-inverse error",
 }
+METRIC_LABELS = {
+    "relative_frobenius": "Frobenius (relative)",
+    "relative_spectral": "spectral norm (relative)",
+    "relative_nuclear": "nuclear norm (relative)",
+    "eigenvalue_overlap": "eigenvalue overlap (1 is equal)",
+    "subspace_overlap": "subspace overlap (1 is equal)",
+    "damped_inverse": "damped inverse (relative)",
+    "damped_inverse_queries": "damped inverse on query gradients (relative)",
+    "stein": "Stein divergence",
+}
 PROTOCOLS = {
     "equal": "equal λ",
     "relative": "relative λ",

@@ -11,6 +11,7 @@ import xarray as xr
 from decomposition.results.provenance import provenance
 from decomposition.results.schema import BASELINES, CHAIN, CI_BOUNDS, STEPS
 
+DAMPING = np.logspace(-5, 1, 13)
 STEPS_AND_CROSS = [*STEPS, "cross_term"]
 LDS_AT_BEST = dict(zip(CHAIN, (0.62, 0.605, 0.53, 0.47, 0.45), strict=True))
 METRICS = [
@@ -62,7 +63,7 @@ def synthetic(planted: Planted | None = None) -> xr.DataTree:
     groups = {"/": root, "/spectrum": _spectrum(planted, rng), "/spectral_error": _errors(planted)}
     for block in planted.blocks:
         groups[f"/spectrum/{block}"] = _block_spectrum(planted, rng)
-        groups[f"/spectral_error/{block}"] = _errors(planted)
+        groups[f"/spectral_error/{block}"] = _errors(planted).drop_vars(["damped_value"])
     if planted.bank:
         groups |= _attribution(planted, rng) | {"/bank": _bank(planted, rng)}
     groups["/shares"] = _shares(planted)
@@ -110,19 +111,22 @@ def _errors(planted: Planted) -> xr.Dataset:
     value = np.tile(ladder, (len(METRICS), 1))
     error = np.full_like(value, np.nan)
     error[METRICS.index("stein")] = 0.01
+    damped = np.stack([value / (1 + 10 * d) for d in DAMPING], axis=1)
+    damped[: METRICS.index("damped_inverse")] = np.nan
     return xr.Dataset(
         {
             "value": (("metric", "rung"), value),
             "value_against_ggn": (("metric", "rung"), np.abs(value - 0.2)),
             "standard_error": (("metric", "rung"), error),
+            "damped_value": (("metric", "damping", "rung"), damped),
         },
-        coords={"metric": METRICS, "rung": rungs},
+        coords={"metric": METRICS, "rung": rungs, "damping": DAMPING},
     )
 
 
 def _attribution(planted: Planted, rng: np.random.Generator) -> dict[str, xr.Dataset]:
     rungs = [*_rungs(planted), *BASELINES]
-    damping = np.logspace(-5, 1, 13)
+    damping = DAMPING
     queries = np.arange(planted.queries)
     top = np.array(
         [LDS_AT_BEST.get(r, {"identity": 0.2, "random": 0.0}.get(r, 0.5)) for r in rungs]

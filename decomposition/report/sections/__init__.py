@@ -9,10 +9,12 @@ from decomposition.report.sections.answer import answer
 from decomposition.report.sections.damping import damping
 from decomposition.report.sections.limits import limits
 from decomposition.report.sections.methods import methods
+from decomposition.report.sections.prediction import prediction
 from decomposition.report.sections.provenance import provenance
 from decomposition.report.sections.shares import shares
 from decomposition.report.sections.spectra import spectra
 from decomposition.report.sections.waterfall import waterfall
+from decomposition.report.sections.where import where
 from decomposition.report.study import Study
 
 SECTIONS: tuple[Callable[[Study], Section], ...] = (
@@ -20,7 +22,9 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     waterfall,
     shares,
     damping,
+    where,
     spectra,
+    prediction,
     limits,
     methods,
     provenance,

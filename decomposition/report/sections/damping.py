@@ -54,7 +54,7 @@ def _figure(study: Study, protocol: str, mean: xr.DataArray, dim: str) -> Figure
         f"lds-{protocol.replace('_', '-')}",
         f"LDS against damping under {name}; best values: {joined(parts)}.",
         f"Mean LDS over the grid of {name}; bands are {intervals(study)}, stars the best values.",
-        partial(plot_lds_curves, protocol=protocol),
+        partial(plot_lds_curves, study.tree, protocol=protocol),
         Table(f"lds-{protocol}", f"LDS, {name}", ("rung", column, "LDS"), tuple(rows)),
     )
 

@@ -65,7 +65,7 @@ def _figure(study: Study, metric: str, found: list[Blame]) -> Figure:
         f"shares-{metric.replace('_', '-')}",
         f"Shares of the {title}: {joined(parts)}.",
         f"Shares of the {title}, a marker per damping protocol; lines are {intervals(study)}.",
-        partial(plot_shares, metric=metric),
+        partial(plot_shares, study.tree, metric=metric),
         Table(f"shares-{metric}", f"Shares of the {title}", ("protocol", "step", "share"), rows),
     )
 

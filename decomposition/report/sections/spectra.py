@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 
@@ -9,19 +11,8 @@ from decomposition.report.content import Block, Cell, Figure, Section, Table, Te
 from decomposition.report.figures.mismatch import pairs, plot_mismatch
 from decomposition.report.figures.spectra import plot_spectra, ranked
 from decomposition.report.palette import rung_label
-from decomposition.report.study import Study, labels
+from decomposition.report.study import METRIC_LABELS, Study, labels
 from decomposition.report.wording import isolated, joined, number, plural
-
-METRIC_LABELS = {
-    "relative_frobenius": "Frobenius (relative)",
-    "relative_spectral": "spectral norm (relative)",
-    "relative_nuclear": "nuclear norm (relative)",
-    "eigenvalue_overlap": "eigenvalue overlap (1 is equal)",
-    "subspace_overlap": "subspace overlap (1 is equal)",
-    "damped_inverse": "damped inverse (relative)",
-    "damped_inverse_queries": "damped inverse on query gradients (relative)",
-    "stein": "Stein divergence",
-}
 
 
 def spectra(study: Study) -> Section:
@@ -68,7 +59,7 @@ def _spectra(study: Study, values: xr.DataArray) -> Figure:
         f"Eigenvalues by rung: {joined(parts)}.{more}",
         f"Magnitude against rank; thin dotted lines are negative eigenvalues.{more} The data are "
         "thinned to the points drawn; result.nc holds every eigenvalue.",
-        plot_spectra,
+        partial(plot_spectra, study.tree),
         Table("spectra", "Eigenvalues", ("rung", "sign", "rank", "magnitude"), tuple(rows)),
     )
 
@@ -92,7 +83,7 @@ def _mismatch(study: Study) -> list[Block]:
             "mismatch",
             f"K-FAC's product eigenvalues against exact ones. {finding}",
             f"Along the same Kronecker eigenvectors; above the line K-FAC overestimates. {finding}",
-            plot_mismatch,
+            partial(plot_mismatch, study.tree),
             Table("mismatch", "Paired eigenvalues", ("block", "EK-FAC", "K-FAC"), tuple(rows)),
         )
     ]

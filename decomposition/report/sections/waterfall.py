@@ -58,7 +58,7 @@ def _lds(study: Study, protocol: str) -> Figure:
         f"waterfall-{protocol}",
         f"Waterfall of LDS under {name}: {joined(parts)}.",
         f"LDS along the chain under {name}. Bars are the steps, whiskers {intervals(study)}.",
-        partial(plot_waterfall, protocol=protocol),
+        partial(plot_waterfall, study.tree, protocol=protocol),
         Table(
             f"waterfall-{protocol}",
             f"LDS along the chain, {name}",
@@ -82,7 +82,7 @@ def _spectral(study: Study, metric: str) -> Figure:
         f"spectral-{metric.replace('_', '-')}",
         f"Waterfall of the {title} of K-FAC against the Hessian: {joined(parts)}.",
         f"The {title} added by each step. Exact: no sampling, so no intervals.",
-        partial(plot_spectral_waterfall, metric=metric, protocol=protocol),
+        partial(plot_spectral_waterfall, study.tree, metric=metric, protocol=protocol),
         Table(
             f"spectral-{metric}",
             f"{title} by step",
