@@ -100,7 +100,7 @@ def _from_agreement(
 ) -> Ceiling:
     # Splits entered as studies to be averaged; they are no sample of base models.
     linear = replace(linear, cells=(), per_study=linear.per_study.mean(0, keepdims=True))
-    single = replace(weights, studies=np.ones((len(weights.masks), 1)))
+    single = replace(weights, studies=np.zeros((len(weights.masks), 1)))
     agreement = bootstrap(replace(linear, cells=(1,)), single)[0]
     defined = linear.per_query[0][~np.isnan(linear.per_query[0])]
     spread = max(0.0, float(defined.var(ddof=1) - linear.noise[0, 0])) if len(defined) > 1 else 0.0

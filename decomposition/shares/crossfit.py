@@ -61,23 +61,25 @@ def choose(levels: NDArray[np.float64], reference: int | None = None) -> Choice:
 
     With `reference` all nodes take the setting that is best for that node (the common
     protocols); without it each takes its own (`tuned`). A setting whose LDS is undefined in
-    any fold is never chosen.
+    any fold is never chosen; a node without any defined setting gets the first, and a level
+    of NaN.
 
     Raises:
-        ScoreError: fewer than two folds, or a node without any defined level.
+        ScoreError: fewer than two folds, or a reference node without any defined level.
     """
     if levels.ndim != 3 or levels.shape[0] < 2:
         raise ScoreError(f"need levels of shape (folds >= 2, nodes, dampings), got {levels.shape}")
     others = (levels.sum(0) - levels) / (levels.shape[0] - 1)
     decisive = others if reference is None else others[:, [reference], :]
-    if np.isnan(decisive).all(-1).any():
-        node = int(np.argwhere(np.isnan(decisive).all(-1))[0, 1])
+    undefined = np.isnan(decisive).all(-1)
+    if reference is not None and undefined.any():
         raise ScoreError(
-            f"no damping gives node {node} a defined LDS: its predictions do not vary with the mask"
+            f"no damping gives the reference node {reference} a defined LDS: its predictions do "
+            "not vary with the mask"
         )
-    index = np.nanargmax(decisive, axis=-1)
-    index = np.broadcast_to(index, levels.shape[:2])
-    edge = (index == 0) | (index == levels.shape[2] - 1)
+    index = np.where(np.isnan(decisive), -np.inf, decisive).argmax(-1)
+    edge = ((index == 0) | (index == levels.shape[2] - 1)) & ~undefined
+    index, edge = (np.broadcast_to(each, levels.shape[:2]) for each in (index, edge))
     return Choice(index, edge.any(0))
 
 

@@ -113,16 +113,22 @@ def test_folds_give_the_mean_of_the_folds() -> None:
 
 
 def test_studies_are_averaged_and_resampled() -> None:
-    studies = [small(seed=seed) for seed in range(3)]
+    count = 14
+    studies = [small(seed=seed) for seed in range(count)]
     linear = linearise([p for p, _ in studies], [t for _, t in studies])
     single = [linearise(p, t).mean for p, t in studies]
     np.testing.assert_allclose(linear.mean, np.mean(single, 0), atol=1e-12)
     parts = variance_parts(linear)
-    expected = np.var(single, axis=0, ddof=1) / 3
+    expected = np.var(single, axis=0, ddof=1) / count
     np.testing.assert_allclose(np.diag(parts.studies), expected, atol=1e-14)
-    draws = bootstrap(linear, resample(60, 8, studies=3, count=8000))
-    total = np.diag(parts.masks + parts.queries + parts.studies)
+    draws = bootstrap(linear, resample(60, 8, studies=count, count=8000))
+    # Student's t with ν degrees of freedom has variance ν / (ν − 2).
+    total = np.diag(parts.masks + parts.queries + parts.studies * (count - 1) / (count - 3))
     np.testing.assert_allclose(draws.variance(), total, rtol=0.08)
+
+
+def test_a_single_study_adds_nothing() -> None:
+    assert not resample(9, 4, studies=1, count=5).studies.any()
 
 
 def test_an_undefined_query_is_left_out() -> None:

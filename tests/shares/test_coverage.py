@@ -1,14 +1,20 @@
 """Nominal 90% intervals cover the population's levels, drops, total and shares."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from decomposition.attribution.bootstrap import bootstrap, resample
 from decomposition.attribution.lds import mean_truth
 from decomposition.attribution.linearised import linearise
+from decomposition.shares.crossfit import mask_folds
+from decomposition.shares.protocols import protocol_levels
 from decomposition.shares.steps import step_shares
 from tests.attribution.simulated import Population
 from tests.shares.planted import NODES
+
+STEPS = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])
 
 
 def coverage(
@@ -52,3 +58,54 @@ def test_coverage_over_two_hundred_studies(population: Population, repeats: int)
     found = coverage(population, 150, 40, repeats, studies=200, resamples=1000)
     for name, fraction in found.items():
         assert 0.85 <= fraction <= 0.95, f"{name}: {found}"
+
+
+def moved(population: Population, random: np.random.Generator) -> Population:
+    """The population of another base model: fidelities that differ from node to node."""
+    shift = 0.04 * random.normal(size=len(population.fidelity))
+    return replace(population, fidelity=tuple(np.array(population.fidelity) + shift))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base_models", [3, 6])
+def test_coverage_over_base_models(base_models: int) -> None:
+    population = Population(spread=0.02, own_spread=0.01)
+    around = replace(population, spread=float(np.hypot(0.02, 0.04)))
+    target = around.levels(1)
+    hits = []
+    for study in range(200):
+        random = np.random.default_rng((79, study))
+        studies = [
+            moved(population, random).study(150, 40, 1, (83, study, base))
+            for base in range(base_models)
+        ]
+        linear = linearise([p for p, _ in studies], [mean_truth(t) for _, t in studies])
+        weights = resample(150, 40, base_models, count=1000, seed=(89, study))
+        interval = bootstrap(linear, weights).interval(0.9)
+        hits.append((interval[:, 0] <= target) & (target <= interval[:, 2]))
+    assert 0.85 <= np.mean(hits) <= 0.95, np.mean(hits, 0)
+
+
+@pytest.mark.slow
+def test_coverage_of_cross_fitted_levels_and_drops() -> None:
+    # Noise grows away from each node's best setting, whose place differs between nodes.
+    quality = np.array([[0.55, 0.7, 0.68, 0.5], [0.4, 0.5, 0.6, 0.58], [0.3, 0.45, 0.5, 0.52]])
+    flat = Population(fidelity=tuple(quality.ravel()), spread=0.05, own_spread=0.02)
+    truly = flat.levels(1).reshape(quality.shape)
+    hits = []
+    for study in range(200):
+        prediction, measured = flat.study(200, 40, 1, (97, study))
+        grid = prediction.reshape(*quality.shape, 200, 40)
+        folds = mask_folds(200, seed=(study,))
+        weights = resample(200, 40, count=1000, seed=(101, study))
+        found = protocol_levels(
+            {"equal": grid, "tuned": grid}, mean_truth(measured), folds, weights
+        )
+        for protocol in ("equal", "tuned"):
+            index = found.choices[protocol].index
+            target = np.stack([truly[np.arange(3), fold] for fold in index]).mean(0)
+            levels = found.levels(protocol)
+            for draws, value in ((levels, target), (levels.combine(STEPS), STEPS @ target)):
+                interval = draws.interval(0.9)
+                hits.append(np.mean((interval[:, 0] <= value) & (value <= interval[:, 2])))
+    assert 0.85 <= np.mean(hits) <= 0.95

@@ -78,8 +78,13 @@ def test_held_out_level_of_pure_noise_is_not_the_best_of_many() -> None:
 def test_undefined_settings_are_never_chosen() -> None:
     levels = np.array([[[np.nan, 0.2, 0.1]], [[0.9, 0.2, 0.1]]])
     np.testing.assert_array_equal(choose(levels).index[:, 0], [1, 1])
-    with pytest.raises(ScoreError, match="no damping gives node 0"):
-        choose(np.full((2, 1, 3), np.nan))
+
+
+def test_a_node_without_a_defined_level_is_no_optimum() -> None:
+    nothing = np.full((2, 1, 3), np.nan)
+    assert not choose(nothing).edge.any()
+    with pytest.raises(ScoreError, match="reference node 0"):
+        choose(nothing, reference=0)
 
 
 def test_refinement_approaches_the_optimum() -> None:
