@@ -4,7 +4,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decomposition.attribution.bootstrap import Draws
@@ -56,6 +56,7 @@ def test_every_order_runs_from_hessian_to_kfac() -> None:
         assert order[-1].after == "kfac"
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.lists(LEVEL, min_size=7, max_size=7))
 def test_shapley_equals_brute_force(levels: list[float]) -> None:
     found = shapley(drops_by_order(exact(levels), NAMES)).estimate
@@ -64,6 +65,7 @@ def test_shapley_equals_brute_force(levels: list[float]) -> None:
     np.testing.assert_allclose(found, [expected[step] for step in STEPS], atol=1e-12)
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.lists(LEVEL, min_size=7, max_size=7))
 def test_efficiency_drops_sum_to_the_total_along_every_order(levels: list[float]) -> None:
     by_order = drops_by_order(exact(levels), NAMES)
@@ -77,6 +79,7 @@ SETS = tuple(frozenset(c) for size in range(4) for c in combinations(FREE, size)
 CUBE = Lattice({"".join(sorted(s)) or "none": s for s in SETS}, FREE)
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.lists(LEVEL, min_size=8, max_size=8))
 def test_symmetry_interchangeable_steps_have_equal_values(levels: list[float]) -> None:
     level = dict(zip(CUBE.taken, levels, strict=True))
@@ -86,6 +89,7 @@ def test_symmetry_interchangeable_steps_have_equal_values(levels: list[float]) -
     assert value[0] == pytest.approx(value[1], abs=1e-12)
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.lists(LEVEL, min_size=4, max_size=4))
 def test_a_step_without_effect_gets_nothing(levels: list[float]) -> None:
     without = {"none": levels[0], "x": levels[1], "y": levels[2], "xy": levels[3]}
