@@ -28,7 +28,7 @@ PARAMETERS_PER_STACK = 350_000
 LARGEST_STACK = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bank:
     """Outputs of the retrained models; every later question is answered from these."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.problem import Problem
 from decomposition.retraining.stacked import StackedModel, runs_directly
-from decomposition.retraining.updates import make_update
+from decomposition.retraining.updates import gradient_decay, make_update
 
 QUERY_ROWS = 256
 
@@ -41,7 +41,7 @@ class BatchedTrainer:
 
     def stack(self, models: int) -> StackedModel:
         """An empty stack of ``models`` copies."""
-        decay = self.recipe.momentum if self.recipe.optimizer == "sgd" else 0.0
+        decay = gradient_decay(self.recipe)
         return StackedModel(self.model, models, self.recipe.torch_dtype, self.direct, decay)
 
     def train(
@@ -49,14 +49,13 @@ class BatchedTrainer:
     ) -> None:
         """Train ``stack`` in place; ``after_epoch`` may raise to give up."""
         recipe, step = self.recipe, 0
-        update = make_update(recipe, stack.theta)
-        stack.sums.zero_()
+        update = make_update(recipe, stack.theta, stack.sums)
         for epoch in range(recipe.epochs):
             rows = order(epoch)
             total = recipe.epochs * recipe.steps_per_epoch(rows.shape[1])
             for batch in rows.split(recipe.batch_size, dim=1):
                 self._accumulate_gradient(stack, batch)
-                update.step(stack.theta, stack.sums, recipe.learning_rate(step, total))
+                update.step(recipe.learning_rate(step, total))
                 step += 1
             after_epoch()
 
@@ -80,7 +79,7 @@ class BatchedTrainer:
 def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Float[Tensor, "M B C"]:
     """∂/∂f of the batch means (1/B) Σ_b ℓ(f_mb, y_mb) of every model."""
     models, batch, outputs = f.shape
-    if isinstance(loss, CrossEntropy):
+    if type(loss) is CrossEntropy:
         # closed form (softmax(f) − onehot(y)) / B, along the storage order of f
         gradient = torch.softmax(f.mT, dim=1).mul_(1.0 / batch)
         gradient.scatter_add_(

@@ -1,7 +1,7 @@
 """Plans: what is refused, and with which words."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decomposition.errors import ProblemError
@@ -29,6 +29,7 @@ def test_a_bad_value_is_named(field: str, value: object) -> None:
         BankPlan(**{field: value})  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 0.999), st.integers(1, 100))
 def test_a_subset_keeps_and_removes_at_least_one(alpha: float, examples: int) -> None:
     plan = BankPlan(alpha=alpha, masks=2)

@@ -1,18 +1,20 @@
 """Counter-based seeds."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from decomposition.retraining import seeds
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**70), st.integers(1, 60))
 def test_an_order_is_a_permutation(seed: int, size: int) -> None:
     assert sorted(seeds.epoch_order(seed, 0, 3, size)) == list(range(size))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 39), st.integers(2, 8), st.integers(1, 8))
 def test_a_longer_bank_begins_with_the_masks_of_a_shorter_one(
     kept: int, masks: int, more: int
