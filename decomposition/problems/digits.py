@@ -15,7 +15,7 @@ from decomposition.recipe import Recipe
 QUERY_FRACTION = 0.1
 
 
-def digits(seed: int = 0, recipe: Recipe | None = None) -> Problem:
+def digits(seed: int = 0, recipe: Recipe | None = None, quick: bool = False) -> Problem:
     """1,617 training and 180 query digits, MLP 64-64-32-10 with GELU (P = 6,570).
 
     One permutation (NumPy's default generator at ``seed``) splits the 1,797 digits 90/10; row i
@@ -26,6 +26,7 @@ def digits(seed: int = 0, recipe: Recipe | None = None) -> Problem:
     Args:
         seed: seed of the split, the initialisation and the base model's order of examples.
         recipe: training recipe; default SGD 0.03, momentum 0.9, batch 32, 20 epochs.
+        quick: a network of 64-16-16-10 (P = 1,482) instead, for a first look.
     """
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(images))
@@ -37,12 +38,12 @@ def digits(seed: int = 0, recipe: Recipe | None = None) -> Problem:
     x = torch.as_tensor(inputs, dtype=torch.float32)
     y = torch.as_tensor(labels, dtype=torch.int64)
     return Problem(
-        model=mlp((64, 64, 32, 10), nn.GELU, seed),
+        model=mlp((64, 16, 16, 10) if quick else (64, 64, 32, 10), nn.GELU, seed),
         loss=nn.CrossEntropyLoss(),
         train=(x[train], y[train]),
         query=(x[query], y[query]),
         recipe=recipe or Recipe(seed=seed),
-        name="digits",
+        name="digits (quick)" if quick else "digits",
         display={"image_shape": [8, 8]},
     )
 

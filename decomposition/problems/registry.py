@@ -14,16 +14,17 @@ from decomposition.problems.digits import digits
 BUILT_IN: dict[str, Callable[..., Problem]] = {"digits": digits}
 
 
-def load_problem(spec: str, seed: int = 0) -> Problem:
+def load_problem(spec: str, seed: int = 0, quick: bool = False) -> Problem:
     """Problem named ``spec``: a built-in name, or ``path/to/file.py:function``.
 
-    The function takes no argument and returns a Problem; a built-in one gets ``seed``.
+    The function takes no argument and returns a Problem; a built-in one gets ``seed``, and with
+    ``quick`` is made smaller.
 
     Raises:
         ProblemError: unknown name, missing file or function, or a function that fails.
     """
     if spec in BUILT_IN:
-        return BUILT_IN[spec](seed=seed)
+        return BUILT_IN[spec](seed=seed, quick=quick)
     path, colon, name = spec.rpartition(":")
     if not colon or not path.endswith(".py"):
         raise ProblemError(

@@ -43,9 +43,15 @@ def write_report(
 def report_html(tree: xr.DataTree) -> str:
     """The page as a string."""
     study = Study(tree)
-    title = f"Where K-FAC's error comes from: {isolated(study.attr('problem'))}"
     byline = f"Made {study.attr('created_at')} · result schema {study.attr('schema_version')}"
-    return page(title, byline, str(study.attr("library_version")), report_sections(study))
+    return page(
+        report_title(study), byline, str(study.attr("library_version")), report_sections(study)
+    )
+
+
+def report_title(study: Study) -> str:
+    """The heading of a report."""
+    return f"Where K-FAC's error comes from: {isolated(study.attr('problem'))}"
 
 
 def report_sections(study: Study) -> list[Section]:

@@ -89,3 +89,14 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and write a probe, so that a long run does not fail at its end.
+
+    Raises:
+        StoreError: the folder cannot be made or written.
+    """
+    probe = folder / ".probe"
+    write_whole(probe, b"")
+    probe.unlink(missing_ok=True)

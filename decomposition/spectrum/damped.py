@@ -42,14 +42,19 @@ def damped_errors(
     dampings: Sequence[float],
     leading_count: int,
     negative: str | NegativeCurvature = "absolute",
+    reference_dampings: Sequence[float] | None = None,
 ) -> DampedErrors:
-    """Damped-inverse and Stein errors at every damping, and the top-k subspace overlap."""
+    """Damped-inverse and Stein errors at every damping, and the top-k subspace overlap.
+
+    ``reference_dampings`` gives the reference a λ of its own (default: the same).
+    """
     policy = as_policy(negative)
+    theirs = dampings if reference_dampings is None else reference_dampings
     mu, nu = curvature.basis_values(), reference.basis_values()
     d = torch.stack([policy.denominators(mu, damping) for damping in dampings])
-    e = torch.stack([policy.denominators(nu, damping) for damping in dampings])
+    e = torch.stack([policy.denominators(nu, damping) for damping in theirs])
     inverse_d = torch.stack([inverse_eigenvalues(mu, damping, policy) for damping in dampings])
-    inverse_e = torch.stack([inverse_eigenvalues(nu, damping, policy) for damping in dampings])
+    inverse_e = torch.stack([inverse_eigenvalues(nu, damping, policy) for damping in theirs])
     top_mu = leading(mu, leading_count)
     is_top_nu = torch.zeros(len(nu), dtype=torch.bool)
     is_top_nu[leading(nu, leading_count)] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.dense import DenseCurvature
-from decomposition.damping import NegativeCurvature
+from decomposition.damping import NegativeCurvature, inverse_eigenvalues
 from decomposition.errors import DecompositionError
 from decomposition.spectrum.damped import damped_errors
 from decomposition.spectrum.norms import Norms, norms
@@ -47,6 +47,9 @@ class ErrorPlan:
     """Whether to compute the spectral and nuclear norms."""
     seed: int = 0
     """Seed of the stochastic nuclear norm."""
+    protocols: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Protocol → rung → λ: more pairs at which the damped inverse is compared, each rung at its
+    own λ with the reference at its own."""
 
 
 def spectral_errors(
@@ -65,12 +68,15 @@ def spectral_errors(
 
     Returns:
         value(metric, rung), standard_error(metric, rung) (0 where exact, else that of the
-        stochastic estimate), damped_value(metric, damping, rung). NaN where a rung cannot tell.
+        stochastic estimate), damped_value(metric, damping, rung), and
+        inverse_squared(protocol, rung), the squared relative error of the damped inverse. NaN
+        where a rung cannot tell.
     """
     names = list(rungs)
     shape = (len(METRICS), len(names))
     value, error = np.full(shape, np.nan), np.zeros(shape)
     damped = np.full((len(DAMPED), len(plan.dampings), len(names)), np.nan)
+    by_protocol = np.full((len(plan.protocols), len(names)), np.nan)
     exact = _diagonalised(rungs[reference])
     if exact is None:
         raise DecompositionError(f"the reference rung {reference!r} has no dense form")
@@ -81,27 +87,37 @@ def spectral_errors(
             source = done[id(rungs[name])]
             value[:, column], error[:, column] = value[:, source], error[:, source]
             damped[:, :, column] = damped[:, :, source]
+            by_protocol[:, column] = by_protocol[:, source]
             continue
         done[id(rungs[name])] = column
         curvature = exact if name == reference else _diagonalised(rungs[name])
         if curvature is None:
             continue
-        value[:, column], error[:, column], damped[:, :, column] = _compare(
-            curvature, exact, scale, plan, queries
+        pairs = [(p[name], p[reference]) for p in plan.protocols.values()]
+        value[:, column], error[:, column], damped[:, :, column], by_protocol[:, column] = _compare(
+            curvature, exact, scale, plan, queries, pairs
         )
     return xr.Dataset(
         {
             "value": (("metric", "rung"), value),
             "standard_error": (("metric", "rung"), error),
-            "damped_value": (("damped_metric", "damping", "rung"), damped),
+            "damped_value": (("metric", "damping", "rung"), _all_metrics(damped)),
+            "inverse_squared": (("protocol", "rung"), by_protocol),
         },
         {
             "metric": list(METRICS),
-            "damped_metric": list(DAMPED),
+            "protocol": list(plan.protocols),
             "rung": names,
             "damping": np.asarray(plan.dampings, float),
         },
     )
+
+
+def _all_metrics(damped: np.ndarray) -> np.ndarray:
+    """Rows of the damped metrics among those of all metrics; NaN for those without damping."""
+    full = np.full((len(METRICS), *damped.shape[1:]), np.nan)
+    full[[list(METRICS).index(metric) for metric in DAMPED]] = damped
+    return full
 
 
 class _Scale:
@@ -111,10 +127,7 @@ class _Scale:
         magnitude = exact.basis_values().abs()
         self.norms = Norms(float(magnitude.max()), float(magnitude.sum()))
         self.frobenius = exact.frobenius_norm()
-        self.solved = [
-            None if queries is None else exact.solve(queries, damping, plan.negative)
-            for damping in plan.dampings
-        ]
+        self.solved = [] if queries is None else _solutions(exact, queries, plan)
 
 
 def _compare(
@@ -123,14 +136,15 @@ def _compare(
     scale: _Scale,
     plan: ErrorPlan,
     queries: Tensor | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    pairs: Sequence[tuple[float, float]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     value, error = dict.fromkeys(METRICS, np.nan), dict.fromkeys(METRICS, 0.0)
     if curvature is exact:
         perfect = {m: float(m in ("eigenvalue_overlap", "subspace_overlap")) for m in METRICS}
         if queries is None:
             perfect["damped_inverse_queries"] = np.nan
         damped = np.array([[perfect[m]] * len(plan.dampings) for m in DAMPED])
-        return np.array(list(perfect.values())), np.zeros(len(METRICS)), damped
+        return np.array(list(perfect.values())), np.zeros(len(METRICS)), damped, np.zeros(len(pairs))
     difference = exact.dense() - curvature.dense()
     value["relative_frobenius"] = float(torch.linalg.norm(difference)) / scale.frobenius
     if plan.matrix_norms:
@@ -141,17 +155,32 @@ def _compare(
         error["relative_nuclear"] = gap.nuclear_error / scale.norms.nuclear
     del difference
     value["eigenvalue_overlap"] = eigenvalue_overlap(curvature.basis_values(), exact.basis_values())
-    pair = damped_errors(curvature, exact, plan.dampings, plan.leading, plan.negative)
+    mine, theirs = ([*plan.dampings, *(pair[side] for pair in pairs)] for side in (0, 1))
+    pair = damped_errors(curvature, exact, mine, plan.leading, plan.negative, theirs)
     value["subspace_overlap"] = pair.subspace_overlap
-    damped = np.full((len(DAMPED), len(plan.dampings)), np.nan)
-    damped[0], damped[2] = np.sqrt(pair.inverse_squared), pair.stein
-    for i, (damping, solved) in enumerate(zip(plan.dampings, scale.solved, strict=True)):
-        if queries is not None and solved is not None:
-            gap_q = curvature.solve(queries, damping, plan.negative) - solved
-            damped[1, i] = float(torch.linalg.norm(gap_q) / torch.linalg.norm(solved))
+    count = len(plan.dampings)
+    damped = np.full((len(DAMPED), count), np.nan)
+    damped[0], damped[2] = np.sqrt(pair.inverse_squared[:count]), pair.stein[:count]
+    mine_solved = [] if queries is None else _solutions(curvature, queries, plan)
+    for i, (solved, expected) in enumerate(zip(mine_solved, scale.solved, strict=True)):
+        damped[1, i] = float(torch.linalg.norm(solved - expected) / torch.linalg.norm(expected))
     for row, metric in enumerate(DAMPED):
         value[metric] = damped[row, plan.headline]
-    return np.array(list(value.values())), np.array(list(error.values())), damped
+    return (
+        np.array(list(value.values())),
+        np.array(list(error.values())),
+        damped,
+        pair.inverse_squared[count:],
+    )
+
+
+def _solutions(curvature: Diagonalised, queries: Tensor, plan: ErrorPlan) -> list[Tensor]:
+    """C_λ⁻¹ g_Q at every damping, the rotation into the eigenbasis made once."""
+    coordinates, mu = curvature.to_basis(queries), curvature.basis_values()
+    return [
+        curvature.from_basis(inverse_eigenvalues(mu, damping, plan.negative)[:, None] * coordinates)
+        for damping in plan.dampings
+    ]
 
 
 def _diagonalised(curvature: Curvature) -> Diagonalised | None:

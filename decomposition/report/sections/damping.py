@@ -12,6 +12,7 @@ from decomposition.report.figures.lds_curves import plot_lds_curves
 from decomposition.report.palette import rung_label
 from decomposition.report.study import PROTOCOLS, Interval, Study, interval, intervals, labels
 from decomposition.report.wording import fixed, joined, number
+from decomposition.results.schema import BASELINES
 
 _PLACES = {
     "equal": ("/attribution", "damping"),
@@ -79,7 +80,8 @@ def _best(study: Study) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for rung, (value, at) in _optima(study, mean, "damping").items():
         row: list[Cell] = [rung_label(rung, 120), value, at]
-        row.append("edge" if edge is not None and int(edge.sel(rung=rung)) else "inside")
+        on_edge = edge is not None and int(edge.sel(rung=rung)) == 1
+        row.append("any λ" if rung in BASELINES else "edge" if on_edge else "inside")
         for metric in metrics:
             assert agreement is not None
             row.append(float(agreement.sel(agreement_metric=metric, rung=rung, damping=at)))

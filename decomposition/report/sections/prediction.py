@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -11,8 +12,6 @@ from decomposition.report.content import Block, Cell, Figure, Section, Table, Te
 from decomposition.report.figures.prediction import paired, plot_prediction
 from decomposition.report.study import METRIC_LABELS, Study, labels
 from decomposition.report.wording import fixed
-
-_BETTER_HIGH = ("eigenvalue_overlap", "subspace_overlap")
 
 
 def prediction(study: Study) -> Section:
@@ -53,7 +52,8 @@ def _correlation(study: Study, metric: str) -> tuple[float, int, int] | None:
     if keep.sum() < 3 or np.ptp(error[keep]) == 0 or np.ptp(lds[keep]) == 0:
         return None
     rungs = int(data["error"].notnull().any("damping").sum())
-    return float(spearmanr(error[keep], lds[keep]).statistic), int(keep.sum()), rungs
+    statistic = cast(Any, spearmanr(error[keep], lds[keep])).statistic
+    return float(statistic), int(keep.sum()), rungs
 
 
 def _figure(study: Study, metric: str, rho: float) -> Figure:

@@ -51,15 +51,16 @@ def where(study: Study) -> Section:
 
 
 def _layers(errors: xr.DataArray, study: Study) -> Figure:
-    last = errors.isel(rung=-1)
-    worst = labels(errors, "block")[int(np.nanargmax(last.values))]
     rungs = labels(errors, "rung")
+    shown = CHAIN[-1] if CHAIN[-1] in rungs else rungs[-1]
+    last = errors.sel(rung=shown)
+    worst = labels(errors, "block")[int(np.nanargmax(last.values))]
     rows = tuple(
         (block, *(float(errors.sel(block=block, rung=r)) for r in rungs))
         for block in labels(errors, "block")
     )
     finding = (
-        f"The layer with the largest error of {rung_label(rungs[-1])} is {isolated(worst)} "
+        f"The layer with the largest error of {rung_label(shown)} is {isolated(worst)} "
         f"({number(float(last.max()))})."
     )
     return Figure(
@@ -97,12 +98,11 @@ def _ranked(change: xr.DataArray) -> list[object]:
 
 def _table(study: Study, change: xr.DataArray) -> Table:
     targets = study.array("/examples", "query_targets")
-    known = targets["query"].values.tolist() if targets is not None else []
     rows: list[tuple[Cell, ...]] = []
     for query in _ranked(change)[:8]:
-        label = (
-            str(targets.sel(query=query).item()) if targets is not None and query in known else "–"
-        )
+        label = "–"
+        if targets is not None and query in targets["query"].values:
+            label = str(targets.sel(query=query).item())
         rows.append((str(query), label, float(change.sel(query=query))))
     caption = "The queries that lose most from the Hessian to K-FAC"
     return Table("worst-queries", caption, ("query", "label", "LDS lost"), tuple(rows))

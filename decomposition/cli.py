@@ -1,0 +1,128 @@
+"""The command line: ``decompose run | report | problems``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from decomposition import __version__
+from decomposition.errors import DecompositionError
+from decomposition.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """Decompose a problem: train, retrain on subsets, build every rung, score, report.
+
+    PROBLEM is a built-in name (see `decompose problems`) or file.py:function, where the function
+    returns a decomposition.Problem. Writes result.nc and report.html into --out, and keeps the
+    retrained models' outputs there: stop it at any time, the same command resumes.
+
+    Examples:
+        decompose run digits --out out/
+        decompose run digits --quick --out first-look/
+        decompose run my_problem.py:make_problem --masks 500 --out mine/
+        decompose run digits --randomness independent --masks 100 --repeats 10 --out independent/
+    """
+
+    problem: tyro.conf.Positional[str]
+    """Built-in name, or file.py:function."""
+    out: Path
+    """Folder for result.nc, report.html and the bank."""
+    settings: tyro.conf.OmitArgPrefixes[Settings]
+    """What to compute."""
+    quick: bool = False
+    """A first look in about 20 seconds: 100 masks, no matrix norms, chain only, and a smaller
+    network for the built-in problems. Its numbers are not those of the full study."""
+    problem_seed: int = 0
+    """Seed of a built-in problem: split, initialisation, order of examples."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html again, from result.nc alone."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder that holds result.nc, or the file itself."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    """List the built-in problems."""
+
+
+def main() -> None:
+    """Entry point of ``decompose``; exit codes: 0 done, 1 said what is wrong, 130 interrupted."""
+    if "--version" in sys.argv[1:2]:
+        print(f"decompose {__version__}")
+        return
+    command = tyro.cli(
+        Annotated[Run, tyro.conf.subcommand("run")]
+        | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Problems, tyro.conf.subcommand("problems")],
+        prog="decompose",
+        description="Which step of a curvature approximation costs how much attribution quality?",
+    )
+    try:
+        if isinstance(command, Run):
+            _run(command)
+        elif isinstance(command, Report):
+            _report(command)
+        else:
+            _problems()
+    except DecompositionError as error:
+        print(f"decompose: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(
+            "\ndecompose: interrupted; retrained models are kept, the same command resumes",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def _run(command: Run) -> None:
+    from decomposition.problems import load_problem
+    from decomposition.run import run
+
+    problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
+    settings = quick_settings(command.settings) if command.quick else command.settings
+    run(
+        problem,
+        command.out,
+        settings=settings,
+        command=shlex.join(["decompose", *sys.argv[1:]]),
+    )
+    print(f"wrote {command.out / 'result.nc'} and {command.out / 'report.html'}")
+
+
+def quick_settings(settings: Settings) -> Settings:
+    """The settings of ``--quick``: what the user has changed stays, what is slow is cut."""
+    default = Settings()
+    changes = {"masks": 100, "second_order_masks": 30, "matrix_norms": False, "lattice": False}
+    unchanged = {k: v for k, v in changes.items() if getattr(settings, k) == getattr(default, k)}
+    return replace(settings, **unchanged)
+
+
+def _report(command: Report) -> None:
+    from decomposition.report import write_report
+
+    folder = command.out if command.out.is_dir() else command.out.parent
+    print(f"wrote {write_report(command.out, folder)}")
+
+
+def _problems() -> None:
+    from decomposition.problems import BUILT_IN
+
+    for name, make in BUILT_IN.items():
+        print(f"{name:12} {(make.__doc__ or '').strip().splitlines()[0]}")
+    print("\nYour own: decompose run file.py:function, where the function returns a Problem.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Groups /bank, /examples and /top: what was measured, and the examples to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from decomposition.attribution.agreement import top_examples
+from decomposition.attribution.scorer import Scorer
+from decomposition.problem import Problem
+from decomposition.retraining.bank import Bank
+
+TOP = 10
+LARGEST_EXAMPLES = 4_000_000
+"""Inputs with more numbers than this are not copied into the result."""
+
+
+def bank_group(bank: Bank, problem: Problem) -> xr.Dataset:
+    """Masks and outputs of every retrained model, from which any rung can be scored again."""
+    data = xr.Dataset(
+        {
+            "masks": (("mask", "train"), bank.masks.astype(np.int8)),
+            "outputs": (("mask", "repeat", "query", "output"), bank.outputs),
+            "base_outputs": (("query", "output"), bank.base_outputs),
+        },
+        {
+            "mask": np.arange(bank.masks.shape[0]),
+            "train": np.arange(bank.masks.shape[1]),
+            "repeat": np.arange(bank.outputs.shape[1]),
+            "query": np.arange(bank.outputs.shape[2]),
+            "output": np.arange(bank.outputs.shape[3]),
+        },
+    )
+    targets = problem.query[1].numpy()
+    data["targets"] = (("query", "output")[: targets.ndim], targets)
+    if bank.second_outputs is not None:
+        data["second_outputs"] = (("second_mask", "query", "output"), bank.second_outputs)
+        data.coords["second_mask"] = np.arange(len(bank.second_outputs))
+    return data
+
+
+def examples_group(problem: Problem) -> xr.Dataset | None:
+    """Inputs and labels of all examples, if they are small; None otherwise."""
+    train, query = (part[0].flatten(1).numpy() for part in (problem.train, problem.query))
+    if train.size + query.size > LARGEST_EXAMPLES or problem.train[1].ndim > 1:
+        return None
+    return xr.Dataset(
+        {
+            "train_inputs": (("train", "feature"), train.astype(np.float32)),
+            "query_inputs": (("query", "feature"), query.astype(np.float32)),
+            "train_targets": ("train", problem.train[1].numpy()),
+            "query_targets": ("query", problem.query[1].numpy()),
+        },
+        {
+            "train": np.arange(len(train)),
+            "query": np.arange(len(query)),
+            "feature": np.arange(train.shape[1]),
+        },
+        {"display": json.dumps(dict(problem.display))},
+    )
+
+
+def top_group(
+    scorers: Mapping[str, Scorer], dampings: Mapping[str, float], negative: str
+) -> xr.Dataset:
+    """The training examples that most help each query, by every rung at its own damping."""
+    found = []
+    for name, rung in scorers.items():
+        scores = rung.scores(dampings[name], negative)
+        best = top_examples(scores, min(TOP, scores.shape[1]))
+        found.append((best, np.take_along_axis(scores, best, 1)))
+    indices, values = (np.stack([pair[side] for pair in found]) for side in (0, 1))
+    return xr.Dataset(
+        {
+            "top_train": (("rung", "query", "rank"), indices.astype(np.int64)),
+            "top_score": (("rung", "query", "rank"), values),
+        },
+        {
+            "rung": list(scorers),
+            "query": np.arange(indices.shape[1]),
+            "rank": np.arange(1, indices.shape[2] + 1),
+        },
+    )

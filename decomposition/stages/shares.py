@@ -1,0 +1,162 @@
+"""Group /shares: what each step costs, under every damping protocol and in every order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from decomposition.attribution.bootstrap import Draws
+from decomposition.chain import CHAIN, STEPS
+from decomposition.results.schema import CI_BOUNDS, CROSS_TERM
+from decomposition.settings import Settings
+from decomposition.shares.lattice import CURVATURE, lattice_shares
+from decomposition.shares.steps import StepShares, exact_shares, step_shares
+from decomposition.shares.verdict import verdict
+from decomposition.stages.scores import Scores
+
+PROTOCOLS = ("equal", "relative", "effective_dimension", "tuned")
+METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
+
+
+def shares(
+    split: Mapping[str, float],
+    inverse_squared: xr.DataArray | None,
+    scores: Scores | None,
+    settings: Settings,
+) -> dict[str, xr.Dataset]:
+    """Group path → dataset.
+
+    Args:
+        split: squared Frobenius error of each step, and the cross term.
+        inverse_squared: (protocol, rung) squared relative error of the damped inverse against
+            the Hessian's; a step's drop is the increase of this error.
+        scores: LDS levels; None without attribution.
+        settings: coverage of the intervals.
+    """
+    steps = (*STEPS, CROSS_TERM)
+    shape = (len(METRICS), len(PROTOCOLS), len(steps))
+    drop, share = np.full((*shape, 3), np.nan), np.full((*shape, 3), np.nan)
+    total = np.full((*shape[:2], 3), np.nan)
+    defined, degrades = np.zeros(shape[:2], np.int64), np.full(shape, np.nan)
+
+    def put(metric: str, protocol: str, result: StepShares) -> None:
+        i, j = METRICS.index(metric), PROTOCOLS.index(protocol)
+        rows = [steps.index(step) for step in result.steps]
+        drop[i, j, rows], share[i, j, rows] = result.drop, result.share
+        total[i, j], defined[i, j] = result.total, int(result.defined)
+        degrades[i, j, rows] = result.probability_degrades
+
+    frobenius = exact_shares(np.array([split[step] for step in steps]), steps)
+    for protocol in PROTOCOLS:
+        put("frobenius_squared", protocol, frobenius)
+        if inverse_squared is not None and protocol in inverse_squared["protocol"]:
+            errors = inverse_squared.sel(protocol=protocol).sel(rung=list(CHAIN)).values
+            put("damped_inverse_squared", protocol, exact_shares(np.diff(errors), STEPS))
+        if scores is not None:
+            draws = _nodes(scores, protocol, CHAIN)
+            put("lds", protocol, step_shares(draws, CHAIN, level=settings.level))
+    table = ("metric", "protocol", "step", "ci_bound")
+    data = xr.Dataset(
+        {
+            "drop": (table, drop),
+            "share": (table, share),
+            "total": (("metric", "protocol", "ci_bound"), total),
+            "defined": (("metric", "protocol"), defined),
+            "probability_degrades": (("metric", "protocol", "step"), degrades),
+        },
+        {
+            "metric": list(METRICS),
+            "protocol": list(PROTOCOLS),
+            "step": list(steps),
+            "ci_bound": list(CI_BOUNDS),
+        },
+    )
+    groups = {"/shares": data}
+    if scores is not None:
+        _add_levels(data, scores, settings)
+        if set(CURVATURE.taken) <= set(scores.nodes):
+            groups |= _orders(scores, settings)
+    return groups
+
+
+def _nodes(scores: Scores, protocol: str, nodes: tuple[str, ...]) -> Draws:
+    return scores.levels[protocol].draws[np.array([scores.nodes.index(n) for n in nodes])]
+
+
+def _add_levels(data: xr.Dataset, scores: Scores, settings: Settings) -> None:
+    """The waterfall: levels, their dampings, the premise gap, and the verdict in words."""
+    levels = [scores.levels[protocol] for protocol in PROTOCOLS]
+    data.coords["rung"] = list(scores.nodes)
+    data["level"] = (
+        ("protocol", "rung", "ci_bound"),
+        np.stack([one.draws.interval(settings.level) for one in levels]),
+    )
+    data["level_damping"] = (
+        ("protocol", "rung"),
+        np.array([[one.dampings[node] for node in scores.nodes] for one in levels]),
+    )
+    if scores.ceiling is not None:
+        ceiling = scores.ceiling.ceiling
+        gaps = []
+        for one in levels:
+            top = one.draws[scores.nodes.index("hessian")]
+            gap = Draws(ceiling.estimate - top.estimate, ceiling.draws - top.draws)
+            gaps.append(gap.interval(settings.level))
+        data["premise"] = (("protocol", "ci_bound"), np.stack(gaps))
+    chain = np.array([scores.nodes.index(n) for n in CHAIN])
+    verdicts = {}
+    for protocol, one in zip(PROTOCOLS, levels, strict=True):
+        found = verdict(
+            one.draws[chain], one.parts[chain], scores.masks, CHAIN, level=settings.level
+        )
+        verdicts[protocol] = {
+            "candidate": found.candidate,
+            "resolved": found.resolved,
+            "probability": found.probability,
+            "more_masks": found.more_masks,
+            "text": found.text,
+        }
+    data.attrs["verdict"] = json.dumps(verdicts)
+
+
+def _orders(scores: Scores, settings: Settings) -> dict[str, xr.Dataset]:
+    """Shares along every feasible order, and their precedence-constrained Shapley mean."""
+    nodes = tuple(CURVATURE.taken)
+    found = {
+        protocol: lattice_shares(_nodes(scores, protocol, nodes), nodes, level=settings.level)
+        for protocol in PROTOCOLS
+    }
+    first = found[PROTOCOLS[0]]
+    coordinates = {"metric": ["lds"], "protocol": list(PROTOCOLS), "step": list(first.steps)}
+    bounds = {"ci_bound": list(CI_BOUNDS)}
+
+    def stack(name: str) -> np.ndarray:
+        return np.stack([getattr(found[protocol], name) for protocol in PROTOCOLS])[None]
+
+    by_order = xr.Dataset(
+        {
+            "share_by_order": (
+                ("metric", "protocol", "order", "step", "ci_bound"),
+                stack("share_by_order"),
+            ),
+        },
+        coordinates | bounds | {"order": list(first.orders)},
+    )
+    mean = xr.Dataset(
+        {
+            "shapley": (("metric", "protocol", "step", "ci_bound"), stack("shapley_share")),
+            "spread": (
+                ("metric", "protocol", "step"),
+                np.ptp(stack("share_by_order")[..., 1], axis=2),
+            ),
+        },
+        coordinates | bounds,
+    )
+    full = {"metric": list(METRICS), "step": [*STEPS, CROSS_TERM]}
+    return {
+        "/shares/orders": by_order.reindex(full),
+        "/shares/shapley": mean.reindex(full),
+    }
