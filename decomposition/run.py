@@ -24,7 +24,8 @@ from decomposition.retraining.bank import retrain_bank
 from decomposition.settings import Settings
 from decomposition.spectrum.errors import ErrorPlan
 from decomposition.stages.bank import bank_group, examples_group, top_group
-from decomposition.stages.scores import Measured, Scores, score
+from decomposition.stages.scores import Scores, score
+from decomposition.stages.selection import Measured
 from decomposition.stages.shares import shares
 from decomposition.stages.spectra import decompose_all, errors, spectra
 
@@ -99,17 +100,24 @@ def run(
         groups |= errors(rungs, plan, gradients.query, blocks, progress)
     with clock.stage("shares"):
         inverse = groups["/spectral_error"]["inverse_squared"] if plan.protocols else None
-        groups |= shares(split, inverse, scores, settings)
+        groups |= shares(
+            split,
+            inverse,
+            None if scores is None else scores.levels,
+            {} if scores is None else scores.dampings,
+            None if scores is None else scores.ceiling,
+            settings,
+        )
         groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
     if scores is not None and bank is not None:
         groups |= scores.datasets
         groups["/bank"] = bank_group(bank, trained)
-        groups["/top"] = top_group(scorers, scores.levels["tuned"].dampings, settings.negative)
+        groups["/top"] = top_group(scorers, scores.dampings["tuned"], settings.negative)
     shown = examples_group(trained)
     if shown is not None:
         groups["/examples"] = shown
     notes = [*_rung_notes(rungs), *(scores.notes if scores else [])]
-    tree = xr.DataTree.from_dict({path: data for path, data in sorted(groups.items())})
+    tree = xr.DataTree.from_dict(dict(sorted(groups.items())))
     tree.attrs = _attributes(trained, settings, notes, clock.seconds, command)
     if folder is not None:
         write_result(tree, folder)
@@ -119,7 +127,7 @@ def run(
 
 def _baselines(
     problem: Problem, rungs: Mapping[str, Curvature], gradients, settings: Settings
-) -> dict[str, Scorer]:  # noqa: ANN001
+) -> dict[str, Scorer]:
     """Identity scaled to trace H / P, and random scores."""
     scale = abs(rungs[REFERENCE].trace()) / problem.parameters
     identity = ScaledIdentity(problem.parameters, scale)
@@ -135,9 +143,9 @@ def _error_plan(
     """Dampings of the spectral errors: a coarse grid with the reference's own optimum in it."""
     scale = rungs["ggn"].trace() / problem.parameters
     coarse = scale * np.geomspace(settings.damping_low, settings.damping_high, ERROR_DAMPINGS)
-    headline = scale if scores is None else scores.levels["equal"].dampings[REFERENCE]
+    headline = scale if scores is None else scores.dampings["equal"][REFERENCE]
     dampings = np.unique(np.append(coarse, headline))
-    protocols = {} if scores is None else {p: one.dampings for p, one in scores.levels.items()}
+    protocols = {} if scores is None else scores.dampings
     outputs = problem.blocks[-1].d_out if problem.blocks else 1
     return ErrorPlan(
         dampings=dampings.tolist(),

@@ -26,6 +26,8 @@ class Scorer(ABC):
 
     mu: Float[torch.Tensor, " P"] | None = None
     """Eigenvalues in basis order, where they are known."""
+    damping_free: bool = False
+    """Whether damping changes the scores by no more than a factor, which no rank sees."""
 
     @abstractmethod
     def scores(
@@ -51,6 +53,7 @@ class SpectralScorer(Scorer):
         self.mu = curvature.basis_values()
         self._train = np.ascontiguousarray(_single(curvature.to_basis(gradients.train)).T)
         self._query = _single(curvature.to_basis(gradients.query))
+        self.damping_free = bool((self.mu == self.mu[0]).all())
         self._masked: tuple[int, np.ndarray] | None = None
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
@@ -92,6 +95,8 @@ class SolverScorer(Scorer):
 
 class FixedScorer(Scorer):
     """Scores that no damping changes: the random baseline."""
+
+    damping_free = True
 
     def __init__(self, queries: int, examples: int, seed: int) -> None:
         """Draw them."""

@@ -78,7 +78,10 @@ def rung_styles(rungs: Iterable[str]) -> dict[str, RungStyle]:
 
 def rung_label(rung: str, limit: int = 18) -> str:
     """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
-    return RUNG_LABELS.get(rung) or isolated(rung, limit)
+    if rung in RUNG_LABELS:
+        return RUNG_LABELS[rung]
+    # matplotlib leaves names that start with an underscore out of a legend
+    return ("\u200b" if rung.startswith("_") else "") + isolated(rung, limit)
 
 
 def dark_colors() -> dict[str, str]:

@@ -144,7 +144,12 @@ def _compare(
         if queries is None:
             perfect["damped_inverse_queries"] = np.nan
         damped = np.array([[perfect[m]] * len(plan.dampings) for m in DAMPED])
-        return np.array(list(perfect.values())), np.zeros(len(METRICS)), damped, np.zeros(len(pairs))
+        return (
+            np.array(list(perfect.values())),
+            np.zeros(len(METRICS)),
+            damped,
+            np.zeros(len(pairs)),
+        )
     difference = exact.dense() - curvature.dense()
     value["relative_frobenius"] = float(torch.linalg.norm(difference)) / scale.frobenius
     if plan.matrix_norms:

@@ -19,6 +19,9 @@ from decomposition.errors import DampingError
 
 COMMON = ("equal", "relative", "effective_dimension")
 """Protocols in which one setting serves every rung."""
+TUNED = "tuned"
+"""The protocol in which every rung has its own."""
+PROTOCOLS = (*COMMON, TUNED)
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,17 @@ def grids(
     dimensions = np.array([effective_dimension(reference_mu, float(d)) for d in equal])
     relative, dimension = {}, {}
     for name, rung in scorers.items():
-        own = _mean_eigenvalue(rung) if rung.mu is not None else _mean_eigenvalue(scorers[reference])
-        relative[name] = multipliers * own
+        if rung.damping_free:
+            relative[name] = dimension[name] = equal
+            continue
+        own = (
+            _mean_eigenvalue(rung) if rung.mu is not None else _mean_eigenvalue(scorers[reference])
+        )
+        relative[name] = equal if np.isclose(own, scale, rtol=1e-9) else multipliers * own
         dimension[name] = (
-            equal if rung.mu is None else np.array([_at(rung, float(d)) for d in dimensions])
+            equal
+            if rung.mu is None or name == reference
+            else np.array([_at(rung, float(d)) for d in dimensions])
         )
     return {
         "equal": Grid("equal", equal, dict.fromkeys(scorers, equal)),

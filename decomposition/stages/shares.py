@@ -8,23 +8,25 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.attribution.ceiling import Ceiling
 from decomposition.chain import CHAIN, STEPS
 from decomposition.results.schema import CI_BOUNDS, CROSS_TERM
 from decomposition.settings import Settings
 from decomposition.shares.lattice import CURVATURE, lattice_shares
+from decomposition.shares.levels import Levels
 from decomposition.shares.steps import StepShares, exact_shares, step_shares
 from decomposition.shares.verdict import verdict
-from decomposition.stages.scores import Scores
+from decomposition.stages.protocols import PROTOCOLS
 
-PROTOCOLS = ("equal", "relative", "effective_dimension", "tuned")
 METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
 
 
 def shares(
     split: Mapping[str, float],
     inverse_squared: xr.DataArray | None,
-    scores: Scores | None,
+    levels: Levels | None,
+    dampings: Mapping[str, Mapping[str, float]],
+    ceiling: Ceiling | None,
     settings: Settings,
 ) -> dict[str, xr.Dataset]:
     """Group path → dataset.
@@ -33,7 +35,9 @@ def shares(
         split: squared Frobenius error of each step, and the cross term.
         inverse_squared: (protocol, rung) squared relative error of the damped inverse against
             the Hessian's; a step's drop is the increase of this error.
-        scores: LDS levels; None without attribution.
+        levels: LDS levels; None without attribution.
+        dampings: protocol → node → λ at which its level is read.
+        ceiling: noise ceiling, where there is one.
         settings: coverage of the intervals.
     """
     steps = (*STEPS, CROSS_TERM)
@@ -55,8 +59,8 @@ def shares(
         if inverse_squared is not None and protocol in inverse_squared["protocol"]:
             errors = inverse_squared.sel(protocol=protocol).sel(rung=list(CHAIN)).values
             put("damped_inverse_squared", protocol, exact_shares(np.diff(errors), STEPS))
-        if scores is not None:
-            draws = _nodes(scores, protocol, CHAIN)
+        if levels is not None:
+            draws = levels.of(protocol, CHAIN)
             put("lds", protocol, step_shares(draws, CHAIN, level=settings.level))
     table = ("metric", "protocol", "step", "ci_bound")
     data = xr.Dataset(
@@ -75,42 +79,41 @@ def shares(
         },
     )
     groups = {"/shares": data}
-    if scores is not None:
-        _add_levels(data, scores, settings)
-        if set(CURVATURE.taken) <= set(scores.nodes):
-            groups |= _orders(scores, settings)
+    if levels is not None:
+        _add_levels(data, levels, dampings, ceiling, settings)
+        if set(CURVATURE.taken) <= set(levels.nodes):
+            groups |= _orders(levels, settings)
     return groups
 
 
-def _nodes(scores: Scores, protocol: str, nodes: tuple[str, ...]) -> Draws:
-    return scores.levels[protocol].draws[np.array([scores.nodes.index(n) for n in nodes])]
-
-
-def _add_levels(data: xr.Dataset, scores: Scores, settings: Settings) -> None:
+def _add_levels(
+    data: xr.Dataset,
+    levels: Levels,
+    dampings: Mapping[str, Mapping[str, float]],
+    ceiling: Ceiling | None,
+    settings: Settings,
+) -> None:
     """The waterfall: levels, their dampings, the premise gap, and the verdict in words."""
-    levels = [scores.levels[protocol] for protocol in PROTOCOLS]
-    data.coords["rung"] = list(scores.nodes)
-    data["level"] = (
-        ("protocol", "rung", "ci_bound"),
-        np.stack([one.draws.interval(settings.level) for one in levels]),
-    )
+    data.coords["rung"] = list(levels.nodes)
+    data["level"] = (("protocol", "rung", "ci_bound"), levels.draws.interval(settings.level))
     data["level_damping"] = (
         ("protocol", "rung"),
-        np.array([[one.dampings[node] for node in scores.nodes] for one in levels]),
+        np.array([[dampings[p][node] for node in levels.nodes] for p in PROTOCOLS]),
     )
-    if scores.ceiling is not None:
-        ceiling = scores.ceiling.ceiling
-        gaps = []
-        for one in levels:
-            top = one.draws[scores.nodes.index("hessian")]
-            gap = Draws(ceiling.estimate - top.estimate, ceiling.draws - top.draws)
-            gaps.append(gap.interval(settings.level))
-        data["premise"] = (("protocol", "ci_bound"), np.stack(gaps))
-    chain = np.array([scores.nodes.index(n) for n in CHAIN])
+    if ceiling is not None:
+        gaps = [ceiling.ceiling.minus(levels.of(p, ["hessian"])[0]) for p in PROTOCOLS]
+        data["premise"] = (
+            ("protocol", "ci_bound"),
+            np.stack([gap.interval(settings.level) for gap in gaps]),
+        )
     verdicts = {}
-    for protocol, one in zip(PROTOCOLS, levels, strict=True):
+    for protocol in PROTOCOLS:
         found = verdict(
-            one.draws[chain], one.parts[chain], scores.masks, CHAIN, level=settings.level
+            levels.of(protocol, CHAIN),
+            levels.parts(protocol, CHAIN),
+            levels.masks,
+            CHAIN,
+            level=settings.level,
         )
         verdicts[protocol] = {
             "candidate": found.candidate,
@@ -122,11 +125,11 @@ def _add_levels(data: xr.Dataset, scores: Scores, settings: Settings) -> None:
     data.attrs["verdict"] = json.dumps(verdicts)
 
 
-def _orders(scores: Scores, settings: Settings) -> dict[str, xr.Dataset]:
+def _orders(levels: Levels, settings: Settings) -> dict[str, xr.Dataset]:
     """Shares along every feasible order, and their precedence-constrained Shapley mean."""
     nodes = tuple(CURVATURE.taken)
     found = {
-        protocol: lattice_shares(_nodes(scores, protocol, nodes), nodes, level=settings.level)
+        protocol: lattice_shares(levels.of(protocol, nodes), nodes, level=settings.level)
         for protocol in PROTOCOLS
     }
     first = found[PROTOCOLS[0]]

@@ -8,8 +8,8 @@ import pytest
 from decomposition.attribution.bootstrap import bootstrap, resample
 from decomposition.attribution.lds import mean_truth
 from decomposition.attribution.linearised import linearise
-from decomposition.shares.crossfit import mask_folds
-from decomposition.shares.protocols import protocol_levels
+from decomposition.shares.crossfit import at_choice, choose, fold_lds, mask_folds
+from decomposition.shares.levels import joint_levels
 from decomposition.shares.steps import step_shares
 from tests.attribution.simulated import Population
 from tests.shares.planted import NODES
@@ -98,13 +98,14 @@ def test_coverage_of_cross_fitted_levels_and_drops() -> None:
         grid = prediction.reshape(*quality.shape, 200, 40)
         folds = mask_folds(200, seed=(study,))
         weights = resample(200, 40, count=1000, seed=(101, study))
-        found = protocol_levels(
-            {"equal": grid, "tuned": grid}, mean_truth(measured), folds, weights
-        )
-        for protocol in ("equal", "tuned"):
-            index = found.choices[protocol].index
-            target = np.stack([truly[np.arange(3), fold] for fold in index]).mean(0)
-            levels = found.levels(protocol)
+        truth = mean_truth(measured)
+        by_fold = fold_lds(grid, truth, folds)
+        choices = {"equal": choose(by_fold, 0), "tuned": choose(by_fold)}
+        chosen = np.stack([at_choice(grid, choice, folds) for choice in choices.values()])
+        found = joint_levels([chosen], [truth], folds, weights, tuple(choices), ("0", "1", "2"))
+        for protocol, choice in choices.items():
+            target = np.stack([truly[np.arange(3), fold] for fold in choice.index]).mean(0)
+            levels = found.of(protocol)
             for draws, value in ((levels, target), (levels.combine(STEPS), STEPS @ target)):
                 interval = draws.interval(0.9)
                 hits.append(np.mean((interval[:, 0] <= value) & (value <= interval[:, 2])))

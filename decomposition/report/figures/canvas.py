@@ -88,6 +88,8 @@ def beside(ax: Axes, x: float, y: float, text: str) -> None:
 def legend_below(ax: Axes, columns: int = 4) -> None:
     """A legend under the axes, where it hides nothing at any width."""
     names = ax.get_legend_handles_labels()[1]
+    if not names:
+        return
     ax.legend(
         loc="upper left",
         bbox_to_anchor=(0.0, -0.2),
