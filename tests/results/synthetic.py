@@ -199,11 +199,11 @@ def _shares(planted: Planted) -> xr.Dataset:
     drop = np.full((3, 2, 5), np.nan)
     drop[0] = [0.04, 0.2, 0.1, 0.06, -0.01]
     drop[1, :, :4] = [0.01, 0.02, 0.3, 0.4]
-    if len(rungs) == len(CHAIN):
+    if planted.bank and len(rungs) == len(CHAIN):
         drop[2, :, :4] = -np.diff(level, axis=1)
     if planted.undefined:
         drop[2] *= 0.01
-    total = np.nansum(drop, axis=-1)
+    total = np.where(np.isnan(drop).all(-1), np.nan, np.nansum(drop, axis=-1))
     half = np.array([0.0, 0.0, 0.015])[:, None, None]
     share = drop / np.where(total == 0, np.nan, total)[..., None]
     defined = np.ones((3, 2), "int8")

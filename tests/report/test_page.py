@@ -1,0 +1,180 @@
+"""The page: whole, honest about what is missing, the same bytes twice, and text stays text."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from decomposition.errors import ResultFileError, StoreError
+from decomposition.report import write_comparison, write_markdown, write_report
+from decomposition.results import write_result
+from tests.report.conftest import CASES
+from tests.results.synthetic import Planted, synthetic
+
+
+class _Reader(HTMLParser):
+    """Collects the tags, the ids and the addresses of a page, and its text outside figures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id" and value:
+                self.ids.append(value)
+            if name in ("href", "src", "xlink:href") and value:
+                self.links.append(value)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def read(page: str) -> _Reader:
+    reader = _Reader()
+    reader.feed(page)
+    return reader
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_has_every_section_and_is_small(case: str, pages: dict[str, Path]) -> None:
+    page = text_of(pages[case])
+    found = re.findall(r'<section id="([a-z]+)"', page)
+    expected = "answer waterfall shares damping where spectra prediction limits methods provenance"
+    assert found == expected.split()
+    assert len(page.encode()) < 5_000_000
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_page_loads_nothing_and_repeats_no_id(case: str, pages: dict[str, Path]) -> None:
+    reader = read(text_of(pages[case]))
+    assert [u for u in reader.links if not u.startswith(("#", "data:"))] == []
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {u[1:] for u in reader.links if u.startswith("#")} <= set(reader.ids)
+
+
+def test_user_text_adds_no_element(pages: dict[str, Path]) -> None:
+    page = text_of(pages["awkward"])
+    assert read(page).tags.count("script") == 1
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror" in page
+    assert "_$b_{c}$" in page
+
+
+def test_same_result_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    path = write_result(synthetic(CASES["one rung"]), tmp_path)
+    script = (
+        "import sys\nfrom decomposition.report import write_report\nwrite_report(*sys.argv[1:])"
+    )
+    made = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", script, str(path), str(tmp_path / seed)]
+        subprocess.run(command, check=True, env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"})
+        made.append((tmp_path / seed / "report.html").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_page_from_the_tree_equals_page_from_the_file(pages: dict[str, Path], tmp_path) -> None:
+    tree = synthetic(CASES["no bank"])
+    write_result(tree, tmp_path)
+    assert write_report(tmp_path, tmp_path).read_text("utf-8") == text_of(pages["no bank"])
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        ("no bank", "Attribution quality was not measured"),
+        ("no bank", "the bank of retrained outputs"),
+        ("one rung", "rungs of the chain: Hessian, GGN, block GGN and EK-FAC"),
+        ("undefined", "Shares of the steps are therefore undefined"),
+        ("undefined", "Shares of the LDS under equal λ are undefined"),
+        ("whole", "repeated eigenvalue"),
+        ("whole", "decompose run digits --out out/"),
+    ],
+)
+def test_page_says_what_is_missing(case: str, text: str, pages: dict[str, Path]) -> None:
+    assert text in " ".join(read(text_of(pages[case])).text)
+
+
+def test_every_figure_has_a_finding_and_its_data(pages: dict[str, Path]) -> None:
+    figures = re.findall(r"<figure.*?</figure>", text_of(pages["whole"]), flags=re.DOTALL)
+    assert len(figures) >= 10
+    for figure in figures:
+        label = re.search(r'role="img" aria-label="([^"]+)"', figure)
+        assert label is not None
+        assert len(label[1]) > 30
+        assert [f'.{kind}"' in figure for kind in ("svg", "png", "csv")] == [True] * 3
+
+
+def test_drawing_leaves_global_settings_alone(pages: dict[str, Path]) -> None:
+    import matplotlib as mpl
+
+    assert mpl.rcParams["svg.fonttype"] == "path"
+    assert mpl.rcParams["text.parse_math"]
+
+
+def test_missing_result_and_unwritable_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResultFileError, match="no result at"):
+        write_report(tmp_path, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        write_report(synthetic(CASES["one rung"]), tmp_path / "file")
+
+
+def test_markdown_has_the_tables_and_its_figures(tmp_path: Path) -> None:
+    path = write_markdown(
+        synthetic(Planted(extra=("a|<b>",), bank=False, examples=False)), tmp_path
+    )
+    text = path.read_text("utf-8")
+    assert r"a\|\<b\>" in text
+    for link in re.findall(r"\]\((\S+\.svg)\)", text):
+        assert (tmp_path / link).stat().st_size > 1000
+    widths = [
+        {len(re.findall(r"(?<!\\)\|", row)) for row in t.splitlines()}
+        for t in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    ]
+    assert widths
+    assert all(len(w) == 1 for w in widths)
+
+
+def test_comparison_shows_every_result(tmp_path: Path) -> None:
+    trees = [synthetic(Planted(problem=p, blocks=())) for p in ("one", "two", "two")]
+    page = write_comparison([*trees, synthetic(CASES["no bank"])], tmp_path).read_text("utf-8")
+    text = " ".join(read(page).text)
+    assert all(name in text for name in ("one", "two (2)", "two (3)", "digits"))
+    assert len(read(page).ids) == len(set(read(page).ids))
+
+
+def test_comparison_of_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultFileError, match="two results or more, got 1"):
+        write_comparison([synthetic()], tmp_path)
+
+
+def test_empty_result_gives_a_page(tmp_path: Path) -> None:
+    tree = xr.DataTree(xr.Dataset(attrs=synthetic().attrs))
+    assert "The result holds no spectra" in write_report(tree, tmp_path).read_text("utf-8")
+
+
+def test_unknown_values_are_dashes(tmp_path: Path) -> None:
+    tree = synthetic(Planted(examples=False, blocks=()))
+    data = tree["attribution"].to_dataset()
+    data["lds_mean"][:] = np.nan
+    data["ceiling"][:] = np.nan
+    tree["attribution"].dataset = data
+    page = write_report(tree, tmp_path).read_text("utf-8")
+    assert not re.search(r">\s*nan", page, flags=re.IGNORECASE)
