@@ -145,9 +145,10 @@ def _curves(studies: dict[str, Study]) -> Section:
 
 def _provenance(studies: dict[str, Study]) -> Section:
     names = ("problem", "parameters", "examples", "queries", "created_at", "library_version")
+    columns = ("result", "parameters", "examples", "queries", "made at (UTC)", "version")
     rows = tuple(
         (name, *(str(study.attr(a)) for a in names[1:])) for name, study in studies.items()
     )
-    table = Table("results", "The results", ("result", *names[1:]), rows)
+    table = Table("results", "The results", columns, rows)
     commands = "\n".join(str(study.attr("command")) for study in studies.values())
     return Section("provenance", "Provenance", (table, Code(commands)))

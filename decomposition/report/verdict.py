@@ -78,6 +78,9 @@ def _survival(found: list[Blame]) -> str:
         return (
             "Only one damping protocol was measured, so whether this holds under another is open."
         )
+    if not any(b.defined for b in found):
+        names = joined([PROTOCOLS.get(b.protocol, b.protocol) for b in found[1:]])
+        return f"Under {names} the loss is within noise too."
     parts = []
     for other in found[1:]:
         under = f"under {PROTOCOLS.get(other.protocol, other.protocol)}"

@@ -57,5 +57,6 @@ def plot_layers(tree: xr.DataTree, ax: Axes | None = None) -> Axes:
         ax.grid(visible=False)
         ax.tick_params(length=0)
         ax.set_ylabel("layer")
-        ax.set_title(f"Relative Frobenius error by layer, against {errors.attrs['against']}")
+        ax.set_xlabel(f"relative Frobenius error against {errors.attrs['against']}")
+        ax.set_title("Error by layer and rung")
     return ax

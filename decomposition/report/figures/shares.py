@@ -29,6 +29,8 @@ def plot_shares(tree: xr.DataTree, metric: str = "lds", ax: Axes | None = None) 
         found = [b for p in here if (b := blame(study, metric, p)) and b.known]
         if not found:
             return say_missing(ax, "no shares in this result")
+        if not any(b.defined for b in found):
+            return say_missing(ax, "shares undefined: the total is within noise")
         offsets = np.linspace(-0.24, 0.24, len(found)) if len(found) > 1 else np.zeros(1)
         for blamed, offset, marker in zip(found, offsets, _MARKERS, strict=False):
             name = PROTOCOLS.get(blamed.protocol, blamed.protocol)

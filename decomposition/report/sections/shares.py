@@ -64,10 +64,15 @@ def _figure(study: Study, metric: str, found: list[Blame]) -> Figure:
     return Figure(
         f"shares-{metric.replace('_', '-')}",
         f"Shares of the {title}: {joined(parts)}.",
-        f"Shares of the {title}, a marker per damping protocol; lines are {intervals(study)}.",
+        f"Shares of the {title}, a marker per damping protocol; {_lines(study, found)}.",
         partial(plot_shares, study.tree, metric=metric),
         Table(f"shares-{metric}", f"Shares of the {title}", ("protocol", "step", "share"), rows),
     )
+
+
+def _lines(study: Study, found: list[Blame]) -> str:
+    exact = all(b.total.exact for b in found)
+    return "exact, so without intervals" if exact else f"lines are {intervals(study)}"
 
 
 def _share_table(study: Study, found: list[Blame]) -> Table:

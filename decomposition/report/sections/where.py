@@ -150,4 +150,6 @@ def _picture(data: xr.Dataset, kind: str, row: object, shape: list[int]) -> Pict
         pixels = pixels.mean(int(np.argmin(pixels.shape)))
     name = f"{kind}_targets"
     label = f"label {isolated(data[name].sel({kind: row}).item(), 20)}" if name in data else ""
-    return Picture(tuple(map(tuple, pixels.tolist())), f"{label} (row {row})".strip())
+    return Picture(
+        tuple(map(tuple, pixels.tolist())), f"{label}, row {row}" if label else f"row {row}"
+    )
