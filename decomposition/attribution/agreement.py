@@ -51,4 +51,11 @@ def agreement(scores: Floats, reference: Floats, top: int = 10) -> Agreement:
 
 def top_examples(scores: Floats, top: int) -> NDArray[np.intp]:
     """Indices (Q, top) of the largest scores of every query, largest first."""
-    return np.argsort(-scores, axis=-1, kind="stable")[:, :top]
+    # Only the few candidates that reach the top-th largest value are sorted.
+    threshold = -np.partition(-scores, top - 1, axis=-1)[:, top - 1 : top]
+    found = np.empty((len(scores), top), np.intp)
+    for query, reached in enumerate(scores >= threshold):
+        candidates = np.flatnonzero(reached)
+        order = np.argsort(-scores[query, candidates], kind="stable")
+        found[query] = candidates[order[:top]]
+    return found
