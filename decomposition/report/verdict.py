@@ -81,17 +81,17 @@ def _survival(found: list[Blame]) -> str:
     if not any(b.defined for b in found):
         names = joined([PROTOCOLS.get(b.protocol, b.protocol) for b in found[1:]])
         return f"Under {names} the loss is within noise too."
-    parts = []
+    outcomes: dict[str, list[str]] = {}
     for other in found[1:]:
-        under = f"under {PROTOCOLS.get(other.protocol, other.protocol)}"
         if not other.defined:
-            parts.append(f"{under} the loss ({span(other.total)}) is within noise")
+            outcome = "the loss is within noise"
         elif other.largest is None:
-            parts.append(f"{under} the largest step is not resolved")
-        elif other.largest == found[0].largest:
-            parts.append(f"{under} it is again {_named(other.largest)}")
+            outcome = "the largest step is not resolved"
         else:
-            parts.append(f"{under} it is {_named(other.largest)}")
+            again = "again " if other.largest == found[0].largest else ""
+            outcome = f"it is {again}{_named(other.largest)}"
+        outcomes.setdefault(outcome, []).append(PROTOCOLS.get(other.protocol, other.protocol))
+    parts = [f"under {joined(names)} {outcome}" for outcome, names in outcomes.items()]
     largest = {b.largest for b in found}
     if None in largest:
         head = "The verdict is not settled across damping protocols"
@@ -99,7 +99,7 @@ def _survival(found: list[Blame]) -> str:
         head = "The verdict survives a change of damping protocol"
     else:
         head = "The verdict depends on the damping protocol"
-    return f"{head}: {joined(parts)}."
+    return f"{head}: {'; '.join(parts)}."
 
 
 def spectral_sentence(study: Study) -> str:

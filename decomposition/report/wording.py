@@ -34,6 +34,12 @@ def fixed(value: float, decimals: int = 3) -> str:
     return MINUS + text if value < 0 and float(text) != 0 else text
 
 
+def signed(value: float, decimals: int = 3) -> str:
+    """A change: ``fixed`` with a plus where it is an increase."""
+    text = fixed(value, decimals)
+    return f"+{text}" if value > 0 and float(f"{value:.{decimals}f}") != 0 else text
+
+
 def span(value: Interval, decimals: int = 3) -> str:
     """``estimate [lower, upper]``; the estimate alone where it is exact."""
     if not value.known:

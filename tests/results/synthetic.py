@@ -67,6 +67,8 @@ def synthetic(planted: Planted | None = None) -> xr.DataTree:
     if planted.bank:
         groups |= _attribution(planted, rng) | {"/bank": _bank(planted, rng)}
     groups["/shares"] = _shares(planted)
+    if planted.bank:
+        groups |= _orders(groups["/shares"])
     if planted.examples:
         groups |= _examples(planted, rng)
     return xr.DataTree.from_dict(groups)
@@ -243,6 +245,19 @@ def _shares(planted: Planted) -> xr.Dataset:
             "rung": rungs,
         },
     )
+
+
+def _orders(shares: xr.Dataset) -> dict[str, xr.Dataset]:
+    orders = ["linearisation → cross_layer → …", "cross_layer → linearisation → …"]
+    share = shares["share"].reset_coords(drop=True)
+    return {
+        "/shares/orders": xr.Dataset(
+            {"share_by_order": xr.concat([share, share], "order").assign_coords(order=orders)}
+        ),
+        "/shares/shapley": xr.Dataset(
+            {"shapley": share, "spread": 0.1 * share.isel(ci_bound=1, drop=True)}
+        ),
+    }
 
 
 def _examples(planted: Planted, rng: np.random.Generator) -> dict[str, xr.Dataset]:

@@ -19,7 +19,7 @@ from decomposition.report.study import Study, labels
 POINTS = 220
 """Points drawn of each curve, spread evenly over the logarithm of the rank."""
 
-_FLOOR = 1e-14
+_FLOOR = 1e-12
 """Relative magnitude below which an eigenvalue is rounding error and is not drawn."""
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from decomposition.report.figures.canvas import axes_or_new, beside, report_style, say_missing
 from decomposition.report.palette import MUTED, rung_label
 from decomposition.report.study import PROTOCOLS, STEP_LABELS, Interval, Study, interval, labels
-from decomposition.report.wording import fixed
+from decomposition.report.wording import fixed, signed
 from decomposition.results.schema import BASELINES, CHAIN, STEPS
 
 
@@ -85,7 +85,7 @@ def _row(
     if before is not None:
         right = max(right, rows[before].estimate)
     drop = drops.get(name)
-    change = f" ({fixed(-drop.estimate)})" if drop is not None and drop.known else ""
+    change = f" ({signed(-drop.estimate)})" if drop is not None and drop.known else ""
     beside(ax, right, y, f"{fixed(value.estimate)}{change}")
 
 

@@ -82,12 +82,23 @@ def _best(study: Study) -> Table:
         row: list[Cell] = [rung_label(rung, 120), value, at]
         on_edge = edge is not None and int(edge.sel(rung=rung)) == 1
         row.append("any λ" if rung in BASELINES else "edge" if on_edge else "inside")
-        for metric in metrics:
-            assert agreement is not None
-            row.append(float(agreement.sel(agreement_metric=metric, rung=rung, damping=at)))
+        if agreement is not None:
+            row += _agreement(agreement.sel(rung=rung), metrics, at)
         rows.append(tuple(row))
     names = {"spearman": "Spearman", "top10_jaccard": "top-10 Jaccard"}
     agree = [f"{names.get(m, m)} with the reference" for m in metrics]
-    columns = ("rung", "best LDS", "at λ", "on the grid", *agree)
-    caption = "Every rung at its best λ, and agreement with the reference rung at that λ"
+    at_which = ("agreement at λ",) if metrics else ()
+    columns = ("rung", "best LDS", "at λ", "on the grid", *agree, *at_which)
+    caption = "Every rung at its best λ; agreement at the nearest λ where it was measured"
     return Table("best", caption, columns, tuple(rows))
+
+
+def _agreement(agreement: xr.DataArray, metrics: list[str], at: float) -> list[Cell]:
+    """Each metric at the measured λ nearest to ``at``, then that λ."""
+    known = agreement.dropna("damping")
+    if not known.sizes["damping"]:
+        return [None] * (len(metrics) + 1)
+    grid = np.asarray(known["damping"].values, dtype=float)
+    nearest = known.isel(damping=int(np.abs(np.log(grid / at)).argmin()))
+    values: list[Cell] = [float(nearest.sel(agreement_metric=m)) for m in metrics]
+    return [*values, float(nearest["damping"])]

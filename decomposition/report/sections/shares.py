@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
+
+import xarray as xr
 
 from decomposition.report.blame import UNDAMPED, Blame, blame, cases
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
@@ -118,26 +121,39 @@ def _drop_table(study: Study, found: list[Blame]) -> Table:
 def _orders(study: Study) -> list[Block]:
     shapley = study.array("/shares/shapley", "shapley")
     if shapley is None:
-        return [
-            missing(
-                "Shares along other feasible orders, and their mean (the Shapley value), are not "
-                "in this result."
-            )
-        ]
+        text = "Shares along other feasible orders, and their mean, are not in this result."
+        return [missing(text)]
     spread = study.array("/shares/shapley", "spread")
     rows: list[tuple[Cell, ...]] = []
-    for metric in labels(shapley, "metric"):
-        for protocol in labels(shapley, "protocol"):
-            for step in labels(shapley, "step"):
-                place = {"metric": metric, "protocol": protocol, "step": step}
-                value = interval(shapley, **place)
-                if value.known:
-                    width = float(spread.sel(place)) if spread is not None else None
-                    names = (SHARE_METRICS.get(metric, metric), PROTOCOLS.get(protocol, protocol))
-                    rows.append((*names, STEP_LABELS.get(step, step), value, width))
+    for place in _places(shapley, ("metric", "protocol", "step")):
+        value = interval(shapley, **place)
+        if value.known:
+            width = float(spread.sel(place)) if spread is not None else None
+            rows.append((*_told(place), value, width))
     caption = "Share of each step, mean over the feasible orders (Shapley value)"
     columns = ("metric", "damping", "step", "share", "spread over orders")
-    return [Table("shapley", caption, columns, tuple(rows), shares=True)]
+    blocks: list[Block] = [Table("shapley", caption, columns, tuple(rows), shares=True)]
+    by_order = study.array("/shares/orders", "share_by_order")
+    if by_order is not None:
+        rows = [
+            (*_told(place), value)
+            for place in _places(by_order, ("metric", "protocol", "order", "step"))
+            if (value := interval(by_order, **place)).known
+        ]
+        columns = ("metric", "damping", "order", "step", "share")
+        caption = "Share of each step along each feasible order"
+        blocks.append(Table("orders", caption, columns, tuple(rows), shares=True))
+    return blocks
+
+
+def _places(array: xr.DataArray, dims: tuple[str, ...]) -> list[dict[str, str]]:
+    values = itertools.product(*(labels(array, dim) for dim in dims))
+    return [dict(zip(dims, value, strict=True)) for value in values]
+
+
+def _told(place: dict[str, str]) -> tuple[str, ...]:
+    words = SHARE_METRICS | PROTOCOLS | STEP_LABELS
+    return tuple(words.get(value, value) for value in place.values())
 
 
 def _names(b: Blame) -> tuple[str, str]:

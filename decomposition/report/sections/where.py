@@ -27,6 +27,9 @@ from decomposition.report.study import Study, labels
 from decomposition.report.wording import fixed, isolated, joined, number
 from decomposition.results.schema import CHAIN
 
+EXAMPLES_SHOWN = 5
+"""Training examples drawn for each query and rung."""
+
 QUERIES_SHOWN = 4
 """Queries drawn with their training examples."""
 
@@ -131,7 +134,7 @@ def _gallery(
     rows = [PictureRow("query", (own,))]
     orders = []
     for rung in rungs:
-        rows_of = top.sel(rung=rung, query=query).values.tolist()
+        rows_of = top.sel(rung=rung, query=query).values.tolist()[:EXAMPLES_SHOWN]
         orders.append(rows_of)
         held = set(data["train"].values.tolist())
         pictures = tuple(_picture(data, "train", row, shape) for row in rows_of if row in held)
