@@ -88,6 +88,7 @@ def linear_blocks(model: nn.Module) -> tuple[LinearBlock, ...]:
             path = f"{name}.{key}" if name else key
             _check_parameter(parameter, path, module, seen)
         if isinstance(module, nn.Linear):
+            _check_layout(module, name)
             block = LinearBlock(
                 name or "linear", start, module.in_features, module.out_features,
                 module.bias is not None,
@@ -108,6 +109,11 @@ def _check_parameter(
         raise UnsupportedModelError(
             f"parameter {path} belongs to {type(module).__name__}; {SUPPORTED}"
         )
+    if parameter is not module._parameters.get("weight") and parameter is not module.bias:
+        raise UnsupportedModelError(
+            f"parameter {path} is neither the weight nor the bias of its layer (a parametrised or "
+            f"pruned layer?); {SUPPORTED}"
+        )
     if id(parameter) in seen:
         raise UnsupportedModelError(
             f"parameter {path} is tied to {seen[id(parameter)]}; {SUPPORTED}"
@@ -120,6 +126,16 @@ def _check_parameter(
     seen[id(parameter)] = path
 
 
+def _check_layout(layer: nn.Linear, name: str) -> None:
+    """Weight, then bias: the order that LinearBlock takes for granted."""
+    held = [key for key, parameter in layer._parameters.items() if parameter is not None]
+    if held not in (["weight"], ["weight", "bias"]):
+        raise UnsupportedModelError(
+            f"layer {name or 'linear'} ({type(layer).__name__}) holds the parameters "
+            f"{', '.join(held) or 'none'}, not weight and then bias; {SUPPORTED}"
+        )
+
+
 def _reject_modules(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
@@ -130,7 +146,7 @@ def _reject_modules(model: nn.Module) -> None:
         if isinstance(module, nn.modules.batchnorm._NormBase):
             raise UnsupportedModelError(
                 f"module {name or 'model'} is {type(module).__name__}, which couples the examples "
-                f"of a batch; {SUPPORTED}"
+                f"of a batch or keeps running statistics; {SUPPORTED}"
             )
 
 
@@ -172,6 +188,10 @@ def call_order(model: nn.Module, x: Tensor) -> tuple[str, ...]:
         if a.ndim != 2:
             raise UnsupportedModelError(
                 f"layer {name} sees an input of shape {tuple(a.shape)}; {SUPPORTED}"
+            )
+        if len(a) != len(x):
+            raise UnsupportedModelError(
+                f"layer {name} sees {len(a)} rows for {len(x)} examples; {SUPPORTED}"
             )
         calls.append(name)
 

@@ -65,6 +65,11 @@ class CrossEntropy(Loss):
                 f"got {y.dtype} of shape {tuple(y.shape)}"
             )
         classes = f.shape[-1]
+        if classes < 2:
+            raise ProblemError(
+                "cross-entropy over a single output is zero whatever the model: use one output "
+                "for every class (two for a yes-or-no target)"
+            )
         bad = torch.nonzero((y < 0) | (y >= classes)).flatten()
         if len(bad):
             raise ProblemError(
@@ -101,6 +106,8 @@ class MeanSquaredError(Loss):
                 f"outputs {tuple(f.shape)}, got {tuple(y.shape)}"
                 + (": use y[:, None]" if y.ndim == 1 and f.shape[-1] == 1 else "")
             )
+        if y.is_complex():
+            raise ProblemError(f"{where} targets for the squared error are {y.dtype}")
         if not y.is_floating_point():
             y = y.to(torch.get_default_dtype())
         bad = torch.nonzero(~torch.isfinite(y))
@@ -119,15 +126,19 @@ def as_loss(loss: Loss | nn.Module) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    if isinstance(loss, nn.CrossEntropyLoss):
+    if type(loss) is nn.CrossEntropyLoss:
         _reject(loss, "weight", loss.weight, None)
         _reject(loss, "label_smoothing", loss.label_smoothing, 0.0)
         _reject(loss, "ignore_index", loss.ignore_index, -100)
         _reject(loss, "reduction", loss.reduction, "mean")
         return CrossEntropy()
-    if isinstance(loss, nn.MSELoss):
+    if type(loss) is nn.MSELoss:
         _reject(loss, "reduction", loss.reduction, "mean")
         return MeanSquaredError()
+    if isinstance(loss, type):
+        raise ProblemError(
+            f"loss is the class {loss.__name__}: pass an instance, {loss.__name__}()"
+        )
     raise ProblemError(
         f"loss {type(loss).__name__} is not supported: use torch.nn.CrossEntropyLoss(), "
         "torch.nn.MSELoss(), or a subclass of decomposition.losses.Loss"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,13 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from decomposition.errors import ProblemError, UnsupportedModelError
-from decomposition.layers import LinearBlock, call_order, linear_blocks
+from decomposition.errors import ProblemError
+from decomposition.layers import LinearBlock, linear_blocks
 from decomposition.losses import Loss, as_loss
+from decomposition.model_checks import (
+    ROWS,
+    check_model,
+    check_parameters,
+    double_copy,
+    finite_outputs,
+)
 from decomposition.recipe import Recipe
 
+PARTS = ("inputs", "targets")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A model with its loss, data and training recipe; everything downstream starts here.
 
@@ -59,39 +67,20 @@ class Problem:
         put("loss", as_loss(self.loss))
         put("train", _pair(self.train, "train"))
         put("query", _pair(self.query, "query"))
-        linear_blocks(self.model)  # the model's structure first: its errors are the clearest
-        _check_finite_parameters(self.model)
-        put("train", (self.train[0], self._check_split(self.train, "train")))
-        put("query", (self.query[0], self._check_split(self.query, "query")))
-        call_order(self.model, self.train[0][:2].to(self._model_dtype))
-        _check_independent_examples(self.model, self.train[0].to(self._model_dtype))
+        for name, kind in (("model", nn.Module), ("recipe", Recipe)):
+            if not isinstance(getattr(self, name), kind):
+                got = type(getattr(self, name)).__name__
+                raise ProblemError(f"Problem.{name} must be a {kind.__name__}, got {got}")
+        blocks = linear_blocks(self.model)  # the structure first: its errors are the clearest
+        check_parameters(self.model)
+        model = double_copy(self.model)
+        for where in ("train", "query"):
+            x, y = getattr(self, where)
+            put(where, (x, self.loss_function.check(finite_outputs(model, x, where), y, where)))
+        few = torch.cat([part[0][:ROWS].double() for part in (self.train, self.query)])
+        check_model(model, blocks, few)
         if not self.allow_query_in_train:
             _check_disjoint(self.train[0], self.query[0])
-
-    @property
-    def _model_dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
-
-    def _check_split(self, split: tuple[Tensor, Tensor], where: str) -> Tensor:
-        x, y = split
-        with torch.no_grad():
-            try:
-                f = self.model(x[:2].to(self._model_dtype))
-            except UnsupportedModelError:
-                raise
-            except Exception as error:
-                raise ProblemError(
-                    f"the model cannot be applied to {where} inputs of shape {tuple(x.shape)}: "
-                    f"{error}"
-                ) from error
-            if not isinstance(f, Tensor) or f.ndim != 2 or len(f) != len(x[:2]):
-                shape = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
-                raise ProblemError(f"the model must return outputs of shape (N, C), got {shape}")
-            f = self.model(x.to(self._model_dtype))
-        if not torch.isfinite(f).all():
-            row = int(torch.nonzero(~torch.isfinite(f))[0, 0])
-            raise ProblemError(f"the model's output is not finite at {where} row {row}")
-        return self.loss_function.check(f, y, where)
 
     @property
     def loss_function(self) -> Loss:
@@ -138,23 +127,25 @@ class Problem:
 
     def double_model(self) -> nn.Module:
         """A float64 copy of the model in evaluation mode: what curvature is computed on."""
-        return copy.deepcopy(self.model).double().eval()
+        return double_copy(self.model)
 
 
 def _pair(pair: object, where: str) -> tuple[Tensor, Tensor]:
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise ProblemError(f"{where} must be a pair (inputs, targets), got {type(pair).__name__}")
-    x, y = (torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in pair)
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
-        raise ProblemError(f"{where} inputs and targets must be tensors or NumPy arrays")
-    if len(x) == 0:
-        raise ProblemError(f"{where} is empty")
+    x, y = (_tensor(part, f"{where} {what}") for part, what in zip(pair, PARTS, strict=True))
     if x.ndim < 2:
         raise ProblemError(f"{where} inputs must be (N, features), got shape {tuple(x.shape)}")
-    if len(x) != len(y):
-        raise ProblemError(f"{where} has {len(x)} inputs but {len(y)} targets")
+    if x.numel() == 0:
+        raise ProblemError(f"{where} is empty: its inputs have shape {tuple(x.shape)}")
+    if y.ndim == 0 or len(x) != len(y):
+        raise ProblemError(
+            f"{where} has {len(x)} inputs but {len(y) if y.ndim else 'a single number as'} targets"
+        )
     if not x.is_floating_point():
-        raise ProblemError(f"{where} inputs must be floating point, got {x.dtype}")
+        raise ProblemError(
+            f"{where} inputs must be floating point, got {x.dtype}: convert them with x.float()"
+        )
     bad = torch.nonzero(~torch.isfinite(x.flatten(1)))
     if len(bad):
         row, feature = bad[0].tolist()
@@ -165,41 +156,28 @@ def _pair(pair: object, where: str) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _check_finite_parameters(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ProblemError(
-                f"parameter {name} holds NaN or infinity: training has diverged (lower Recipe.lr) "
-                "or the checkpoint is damaged"
-            )
+def _tensor(part: object, what: str) -> Tensor:
+    """A detached tensor; arrays are copied, half precision becomes float32 without loss."""
+    if isinstance(part, np.ndarray):
+        try:
+            part = torch.from_numpy(part.astype(part.dtype.newbyteorder("="), copy=True))
+        except TypeError as error:
+            raise ProblemError(f"{what} cannot be a tensor: {error}") from error
+    if not isinstance(part, Tensor):
+        raise ProblemError(f"{what} must be a tensor or a NumPy array, got {type(part).__name__}")
+    part = part.detach()
+    return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
 
 
 def _check_disjoint(train: Tensor, query: Tensor) -> None:
-    rows = {row.tobytes(): i for i, row in enumerate(train.detach().cpu().numpy())}
-    same_dtype = query.to(train.dtype).detach().cpu().numpy()
-    for q, row in enumerate(same_dtype):
+    """By value: −0 equals 0, and a query is compared in the precision of the training data."""
+    train_rows, query_rows = (
+        part.to(train.dtype).add(0.0).cpu().contiguous().numpy() for part in (train, query)
+    )
+    rows = {row.tobytes(): i for i, row in enumerate(train_rows)}
+    for q, row in enumerate(query_rows):
         if row.tobytes() in rows:
             raise ProblemError(
                 f"query {q} is training example {rows[row.tobytes()]}: its own removal would "
                 "dominate its score; split the data, or pass allow_query_in_train=True"
             )
-
-
-def _check_independent_examples(model: nn.Module, x: Tensor) -> None:
-    """Outputs must not depend on the rest of the batch, nor on chance."""
-    x = x[: min(4, len(x))]
-    model = copy.deepcopy(model).double().eval()
-    x = x.double()
-    with torch.no_grad():
-        together, again = model(x), model(x)
-        alone = torch.cat([model(row[None]) for row in x])
-    scale = together.abs().max() + 1e-30
-    if not torch.allclose(together, again, rtol=0, atol=float(1e-9 * scale)):
-        raise UnsupportedModelError(
-            "two forward passes on the same inputs differ: the model is random"
-        )
-    if not torch.allclose(together, alone, rtol=0, atol=float(1e-9 * scale)):
-        raise UnsupportedModelError(
-            "an example's output changes with the rest of its batch: the mean over examples that "
-            "defines the curvature does not exist for this model"
-        )

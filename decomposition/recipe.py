@@ -58,18 +58,15 @@ class Recipe:
         _one_of("dtype", self.dtype, tuple(DTYPES))
         _in_range("lr", self.lr, 0.0, math.inf, open_low=True)
         _in_range("momentum", self.momentum, 0.0, 1.0)
+        if len(self.betas) != 2:
+            raise ProblemError(f"Recipe.betas must be two numbers, got {self.betas}")
         for beta in self.betas:
             _in_range("betas", beta, 0.0, 1.0)
         _in_range("eps", self.eps, 0.0, math.inf, open_low=True)
         _in_range("weight_decay", self.weight_decay, 0.0, math.inf)
-        if int(self.epochs) != self.epochs or self.epochs < 0:
-            raise ProblemError(f"Recipe.epochs must be a whole number >= 0, got {self.epochs}")
-        if int(self.batch_size) != self.batch_size or self.batch_size < 1:
-            raise ProblemError(
-                f"Recipe.batch_size must be a whole number >= 1, got {self.batch_size}"
-            )
-        if self.seed < 0:
-            raise ProblemError(f"Recipe.seed must be >= 0, got {self.seed}")
+        _whole("epochs", self.epochs, 0)
+        _whole("batch_size", self.batch_size, 1)
+        _whole("seed", self.seed, 0)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -90,6 +87,11 @@ class Recipe:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ProblemError(f"Recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _whole(name: str, value: int, least: int) -> None:
+    if not math.isfinite(value) or int(value) != value or value < least:
+        raise ProblemError(f"Recipe.{name} must be a whole number >= {least}, got {value}")
 
 
 def _in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
