@@ -37,8 +37,7 @@ class Run:
     settings: tyro.conf.OmitArgPrefixes[Settings]
     """What to compute."""
     quick: bool = False
-    """A first look in about 20 seconds: 100 masks, no matrix norms, chain only, and a smaller
-    network for the built-in problems. Its numbers are not those of the full study."""
+    """A first look in about 20 seconds: 100 masks, no matrix norms, and a smaller network for the built-in problems. Its numbers are not those of the full study."""
     problem_seed: int = 0
     """Seed of a built-in problem: split, initialisation, order of examples."""
 
@@ -104,7 +103,7 @@ def _run(command: Run) -> None:
 def quick_settings(settings: Settings) -> Settings:
     """The settings of ``--quick``: what the user has changed stays, what is slow is cut."""
     default = Settings()
-    changes = {"masks": 100, "second_order_masks": 30, "matrix_norms": False, "lattice": False}
+    changes = {"masks": 100, "second_order_masks": 30, "matrix_norms": False}
     unchanged = {k: v for k, v in changes.items() if getattr(settings, k) == getattr(default, k)}
     return replace(settings, **unchanged)
 

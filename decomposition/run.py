@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.influence import loss_gradients
-from decomposition.attribution.scorer import FixedScorer, Scorer, scorer
-from decomposition.chain.build import CHAIN, Approximation, build_chain, build_lattice
-from decomposition.chain.frobenius import frobenius_split
-from decomposition.curvature import Curvature, ScaledIdentity
+from decomposition.chain.build import CHAIN, Approximation
+from decomposition.curvature import Curvature
 from decomposition.problem import Problem
 from decomposition.report import write_report
 from decomposition.results import provenance, write_result
 from decomposition.results.write import check_writable
-from decomposition.retraining.bank import retrain_bank
+from decomposition.retraining.base import other_base
 from decomposition.settings import Settings
+from decomposition.shares.levels import Levels
 from decomposition.spectrum.errors import ErrorPlan
+from decomposition.stages import scores
 from decomposition.stages.bank import bank_group, examples_group, top_group
-from decomposition.stages.scores import Scores, score
-from decomposition.stages.selection import Measured
+from decomposition.stages.base_model import BaseModel, Clock, prepare
+from decomposition.stages.prediction import prediction_group
 from decomposition.stages.shares import shares
-from decomposition.stages.spectra import decompose_all, errors, spectra
+from decomposition.stages.spectra import errors, spectra
 
 REFERENCE = "hessian"
-ERROR_DAMPINGS = 7
+ERROR_STRIDE = 3
+"""Spectral errors are taken at every third damping of the grid."""
 
 
 def run(
@@ -47,6 +45,7 @@ def run(
     Trains the base model unless ``problem.initial`` says that it is trained, retrains it on
     random subsets, builds every rung, and scores all of them spectrally and against the
     retrained models. Killed at any time, the same call resumes the retraining from ``out``.
+    Tables and curves are those of the first base model; levels and shares of all of them.
 
     Args:
         problem: what to study.
@@ -66,57 +65,48 @@ def run(
     settings = settings or Settings()
     folder = None if out is None else Path(out)
     if folder is not None:
-        check_writable(folder)  # before an hour of work, not after
-    clock = _Clock()
-    with clock.stage("train"):
-        trained = problem.trained(progress=progress)
-    measured = bank = None
-    if settings.attribution:
-        with clock.stage("retrain"):
-            store = None if folder is None else folder / "bank"
-            bank = retrain_bank(trained, settings.plan, store, progress=progress)
-            measured = Measured(
-                bank.masks, bank.measurements(trained), bank.second_measurements(trained)
-            )
-    with clock.stage("assemble"):
-        build = build_lattice if settings.lattice else build_chain
-        rungs = build(trained, extra)
-        split = frobenius_split(rungs)
-    with clock.stage("eigendecompositions"):
-        decompose_all(rungs, progress)
-    gradients = loss_gradients(trained)
+        check_writable(folder)  # before the work, not after it
+    clock = Clock()
+    base = prepare(problem, folder, extra, settings, clock, progress)
     groups: dict[str, xr.Dataset] = {}
-    scores: Scores | None = None
-    scorers: dict[str, Scorer] = {}
-    if measured is not None and bank is not None:
+    notes = _rung_notes(base.rungs)
+    levels = ceiling = design = None
+    scored: list[scores.Scored] = []
+    if settings.attribution:
         with clock.stage("scores"):
-            scorers = {name: scorer(rung, gradients) for name, rung in rungs.items()}
-            scorers |= _baselines(trained, rungs, gradients, settings)
-            scores = score(scorers, measured, settings, REFERENCE, progress)
+            design = scores.Design.of(base, settings, REFERENCE)
+            scored.append(scores.score(base, design, detailed=True, progress=progress))
+            ceiling = scores.ceiling_of(base, design)
+            groups |= scored[0].datasets
+            scores.add_ceiling(groups["/attribution"], ceiling, settings.level)
+            notes += scores.notes(scored[0].selection, ceiling, REFERENCE)
+    dampings = scored[0].selection.dampings if scored else {}
     with clock.stage("spectra"):
-        plan = _error_plan(trained, rungs, scores, settings)
-        blocks = {block.name: block.slice for block in trained.blocks}
-        groups |= spectra(rungs)
-        groups |= errors(rungs, plan, gradients.query, blocks, progress)
-    with clock.stage("shares"):
-        inverse = groups["/spectral_error"]["inverse_squared"] if plan.protocols else None
-        groups |= shares(
-            split,
-            inverse,
-            None if scores is None else scores.levels,
-            {} if scores is None else scores.dampings,
-            None if scores is None else scores.ceiling,
-            settings,
-        )
-        groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
-    if scores is not None and bank is not None:
-        groups |= scores.datasets
-        groups["/bank"] = bank_group(bank, trained)
-        groups["/top"] = top_group(scorers, scores.dampings["tuned"], settings.negative)
-    shown = examples_group(trained)
+        plan = _error_plan(base, groups.get("/attribution"), dampings, settings)
+        blocks = {block.name: block.slice for block in base.problem.blocks}
+        groups |= spectra(base.rungs)
+        groups |= errors(base.rungs, plan, base.gradients.query, blocks, progress)
+    if base.bank is not None:
+        groups["/bank"] = bank_group(base.bank, base.problem)
+        groups["/top"] = top_group(base.scorers, dampings["tuned"], settings.negative)
+    shown = examples_group(base.problem)
     if shown is not None:
         groups["/examples"] = shown
-    notes = [*_rung_notes(rungs), *(scores.notes if scores else [])]
+    trained, split = base.problem, base.split
+    del base  # the matrices of one base model at a time
+    if design is not None:
+        for number in range(1, settings.base_seeds):
+            other = prepare(other_base(problem, number), folder, extra, settings, clock, progress)
+            with clock.stage("scores"):
+                scored.append(scores.score(other, design, detailed=False, progress=progress))
+            del other
+        levels = scores.combine(scored, design)
+    with clock.stage("shares"):
+        inverse = groups["/spectral_error"]["inverse_squared"] if plan.protocols else None
+        groups |= shares(split, inverse, levels, dampings, ceiling, settings)
+        groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
+        if levels is not None:
+            groups |= _extras(groups, levels, settings)
     tree = xr.DataTree.from_dict(dict(sorted(groups.items())))
     tree.attrs = _attributes(trained, settings, notes, clock.seconds, command)
     if folder is not None:
@@ -125,36 +115,51 @@ def run(
     return tree
 
 
-def _baselines(
-    problem: Problem, rungs: Mapping[str, Curvature], gradients, settings: Settings
-) -> dict[str, Scorer]:
-    """Identity scaled to trace H / P, and random scores."""
-    scale = abs(rungs[REFERENCE].trace()) / problem.parameters
-    identity = ScaledIdentity(problem.parameters, scale)
-    return {
-        "identity": scorer(identity, gradients),
-        "random": FixedScorer(problem.queries, problem.examples, settings.seed),
+def _extras(
+    groups: Mapping[str, xr.Dataset], levels: Levels, settings: Settings
+) -> dict[str, xr.Dataset]:
+    """Whether spectral error predicts the loss, and the levels of single base models."""
+    found = {
+        "/prediction": prediction_group(
+            groups["/spectral_error"],
+            groups["/attribution"],
+            groups["/shares"]["level"].sel(protocol="tuned"),
+            settings.level,
+            settings.seed,
+        )
     }
+    if len(levels.per_base) > 1:
+        found["/base_models"] = xr.Dataset(
+            {"level": (("base_model", "protocol", "rung"), levels.per_base)},
+            {
+                "base_model": np.arange(len(levels.per_base)),
+                "protocol": list(levels.protocols),
+                "rung": list(levels.nodes),
+            },
+        )
+    return found
 
 
 def _error_plan(
-    problem: Problem, rungs: Mapping[str, Curvature], scores: Scores | None, settings: Settings
+    base: BaseModel,
+    attribution: xr.Dataset | None,
+    dampings: Mapping[str, Mapping[str, float]],
+    settings: Settings,
 ) -> ErrorPlan:
-    """Dampings of the spectral errors: a coarse grid with the reference's own optimum in it."""
-    scale = rungs["ggn"].trace() / problem.parameters
-    coarse = scale * np.geomspace(settings.damping_low, settings.damping_high, ERROR_DAMPINGS)
-    headline = scale if scores is None else scores.dampings["equal"][REFERENCE]
-    dampings = np.unique(np.append(coarse, headline))
-    protocols = {} if scores is None else scores.dampings
-    outputs = problem.blocks[-1].d_out if problem.blocks else 1
+    """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
+    scale = base.rungs["ggn"].trace() / base.problem.parameters
+    grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
+    headline = dampings["equal"][REFERENCE] if dampings else scale
+    chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
+    outputs = base.problem.blocks[-1].d_out
     return ErrorPlan(
-        dampings=dampings.tolist(),
-        headline=int(np.flatnonzero(dampings == headline)[0]),
-        leading=min(max(outputs, 2), problem.parameters),
+        dampings=chosen.tolist(),
+        headline=int(np.flatnonzero(chosen == headline)[0]),
+        leading=min(max(outputs, 2), base.problem.parameters),
         negative=settings.negative,
         matrix_norms=settings.matrix_norms,
         seed=settings.seed,
-        protocols=protocols,
+        protocols=dampings,
     )
 
 
@@ -172,13 +177,12 @@ def _attributes(
     timings: Mapping[str, float],
     command: str | None,
 ) -> dict[str, object]:
-    recipe = asdict(problem.recipe)
     return {
         **provenance(
             problem=problem.name,
             config={
                 "settings": asdict(settings),
-                "recipe": recipe,
+                "recipe": asdict(problem.recipe),
                 "model": repr(problem.model),
                 "loss": problem.loss_function.name,
                 "chain": list(CHAIN),
@@ -193,16 +197,3 @@ def _attributes(
         ),
         "ci_level": settings.level,
     }
-
-
-class _Clock:
-    """Wall-clock seconds of every stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start

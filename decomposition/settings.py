@@ -32,6 +32,9 @@ class Settings:
     """shared: retrained models start where the base model started and follow its order of
     examples: what removing data does to this model. independent: fresh initialisation and order
     every time: what it does to a model of this kind (then use e.g. --masks 100 --repeats 10)."""
+    base_seeds: int = 1
+    """Number of base models (initialisation and order of examples), each decomposed; with several,
+    the intervals also cover the choice of base model."""
     second_order_masks: int = 100
     """With one repeat: subsets retrained once more in another order, for the noise ceiling."""
     attribution: bool = True
@@ -72,6 +75,8 @@ class Settings:
             raise DecompositionError(f"resamples must be >= 100, got {self.resamples}")
         if not 0 < self.level < 1:
             raise DecompositionError(f"level must lie in (0, 1), got {self.level}")
+        if self.base_seeds < 1:
+            raise DecompositionError(f"base_seeds must be >= 1, got {self.base_seeds}")
         if self.seed < 0:
             raise DecompositionError(f"seed must be >= 0, got {self.seed}")
 

@@ -35,6 +35,11 @@ class Scorer(ABC):
     ) -> Float[np.ndarray, "Q N"]:
         """τ at damping λ."""
 
+    def check(self, damping: float, negative: str | NegativeCurvature) -> None:
+        """Raise DampingError if the damped rung is singular (where its eigenvalues are known)."""
+        if self.mu is not None:
+            inverse_eigenvalues(self.mu, check_damping(damping), negative)
+
     def predicted_effects(
         self,
         masks: Bool[np.ndarray, "M N"],
@@ -54,7 +59,7 @@ class SpectralScorer(Scorer):
         self._train = np.ascontiguousarray(_single(curvature.to_basis(gradients.train)).T)
         self._query = _single(curvature.to_basis(gradients.query))
         self.damping_free = bool((self.mu == self.mu[0]).all())
-        self._masked: tuple[int, np.ndarray] | None = None
+        self._masked: tuple[np.ndarray, np.ndarray] | None = None
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(Vᵀ g_q)ᵀ diag(1/d) (Vᵀ g_i) / N."""
@@ -69,10 +74,31 @@ class SpectralScorer(Scorer):
         negative: str | NegativeCurvature = "absolute",
     ) -> np.ndarray:
         """The sum over S_j is taken in eigen-coordinates, once for all dampings."""
-        if self._masked is None or self._masked[0] != id(masks):
-            self._masked = (id(masks), masks.astype(np.float32) @ self._train)
-        product = self._masked[1] @ self._scaled_query(damping, negative)
+        product = self._sums(masks) @ self._scaled_query(damping, negative)
         return product / np.float32(-len(self._train))
+
+    def partial_effects(
+        self,
+        masks: np.ndarray,
+        damping: float,
+        subsets: Sequence[np.ndarray | slice],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Float[np.ndarray, "K M Q"]:
+        """Predicted effects through each subset of the basis alone; over a partition they add up.
+
+        The scores are sums over eigenvectors, so a layer of a block-diagonal rung, or a band of
+        its spectrum, has a part of its own in every prediction.
+        """
+        masked, query = self._sums(masks), self._scaled_query(damping, negative)
+        return np.stack(
+            [masked[:, one] @ query[one] / np.float32(-len(self._train)) for one in subsets]
+        )
+
+    def _sums(self, masks: np.ndarray) -> Float[np.ndarray, "M P"]:
+        """Σ_{i ∈ S_j} Vᵀ g_i, kept for the masks seen last."""
+        if self._masked is None or self._masked[0] is not masks:
+            self._masked = (masks, masks.astype(np.float32) @ self._train)
+        return self._masked[1]
 
     def _scaled_query(self, damping: float, negative: str | NegativeCurvature) -> np.ndarray:
         assert self.mu is not None

@@ -155,20 +155,95 @@ GROUPS = (
             _v("level", "protocol rung ci_bound", "rank correlation", "LDS along the chain"),
             _v("level_damping", "protocol rung", "curvature", "λ at which the level is read"),
             _v("premise", "protocol ci_bound", "rank correlation", "ceiling − level of hessian"),
+            _v("corrected", "protocol rung ci_bound", "rank correlation", "level / ceiling"),
         ),
     ),
     Group(
         "/shares/orders",
         "Shares along each feasible order of the steps.",
-        (_v("share_by_order", "metric protocol order step ci_bound", "1", "drop / total drop"),),
+        (
+            _v("share_by_order", "metric protocol order step ci_bound", "1", "drop / total drop"),
+            _v("drop_by_order", "metric protocol order step ci_bound", "metric", "drop"),
+            _v("first", "metric protocol step ci_bound", "metric", "drop, taken first"),
+            _v("last", "metric protocol step ci_bound", "metric", "drop, taken last"),
+        ),
     ),
     Group(
         "/shares/shapley",
         "Mean over the feasible orders.",
         (
             _v("shapley", "metric protocol step ci_bound", "1", "share, mean over orders"),
+            _v("shapley_drop", "metric protocol step ci_bound", "metric", "drop, likewise"),
             _v("spread", "metric protocol step", "1", "largest − smallest share over orders"),
         ),
+    ),
+    Group(
+        "/shares/interactions",
+        "How much more a step costs once another is taken.",
+        (_v("interaction", "protocol pair ci_bound", "rank correlation", "zero: no interaction"),),
+    ),
+    Group(
+        "/shares/mismatch",
+        "What a common damping costs, beside the approximation itself: tuned minus equal.",
+        (
+            _v("gap", "rung ci_bound", "rank correlation", "LDS tuned − LDS equal"),
+            _v("gap_share", "rung ci_bound", "1", "gap / total drop under equal"),
+            _v("mismatch", "ci_bound", "rank correlation", "gap of kfac − gap of hessian"),
+            _v("mismatch_share", "ci_bound", "1", "mismatch / total drop under equal"),
+        ),
+    ),
+    Group(
+        "/shares/resolution",
+        "What more masks would buy; beyond the masks at hand it is extrapolated.",
+        (_v("width", "protocol chain_step masks", "rank correlation", "interval of the drop"),),
+    ),
+    Group(
+        "/policies",
+        "Rungs with negative eigenvalues under every policy, each at its own best damping.",
+        (
+            _v("level", "policy rung ci_bound", "rank correlation", "cross-fitted LDS"),
+            _v("level_damping", "policy rung", "curvature", "λ at which it is read"),
+            _v("indefinite", "policy rung", "0 or 1", "the damped matrix is indefinite", "int"),
+            _v("lds_by_damping", "policy rung damping", "rank correlation", "mean over queries"),
+        ),
+    ),
+    Group(
+        "/where/queries",
+        "Drop of every query at every step, protocol tuned.",
+        (
+            _v("drop", "step query ci_bound", "rank correlation", "positive is a degradation"),
+            _v("degraded", "step", "1", "fraction of queries whose interval is above zero"),
+            _v("improved", "step", "1", "fraction of queries whose interval is below zero"),
+        ),
+    ),
+    *(
+        Group(
+            f"/where/{name}",
+            f"A step's loss split over {what}, swapped one after the other; they add up.",
+            (
+                _v("contribution", f"step {axis} ci_bound", "rank correlation", "of one part"),
+                _v("total", "step ci_bound", "rank correlation", "the step, at tuned dampings"),
+                _v("remainder", "step ci_bound", "rank correlation", "zero up to rounding"),
+            ),
+        )
+        for name, axis, what in (
+            ("layers", "block", "layers, between block-diagonal rungs"),
+            ("bands", "band", "bands of the spectrum, by rank of the eigenvalue"),
+        )
+    ),
+    Group(
+        "/prediction",
+        "Does spectral error predict attribution loss? Rank correlation over cells.",
+        (
+            _v("rho", "metric ci_bound", "rank correlation", "positive: error predicts loss"),
+            _v("cells", "metric", "count", "rung × damping", "int"),
+            _v("rungs", "metric", "count", "units of resampling", "int"),
+        ),
+    ),
+    Group(
+        "/base_models",
+        "Levels of single base models, where there are several.",
+        (_v("level", "base_model protocol rung", "rank correlation", "cross-fitted LDS"),),
     ),
     Group(
         "/examples",

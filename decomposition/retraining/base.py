@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -13,7 +14,11 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.batched import BatchedTrainer
+from decomposition.retraining.initial import independent_start
 from decomposition.retraining.workers import in_parallel
+
+BASE_CELL = 2**31 - 1
+"""Stands in for a mask number, so that no base model shares its seed with a retrained one."""
 
 
 def train_base_model(problem: Problem, progress: bool = False) -> nn.Module:
@@ -53,3 +58,22 @@ def train_base_model(problem: Problem, progress: bool = False) -> nn.Module:
         for name, value in stack.parameters():
             model.get_parameter(name).copy_(value[0])
     return model
+
+
+def other_base(problem: Problem, number: int) -> Problem:
+    """The same problem with base model ``number``: 0 is its own, others have a fresh
+    initialisation (by ``reset_parameters``) and another order of examples.
+
+    Raises:
+        UnsupportedModelError: a module cannot be initialised afresh.
+    """
+    if number == 0:
+        return problem
+    seed = problem.recipe.seed
+    start = independent_start(problem.model, seed, BASE_CELL, number)
+    model = copy.deepcopy(problem.model)
+    with torch.no_grad():
+        for name, value in start.items():
+            model.get_parameter(name).copy_(value)
+    recipe = replace(problem.recipe, seed=seeds.initial_seed(seed, BASE_CELL, number))
+    return replace(problem, model=model, recipe=recipe, initial=None)

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.ceiling import Ceiling
+from decomposition.attribution.ceiling import Ceiling, corrected
 from decomposition.chain import CHAIN, STEPS
 from decomposition.results.schema import CI_BOUNDS, CROSS_TERM
 from decomposition.settings import Settings
-from decomposition.shares.lattice import CURVATURE, lattice_shares
+from decomposition.shares.lattice import CURVATURE
 from decomposition.shares.levels import Levels
 from decomposition.shares.steps import StepShares, exact_shares, step_shares
 from decomposition.shares.verdict import verdict
+from decomposition.stages.orders import mismatch_group, order_groups, resolution_group
 from decomposition.stages.protocols import PROTOCOLS
 
 METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
@@ -81,8 +82,10 @@ def shares(
     groups = {"/shares": data}
     if levels is not None:
         _add_levels(data, levels, dampings, ceiling, settings)
+        groups["/shares/mismatch"] = mismatch_group(levels, settings.level)
+        groups["/shares/resolution"] = resolution_group(levels, settings.level)
         if set(CURVATURE.taken) <= set(levels.nodes):
-            groups |= _orders(levels, settings)
+            groups |= order_groups(levels, METRICS, steps, settings.level)
     return groups
 
 
@@ -101,6 +104,10 @@ def _add_levels(
         np.array([[dampings[p][node] for node in levels.nodes] for p in PROTOCOLS]),
     )
     if ceiling is not None:
+        data["corrected"] = (
+            ("protocol", "rung", "ci_bound"),
+            corrected(levels.draws, ceiling.ceiling).interval(settings.level),
+        )
         gaps = [ceiling.ceiling.minus(levels.of(p, ["hessian"])[0]) for p in PROTOCOLS]
         data["premise"] = (
             ("protocol", "ci_bound"),
@@ -123,43 +130,3 @@ def _add_levels(
             "text": found.text,
         }
     data.attrs["verdict"] = json.dumps(verdicts)
-
-
-def _orders(levels: Levels, settings: Settings) -> dict[str, xr.Dataset]:
-    """Shares along every feasible order, and their precedence-constrained Shapley mean."""
-    nodes = tuple(CURVATURE.taken)
-    found = {
-        protocol: lattice_shares(levels.of(protocol, nodes), nodes, level=settings.level)
-        for protocol in PROTOCOLS
-    }
-    first = found[PROTOCOLS[0]]
-    coordinates = {"metric": ["lds"], "protocol": list(PROTOCOLS), "step": list(first.steps)}
-    bounds = {"ci_bound": list(CI_BOUNDS)}
-
-    def stack(name: str) -> np.ndarray:
-        return np.stack([getattr(found[protocol], name) for protocol in PROTOCOLS])[None]
-
-    by_order = xr.Dataset(
-        {
-            "share_by_order": (
-                ("metric", "protocol", "order", "step", "ci_bound"),
-                stack("share_by_order"),
-            ),
-        },
-        coordinates | bounds | {"order": list(first.orders)},
-    )
-    mean = xr.Dataset(
-        {
-            "shapley": (("metric", "protocol", "step", "ci_bound"), stack("shapley_share")),
-            "spread": (
-                ("metric", "protocol", "step"),
-                np.ptp(stack("share_by_order")[..., 1], axis=2),
-            ),
-        },
-        coordinates | bounds,
-    )
-    full = {"metric": list(METRICS), "step": [*STEPS, CROSS_TERM]}
-    return {
-        "/shares/orders": by_order.reindex(full),
-        "/shares/shapley": mean.reindex(full),
-    }
