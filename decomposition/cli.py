@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,22 @@ import tyro
 from decomposition import __version__
 from decomposition.errors import DecompositionError
 from decomposition.settings import Settings
+
+
+@dataclass(frozen=True)
+class Choices(Settings):
+    """What to compute."""
+
+    def __post_init__(self) -> None:
+        """Check nothing yet: a wrong value is our message, not one of the argument parser."""
+
+    def checked(self) -> Settings:
+        """The settings themselves.
+
+        Raises:
+            DecompositionError: a value is outside its range.
+        """
+        return Settings(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -34,10 +50,11 @@ class Run:
     """Built-in name, or file.py:function."""
     out: Path
     """Folder for result.nc, report.html and the bank."""
-    settings: tyro.conf.OmitArgPrefixes[Settings]
+    settings: tyro.conf.OmitArgPrefixes[Choices]
     """What to compute."""
     quick: bool = False
-    """A first look in about 20 seconds: 100 masks, no matrix norms, and a smaller network for the built-in problems. Its numbers are not those of the full study."""
+    """A first look in about 20 seconds: 100 masks, no matrix norms, and a smaller network for the
+    built-in problems. Its numbers are not those of the full study."""
     problem_seed: int = 0
     """Seed of a built-in problem: split, initialisation, order of examples."""
 
@@ -89,8 +106,10 @@ def _run(command: Run) -> None:
     from decomposition.problems import load_problem
     from decomposition.run import run
 
+    settings = command.settings.checked()
+    if command.quick:
+        settings = quick_settings(settings)
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    settings = quick_settings(command.settings) if command.quick else command.settings
     run(
         problem,
         command.out,

@@ -97,7 +97,10 @@ def check_damping(damping: float) -> float:
     Raises:
         DampingError: λ is negative or not finite.
     """
-    value = float(damping)
+    try:
+        value = float(damping)
+    except (TypeError, ValueError):
+        raise DampingError(f"damping must be a number, got {damping!r}") from None
     if not (math.isfinite(value) and value >= 0):
         raise DampingError(f"damping must be a finite number >= 0, got {damping}")
     return value
@@ -109,16 +112,23 @@ def inverse_eigenvalues(
     """1 / d(μ, λ) for every eigenvalue.
 
     Raises:
-        DampingError: some denominator vanishes to working precision, so no inverse exists.
+        DampingError: some denominator vanishes to working precision, so no inverse exists, or
+            an eigenvalue is not finite.
     """
     denominators = as_policy(negative).denominators(mu, check_damping(damping))
+    if not torch.isfinite(denominators).all():
+        where = int(torch.nonzero(~torch.isfinite(denominators))[0])
+        raise DampingError(
+            f"damped eigenvalue {where} is {float(denominators[where])} at damping={damping:g}: "
+            f"the eigenvalue itself is {float(mu[where])}"
+        )
     scale = float(mu.abs().max()) + damping
     floor = len(mu) * torch.finfo(mu.dtype).eps * scale
     smallest = float(denominators.abs().min())
     if smallest <= floor:
         raise DampingError(
             f"the curvature is singular at damping={damping:g}: its smallest damped eigenvalue is "
-            f"{smallest:.3g}, its largest {scale:.3g}; use a damping above {floor:.3g}"
+            f"{smallest:.3g}, its largest {scale:.3g}; use another damping, above {floor:.3g}"
         )
     return denominators.reciprocal()
 
@@ -129,9 +139,16 @@ def relative_damping(c: float, trace: float, size: int) -> float:
 
 
 def effective_dimension(mu: Float[Tensor, " P"], damping: float) -> float:
-    """Σ |μ| / (|μ| + λ): the number of directions that the damping leaves alone."""
+    """Σ |μ| / (|μ| + λ): the number of directions that the damping leaves alone.
+
+    Zero eigenvalues count as none, at λ = 0 too.
+
+    Raises:
+        DampingError: λ < 0.
+    """
     magnitude = mu.abs()
-    return float((magnitude / (magnitude + damping)).sum())
+    magnitude = magnitude[magnitude > 0]
+    return float((magnitude / (magnitude + check_damping(damping))).sum())
 
 
 def damping_for_effective_dimension(mu: Float[Tensor, " P"], target: float) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.preactivation import per_example_gradients
 from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
+from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
@@ -51,6 +52,7 @@ def influence_scores(
 
     Raises:
         DampingError: λ < 0, or the damped matrix is singular.
+        DecompositionError: the curvature is none, or of another number of parameters.
     """
     return next(score_grid(curvature, loss_gradients(problem), [damping], negative))
 
@@ -62,6 +64,7 @@ def score_grid(
     negative: str | NegativeCurvature = "absolute",
 ) -> Iterator[Float[Tensor, "queries train"]]:
     """τ for every damping in turn; gradients are rotated into the eigenbasis only once."""
+    check_fits(curvature, gradients)
     examples = gradients.train.shape[1]
     if not isinstance(curvature, Diagonalised):
         for damping in dampings:
@@ -75,6 +78,20 @@ def score_grid(
     for damping in dampings:
         inverse = inverse_eigenvalues(mu, check_damping(damping), negative)
         yield matmul((query * inverse[:, None]).T, train) / examples
+
+
+def check_fits(curvature: Curvature, gradients: Gradients) -> None:
+    """Raise DecompositionError unless the curvature is one of as many parameters."""
+    if not isinstance(curvature, Curvature):
+        raise DecompositionError(
+            "scores need a decomposition.curvature.Curvature such as build_chain(problem)['ggn'], "
+            f"got {type(curvature).__name__}"
+        )
+    if curvature.size != len(gradients.train):
+        raise DecompositionError(
+            f"the curvature has {curvature.size} parameters, the gradients have "
+            f"{len(gradients.train)}: was it built for another model?"
+        )
 
 
 def random_scores(queries: int, examples: int, seed: int) -> Float[Tensor, "queries train"]:

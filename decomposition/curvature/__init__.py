@@ -1,6 +1,6 @@
 """Curvature matrices behind one interface: products, damped solves, eigenvalues, dense form."""
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
@@ -14,6 +14,7 @@ __all__ = [
     "EigenpairCurvature",
     "KroneckerBasis",
     "KroneckerCurvature",
+    "NotAvailableError",
     "ScaledIdentity",
     "SolveCurvature",
 ]

@@ -14,6 +14,10 @@ from decomposition.damping import NegativeCurvature, check_damping, inverse_eige
 from decomposition.errors import DecompositionError
 
 
+class NotAvailableError(DecompositionError):
+    """This curvature is not known well enough to answer: a solver alone has no spectrum."""
+
+
 class Curvature(ABC):
     """A symmetric P × P matrix C, in parameter order, float64.
 
@@ -70,8 +74,7 @@ class Curvature(ABC):
         return {}
 
     def _columns(self, v: Tensor, apply) -> Tensor:
-        if isinstance(v, np.ndarray):
-            v = torch.from_numpy(v)
+        v = torch.as_tensor(np.array(v) if isinstance(v, np.ndarray) else v).detach()
         if v.ndim not in (1, 2) or len(v) != self.size:
             raise DecompositionError(
                 f"a vector for this curvature has shape ({self.size},) or ({self.size}, k), "

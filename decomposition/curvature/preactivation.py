@@ -16,12 +16,14 @@ perturbed in the same direction at the same time, because examples do not intera
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.errors import UnsupportedModelError
 from decomposition.layers import LinearBlock, call_order, perturbed_forward
 from decomposition.problem import Problem
 
@@ -70,7 +72,8 @@ class Preactivation:
         self, x: Tensor, y: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Layer inputs a_l, output gradients δ_l and outputs f: one forward, one backward pass."""
-        deltas, (outputs, inputs) = self._gradient(x, y)(self._zeros(len(x)))
+        with _differentiable(self.model):
+            deltas, (outputs, inputs) = self._gradient(x, y)(self._zeros(len(x)))
         return self._with_ones(inputs), deltas, outputs
 
     def gauss_newton_terms(self, x: Tensor, y: Tensor) -> GaussNewtonTerms:
@@ -79,9 +82,10 @@ class Preactivation:
         def forward(perturbation: dict[str, Tensor]):
             return perturbed_forward(self.model, self.parameters, x, perturbation)
 
-        outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)
-        columns = self.loss.hessian_sqrt(outputs, y).permute(2, 0, 1)  # (C, n, C)
-        (roots,) = torch.func.vmap(vjp)(columns)
+        with _differentiable(self.model):
+            outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)
+            columns = self.loss.hessian_sqrt(outputs, y).permute(2, 0, 1)  # (C, n, C)
+            (roots,) = torch.func.vmap(vjp)(columns)
         return GaussNewtonTerms(
             self._with_ones(inputs), {name: r.transpose(0, 1) for name, r in roots.items()}
         )
@@ -90,7 +94,8 @@ class Preactivation:
         """Z forward-over-reverse sweeps, vectorised over directions and examples."""
         gradient = self._gradient(x, y)
         zero = self._zeros(len(x))
-        deltas, (_, inputs) = gradient(zero)
+        with _differentiable(self.model):
+            deltas, (_, inputs) = gradient(zero)
         widths = [block.d_out for block in self.blocks]
 
         def column(direction: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -103,7 +108,8 @@ class Preactivation:
 
         directions = torch.eye(sum(widths), dtype=torch.float64, device=x.device)
         chunk = max(1, min(sum(widths), SWEEP_ELEMENTS // (len(x) * max(widths))))
-        d_deltas, d_inputs = torch.func.vmap(column, chunk_size=chunk)(directions)
+        with _differentiable(self.model):
+            d_deltas, d_inputs = torch.func.vmap(column, chunk_size=chunk)(directions)
         rows = dict(
             zip((b.name for b in self.blocks), torch.arange(sum(widths)).split(widths), strict=True)
         )
@@ -139,6 +145,21 @@ class Preactivation:
 
     def _with_ones(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {block.name: block.append_one(inputs[block.name]) for block in self.blocks}
+
+
+@contextmanager
+def _differentiable(model: nn.Module) -> Iterator[None]:
+    """Say what a failure inside torch.func means: some operation of the model is not for it."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if "memory" in str(error):
+            raise
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be differentiated twice under torch.func (data-"
+            f"dependent control flow, .item(), or an operation without a derivative?): "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
 
 
 def batches(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:

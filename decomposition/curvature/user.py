@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
+from decomposition.curvature.dense import DenseCurvature
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
@@ -25,7 +27,7 @@ class EigenpairCurvature(Diagonalised):
         remainder: ρ, the eigenvalue of every direction outside their span.
 
     Raises:
-        DecompositionError: shapes disagree, or the columns are not orthonormal.
+        DecompositionError: shapes disagree, a number is not finite, or the columns are not orthonormal.
     """
 
     def __init__(
@@ -42,8 +44,13 @@ class EigenpairCurvature(Diagonalised):
                 f"eigenpairs are values (k,) and vectors (P, k), got {tuple(values.shape)} and "
                 f"{tuple(vectors.shape)}"
             )
+        for name, part in (("values", values), ("vectors", vectors)):
+            if not torch.isfinite(part).all():
+                raise DecompositionError(f"the {name} of the eigenpairs hold NaN or infinity")
+        remainder = _finite(remainder, "remainder")
         k = len(values)
-        error = float((vectors.T @ vectors - torch.eye(k, dtype=torch.float64)).abs().max())
+        gap = (vectors.T @ vectors - torch.eye(k, dtype=torch.float64)).abs()
+        error = float(gap.max()) if k else 0.0
         if not error <= ORTHONORMAL_TOLERANCE:
             raise DecompositionError(
                 f"the eigenvectors are not orthonormal: VᵀV differs from I by {error:.3g}"
@@ -52,7 +59,7 @@ class EigenpairCurvature(Diagonalised):
         if k < self.size:
             complete, _ = torch.linalg.qr(vectors, mode="complete")
             vectors = torch.cat([vectors, complete[:, k:]], dim=1)
-            values = torch.cat([values, values.new_full((self.size - k,), float(remainder))])
+            values = torch.cat([values, values.new_full((self.size - k,), remainder)])
         self._values, self._vectors = values, vectors
 
     def basis_values(self) -> Tensor:
@@ -73,7 +80,7 @@ class ScaledIdentity(Diagonalised):
 
     def __init__(self, size: int, scale: float) -> None:
         """Keep P and ρ."""
-        self.size, self.scale = size, float(scale)
+        self.size, self.scale = size, _finite(scale, "scale")
 
     def basis_values(self) -> Tensor:
         """ρ, P times."""
@@ -109,7 +116,7 @@ class SolveCurvature(Curvature):
 
     def _matvec(self, v: Tensor) -> Tensor:
         if self._user_matvec is None:
-            raise DecompositionError(
+            raise NotAvailableError(
                 "this curvature was given by its solver alone: pass matvec= to SolveCurvature for "
                 "products, the dense matrix and spectral errors"
             )
@@ -119,8 +126,19 @@ class SolveCurvature(Curvature):
         return _checked(self._user_solve(v, damping), v, "solve")
 
     def eigenvalues(self) -> Tensor:
-        """Eigenvalues of the dense matrix, if products are known."""
-        return torch.linalg.eigvalsh(self.dense())
+        """Eigenvalues of the dense matrix, if products are known.
+
+        Raises:
+            NotAvailableError: they are not.
+            DecompositionError: the products are those of no symmetric matrix.
+        """
+        return DenseCurvature(self.dense()).eigenvalues()
+
+
+def _finite(value: float, name: str) -> float:
+    if not math.isfinite(value):
+        raise DecompositionError(f"{name} must be finite, got {value}")
+    return float(value)
 
 
 def _checked(result: Tensor, v: Tensor, name: str) -> Tensor:

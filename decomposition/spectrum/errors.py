@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.damping import NegativeCurvature, inverse_eigenvalues
 from decomposition.errors import DecompositionError
@@ -151,13 +151,13 @@ def _compare(
             np.zeros(len(pairs)),
         )
     difference = exact.dense() - curvature.dense()
-    value["relative_frobenius"] = float(torch.linalg.norm(difference)) / scale.frobenius
+    value["relative_frobenius"] = _ratio(torch.linalg.norm(difference), scale.frobenius)
     if plan.matrix_norms:
         gap = norms(difference, plan.seed)
-        value["relative_spectral"] = gap.spectral / scale.norms.spectral
-        error["relative_spectral"] = gap.spectral_error / scale.norms.spectral
-        value["relative_nuclear"] = gap.nuclear / scale.norms.nuclear
-        error["relative_nuclear"] = gap.nuclear_error / scale.norms.nuclear
+        value["relative_spectral"] = _ratio(gap.spectral, scale.norms.spectral)
+        error["relative_spectral"] = _ratio(gap.spectral_error, scale.norms.spectral)
+        value["relative_nuclear"] = _ratio(gap.nuclear, scale.norms.nuclear)
+        error["relative_nuclear"] = _ratio(gap.nuclear_error, scale.norms.nuclear)
     del difference
     value["eigenvalue_overlap"] = eigenvalue_overlap(curvature.basis_values(), exact.basis_values())
     mine, theirs = ([*plan.dampings, *(pair[side] for pair in pairs)] for side in (0, 1))
@@ -168,7 +168,7 @@ def _compare(
     damped[0], damped[2] = np.sqrt(pair.inverse_squared[:count]), pair.stein[:count]
     mine_solved = [] if queries is None else _solutions(curvature, queries, plan)
     for i, (solved, expected) in enumerate(zip(mine_solved, scale.solved, strict=True)):
-        damped[1, i] = float(torch.linalg.norm(solved - expected) / torch.linalg.norm(expected))
+        damped[1, i] = _ratio(torch.linalg.norm(solved - expected), torch.linalg.norm(expected))
     for row, metric in enumerate(DAMPED):
         value[metric] = damped[row, plan.headline]
     return (
@@ -177,6 +177,11 @@ def _compare(
         damped,
         pair.inverse_squared[count:],
     )
+
+
+def _ratio(value: Tensor | float, reference: Tensor | float) -> float:
+    """value / reference; undefined where the reference is zero (the block of a dead layer)."""
+    return float(value) / float(reference) if float(reference) else np.nan
 
 
 def _solutions(curvature: Diagonalised, queries: Tensor, plan: ErrorPlan) -> list[Tensor]:
@@ -193,5 +198,5 @@ def _diagonalised(curvature: Curvature) -> Diagonalised | None:
         return curvature
     try:
         return DenseCurvature(curvature.dense())
-    except DecompositionError:
+    except NotAvailableError:  # anything else wrong with it is for the user to hear
         return None

@@ -30,7 +30,9 @@ def eigenvalue_overlap(mu: Float[Tensor, " P"], nu: Float[Tensor, " P"]) -> floa
     """1 − ‖μ − ν‖₁ / (‖μ‖₁ + ‖ν‖₁) of the sorted spectra: 1 if equal, 0 if nothing is shared."""
     mu, nu = mu.sort().values, nu.sort().values
     total = float(mu.abs().sum() + nu.abs().sum())
-    return 1.0 - float((mu - nu).abs().sum()) / total if total else 1.0
+    if not total:
+        return 1.0
+    return max(1.0 - float((mu - nu).abs().sum()) / total, 0.0)  # rounding may reach below 0
 
 
 def leading(mu: Float[Tensor, " P"], k: int) -> Tensor:
