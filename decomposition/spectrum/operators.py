@@ -1,0 +1,141 @@
+"""Products with H and G of a problem, for models whose matrices are too large to form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.preactivation import Preactivation, as_double, batches
+from decomposition.errors import DecompositionError
+from decomposition.problem import Problem
+
+COLUMNS = 16
+"""Columns that one vectorised Hessian product takes at once."""
+
+
+class Symmetric(Protocol):
+    """Anything with a size and products: every ``Curvature``, and ``Operator``."""
+
+    size: int
+    """P."""
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """C v for v (P, k)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A symmetric P × P matrix known by its products alone."""
+
+    size: int
+    """P."""
+    matvec: Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
+    """v (P, k) → C v."""
+
+
+def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
+    """G v = (1/N) Σ_n Σ_c (J̃_n,c · v) J̃_n,c with rows J̃_n,c = (s_l,n,c ⊗ a_l,n)_l, or a block of G.
+
+    The layer terms s and a are kept, N (C Σ d_out + Σ width) numbers; the P × P matrix and the
+    NC × P matrix of the rows never exist.
+
+    Raises:
+        DecompositionError: no block of that name.
+    """
+    blocks, size = _selection(problem, block)
+    preactivation = Preactivation(problem)
+    terms = [preactivation.gauss_newton_terms(x, y) for x, y in batches(problem)]
+    offset = blocks[0].start if block else 0
+
+    def matvec(v: Tensor) -> Tensor:
+        out = torch.zeros_like(v)
+        matrices = {b.name: b.to_matrix(_part(v, b.slice, offset)) for b in blocks}
+        for batch in terms:
+            shape = (len(next(iter(batch.inputs.values()))), v.shape[1])
+            rows = sum(  # J̃ v: (n, C, k)
+                torch.bmm(
+                    batch.roots[b.name], _apply(batch.inputs[b.name], matrices[b.name], shape)
+                )
+                for b in blocks
+            )
+            assert isinstance(rows, Tensor)
+            for b in blocks:
+                pulled = torch.bmm(batch.roots[b.name].transpose(1, 2), rows)  # (n, d_out, k)
+                product = batch.inputs[b.name].T @ pulled.flatten(1)  # (width, d_out · k)
+                matrix = product.view(b.width, b.d_out, -1).transpose(0, 1)
+                part = _part(out, b.slice, offset)
+                part += b.from_matrix(matrix) / problem.examples
+        return out
+
+    return Operator(size, matvec)
+
+
+def hessian_operator(problem: Problem, block: str | None = None) -> Operator:
+    """H v = ∇_θ (∇_θ L · v) by forward-over-reverse differentiation, or a block of H.
+
+    Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147; sums over batches, columns vectorised.
+
+    Raises:
+        DecompositionError: no block of that name.
+    """
+    blocks, size = _selection(problem, block)
+    model, loss = problem.double_model(), problem.loss_function
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    part = slice(0, size) if block is None else blocks[0].slice
+    x_all, y_all = problem.train
+    step = max(1, 2**22 // (COLUMNS * sum(b.width for b in problem.blocks)))
+
+    def product(v: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        def total(p: dict[str, Tensor]) -> Tensor:
+            outputs = torch.func.functional_call(model, p, (x,))
+            return loss.per_example(outputs, y).sum()
+
+        pieces = v.split([p.numel() for p in parameters.values()])
+        tangent = {
+            name: piece.view_as(value)
+            for (name, value), piece in zip(parameters.items(), pieces, strict=True)
+        }
+        _, image = torch.func.jvp(torch.func.grad(total), (parameters,), (tangent,))
+        return torch.cat([image[name].flatten() for name in parameters])
+
+    def matvec(v: Tensor) -> Tensor:
+        full = v.new_zeros(problem.parameters, v.shape[1])
+        full[part] = v
+        out = torch.zeros_like(full)
+        for start in range(0, len(x_all), step):
+            x, y = x_all[start : start + step].double(), as_double(y_all[start : start + step])
+            for first in range(0, v.shape[1], COLUMNS):
+                columns = slice(first, first + COLUMNS)
+                out[:, columns] += torch.func.vmap(lambda c, x=x, y=y: product(c, x, y), 1, 1)(
+                    full[:, columns]
+                )
+        return out[part] / problem.examples
+
+    return Operator(size, matvec)
+
+
+def _selection(problem: Problem, block: str | None):
+    if block is None:
+        return problem.blocks, problem.parameters
+    chosen = tuple(b for b in problem.blocks if b.name == block)
+    if not chosen:
+        names = ", ".join(b.name for b in problem.blocks)
+        raise DecompositionError(f"no block {block!r}: the blocks are {names}")
+    return chosen, chosen[0].size
+
+
+def _part(v: Tensor, place: slice, offset: int) -> Tensor:
+    return v[place.start - offset : place.stop - offset]
+
+
+def _apply(a: Tensor, matrix: Tensor, shape: tuple[int, int]) -> Tensor:
+    """[W | b] a for every example and column: (n, d_out, k)."""
+    d_out, width, _ = matrix.shape
+    flat = a @ matrix.transpose(0, 1).reshape(width, -1)
+    return flat.view(shape[0], d_out, shape[1])
