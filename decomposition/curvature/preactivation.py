@@ -83,7 +83,7 @@ class Preactivation:
             return perturbed_forward(self.model, self.parameters, x, perturbation)
 
         with _differentiable(self.model):
-            outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)
+            outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)  # pyright: ignore[reportAssignmentType]
             columns = self.loss.hessian_sqrt(outputs, y).permute(2, 0, 1)  # (C, n, C)
             (roots,) = torch.func.vmap(vjp)(columns)
         return GaussNewtonTerms(
@@ -103,7 +103,7 @@ class Preactivation:
                 block.name: part.expand(len(x), block.d_out)
                 for block, part in zip(self.blocks, direction.split(widths), strict=True)
             }
-            _, (d_deltas, (_, d_inputs)) = torch.func.jvp(gradient, (zero,), (tangent,))
+            _, (d_deltas, (_, d_inputs)) = torch.func.jvp(gradient, (zero,), (tangent,))  # pyright: ignore[reportAssignmentType]
             return d_deltas, d_inputs
 
         directions = torch.eye(sum(widths), dtype=torch.float64, device=x.device)

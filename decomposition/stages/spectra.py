@@ -10,8 +10,12 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature import Curvature, Diagonalised, KroneckerCurvature
-from decomposition.errors import DecompositionError
+from decomposition.curvature import (
+    Curvature,
+    Diagonalised,
+    KroneckerCurvature,
+    NotAvailableError,
+)
 from decomposition.spectrum.errors import ErrorPlan, spectral_errors
 
 
@@ -73,7 +77,7 @@ def _eigenvalues(rungs: Mapping[str, Curvature], index: str) -> xr.Dataset:
     for name, curvature in rungs.items():
         try:
             values[name] = curvature.eigenvalues().numpy()
-        except DecompositionError:  # known by its solver alone
+        except NotAvailableError:  # known by its solver alone
             continue
     return xr.Dataset(
         {"eigenvalues": (("rung", index), np.stack(list(values.values())))},
