@@ -1,9 +1,14 @@
 """Fixtures shared by all tests."""
 
 import pytest
+from hypothesis import settings
 
 from decomposition.problem import Problem
 from tests.cases import CASES
+
+# Examples are drawn the same way every time, and a slow machine fails no test.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(params=list(CASES))

@@ -27,7 +27,8 @@ class EigenpairCurvature(Diagonalised):
         remainder: ρ, the eigenvalue of every direction outside their span.
 
     Raises:
-        DecompositionError: shapes disagree, a number is not finite, or the columns are not orthonormal.
+        DecompositionError: shapes disagree, a number is not finite, or the columns are not
+            orthonormal.
     """
 
     def __init__(
