@@ -50,7 +50,7 @@ class Settings:
     """Smallest damping, as a multiple of trace(GGN) / P."""
     damping_high: float = 1e4
     """Largest damping, as a multiple of trace(GGN) / P."""
-    damping_points: int = 17
+    damping_points: int = 13
     """Number of dampings, log-spaced."""
     resamples: int = 2000
     """Bootstrap resamples behind every interval."""

@@ -36,6 +36,16 @@ class DampedErrors:
     """‖V_kᵀ U_k‖²_F / k of the k leading eigenvectors."""
 
 
+@dataclass(frozen=True)
+class DampedPair:
+    """Both directions of one comparison, from the same pass over W."""
+
+    forward: DampedErrors
+    """The rung against the reference."""
+    backward: DampedErrors
+    """The reference against the rung."""
+
+
 def damped_errors(
     curvature: Diagonalised,
     reference: Diagonalised,
@@ -48,27 +58,55 @@ def damped_errors(
 
     ``reference_dampings`` gives the reference a λ of its own (default: the same).
     """
-    policy = as_policy(negative)
     theirs = dampings if reference_dampings is None else reference_dampings
+    return damped_pair(curvature, reference, dampings, theirs, leading_count, negative).forward
+
+
+def damped_pair(
+    curvature: Diagonalised,
+    reference: Diagonalised,
+    dampings: Sequence[float],
+    reference_dampings: Sequence[float],
+    leading_count: int,
+    negative: str | NegativeCurvature = "absolute",
+) -> DampedPair:
+    """The errors in both directions: each side counts as the reference once."""
+    policy = as_policy(negative)
     mu, nu = curvature.basis_values(), reference.basis_values()
-    d = torch.stack([policy.denominators(mu, damping) for damping in dampings])
-    e = torch.stack([policy.denominators(nu, damping) for damping in theirs])
-    inverse_d = torch.stack([inverse_eigenvalues(mu, damping, policy) for damping in dampings])
-    inverse_e = torch.stack([inverse_eigenvalues(nu, damping, policy) for damping in theirs])
+    d, inverse_d = _damped(mu, dampings, policy)
+    e, inverse_e = _damped(nu, reference_dampings, policy)
+    count = len(dampings)
     top_mu = leading(mu, leading_count)
     is_top_nu = torch.zeros(len(nu), dtype=torch.bool)
     is_top_nu[leading(nu, leading_count)] = True
-    weights = torch.cat([inverse_d, d])
-    cross, product, shared = torch.zeros(len(dampings)), torch.zeros(len(dampings)), 0.0
-    cross, product = cross.double(), product.double()
+    cross, product, reverse = (torch.zeros(count, dtype=torch.float64) for _ in range(3))
+    shared = 0.0
     for panel, w in squared_cosines(curvature, reference):
-        both = matmul(weights, w)
-        cross += (both[: len(dampings)] * inverse_e[:, panel]).sum(1)
-        product += (both[len(dampings) :] * inverse_e[:, panel]).sum(1)
+        weighted = matmul(torch.cat([inverse_d, d]), w)
+        cross += (weighted[:count] * inverse_e[:, panel]).sum(1)
+        product += (weighted[count:] * inverse_e[:, panel]).sum(1)
+        reverse += (weighted[:count] * e[:, panel]).sum(1)
         shared += float(w[top_mu][:, is_top_nu[panel]].sum())
-    norm = inverse_e.square().sum(1)
-    squared = (inverse_d.square().sum(1) + norm - 2.0 * cross).clamp_min(0.0) / norm
+    squared = inverse_d.square().sum(1) + inverse_e.square().sum(1) - 2.0 * cross
+    log_ratio = d.abs().log().sum(1) - e.abs().log().sum(1)
     positive = (d > 0).all(1) & (e > 0).all(1)
-    stein = product - d.abs().log().sum(1) + e.abs().log().sum(1) - len(mu)
-    stein = torch.where(positive, stein.clamp_min(0.0), torch.nan)
-    return DampedErrors(squared.numpy(), stein.numpy(), shared / leading_count)
+    overlap = shared / leading_count
+
+    def errors(norm: torch.Tensor, trace: torch.Tensor, log: torch.Tensor) -> DampedErrors:
+        stein = torch.where(positive, (trace - log - len(mu)).clamp_min(0.0), torch.nan)
+        return DampedErrors((squared.clamp_min(0.0) / norm).numpy(), stein.numpy(), overlap)
+
+    return DampedPair(
+        errors(inverse_e.square().sum(1), product, log_ratio),
+        errors(inverse_d.square().sum(1), reverse, -log_ratio),
+    )
+
+
+def _damped(
+    mu: torch.Tensor, dampings: Sequence[float], policy: NegativeCurvature
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Damped eigenvalues and their reciprocals, a row for each damping."""
+    return (
+        torch.stack([policy.denominators(mu, damping) for damping in dampings]),
+        torch.stack([inverse_eigenvalues(mu, damping, policy) for damping in dampings]),
+    )

@@ -14,7 +14,7 @@ from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableEr
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.damping import NegativeCurvature, inverse_eigenvalues
 from decomposition.errors import DecompositionError
-from decomposition.spectrum.damped import damped_errors
+from decomposition.spectrum.damped import DampedErrors, damped_pair
 from decomposition.spectrum.norms import Norms, norms
 from decomposition.spectrum.overlap import eigenvalue_overlap
 
@@ -57,6 +57,7 @@ def spectral_errors(
     reference: str,
     plan: ErrorPlan,
     queries: Tensor | None = None,
+    comparisons: Comparisons | None = None,
 ) -> xr.Dataset:
     """All metrics of all rungs against ``rungs[reference]``.
 
@@ -65,6 +66,7 @@ def spectral_errors(
         reference: the rung that counts as exact.
         plan: dampings and options.
         queries: query gradients (P, Q); without them ``damped_inverse_queries`` is NaN.
+        comparisons: pass the same one for several references, and no pair is compared twice.
 
     Returns:
         value(metric, rung), standard_error(metric, rung) (0 where exact, else that of the
@@ -81,7 +83,8 @@ def spectral_errors(
     if exact is None:
         raise DecompositionError(f"the reference rung {reference!r} has no dense form")
     done: dict[int, int] = {id(rungs[reference]): names.index(reference)}
-    scale = _Scale(exact, plan, queries)
+    comparisons = comparisons or Comparisons(plan, queries)
+    scale = _Scale(exact, comparisons)
     for column, name in enumerate(names):
         if id(rungs[name]) in done and name != reference:  # the same matrix under another name
             source = done[id(rungs[name])]
@@ -95,7 +98,7 @@ def spectral_errors(
             continue
         pairs = [(p[name], p[reference]) for p in plan.protocols.values()]
         value[:, column], error[:, column], damped[:, :, column], by_protocol[:, column] = _compare(
-            curvature, exact, scale, plan, queries, pairs
+            curvature, exact, scale, comparisons, pairs
         )
     return xr.Dataset(
         {
@@ -120,28 +123,77 @@ def _all_metrics(damped: np.ndarray) -> np.ndarray:
     return full
 
 
+class Comparisons:
+    """What comparing two rungs costs, paid once whichever of them is the reference."""
+
+    def __init__(self, plan: ErrorPlan, queries: Tensor | None) -> None:
+        """Start empty."""
+        self.plan, self.queries = plan, queries
+        self._norms: dict[frozenset[int], Norms] = {}
+        self._damped: dict[tuple[int, int], DampedErrors] = {}
+        self._solutions: dict[int, list[Tensor]] = {}
+        self._kept: list[Curvature] = []  # an id is a key only while its object lives
+
+    def norms(self, a: Diagonalised, b: Diagonalised, difference: Tensor) -> Norms:
+        """Norms of a − b."""
+        key = frozenset((id(a), id(b)))
+        if key not in self._norms:
+            self._norms[key] = norms(difference, self.plan.seed)
+            self._kept += [a, b]
+        return self._norms[key]
+
+    def damped(
+        self, a: Diagonalised, b: Diagonalised, pairs: Sequence[tuple[float, float]]
+    ) -> DampedErrors:
+        """a against the reference b, at the plan's dampings and then at ``pairs``."""
+        if (id(a), id(b)) not in self._damped:
+            mine, theirs = ([*self.plan.dampings, *(p[side] for p in pairs)] for side in (0, 1))
+            both = damped_pair(a, b, mine, theirs, self.plan.leading, self.plan.negative)
+            self._damped[id(a), id(b)], self._damped[id(b), id(a)] = both.forward, both.backward
+            self._kept += [a, b]
+        return self._damped[id(a), id(b)]
+
+    def solutions(self, curvature: Diagonalised, keep: bool) -> list[Tensor]:
+        """C_λ⁻¹ g_Q at every damping; kept for references, which are asked for again."""
+        if self.queries is None:
+            return []
+        if id(curvature) in self._solutions:
+            return self._solutions[id(curvature)]
+        coordinates, mu = curvature.to_basis(self.queries), curvature.basis_values()
+        found = [
+            curvature.from_basis(
+                inverse_eigenvalues(mu, damping, self.plan.negative)[:, None] * coordinates
+            )
+            for damping in self.plan.dampings
+        ]
+        if keep:
+            self._solutions[id(curvature)] = found
+            self._kept.append(curvature)
+        return found
+
+
 class _Scale:
     """Norms of the reference, made once."""
 
-    def __init__(self, exact: Diagonalised, plan: ErrorPlan, queries: Tensor | None) -> None:
+    def __init__(self, exact: Diagonalised, comparisons: Comparisons) -> None:
         magnitude = exact.basis_values().abs()
         self.norms = Norms(float(magnitude.max()), float(magnitude.sum()))
         self.frobenius = exact.frobenius_norm()
-        self.solved = [] if queries is None else _solutions(exact, queries, plan)
+        self.solved = comparisons.solutions(exact, keep=True)
 
 
 def _compare(
     curvature: Diagonalised,
     exact: Diagonalised,
     scale: _Scale,
-    plan: ErrorPlan,
-    queries: Tensor | None,
+    comparisons: Comparisons,
     pairs: Sequence[tuple[float, float]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    plan = comparisons.plan
     value, error = dict.fromkeys(METRICS, np.nan), dict.fromkeys(METRICS, 0.0)
     if curvature is exact:
         perfect = {m: float(m in ("eigenvalue_overlap", "subspace_overlap")) for m in METRICS}
-        if queries is None:
+        if comparisons.queries is None:
             perfect["damped_inverse_queries"] = np.nan
         damped = np.array([[perfect[m]] * len(plan.dampings) for m in DAMPED])
         return (
@@ -153,20 +205,19 @@ def _compare(
     difference = exact.dense() - curvature.dense()
     value["relative_frobenius"] = _ratio(torch.linalg.norm(difference), scale.frobenius)
     if plan.matrix_norms:
-        gap = norms(difference, plan.seed)
+        gap = comparisons.norms(curvature, exact, difference)
         value["relative_spectral"] = _ratio(gap.spectral, scale.norms.spectral)
         error["relative_spectral"] = _ratio(gap.spectral_error, scale.norms.spectral)
         value["relative_nuclear"] = _ratio(gap.nuclear, scale.norms.nuclear)
         error["relative_nuclear"] = _ratio(gap.nuclear_error, scale.norms.nuclear)
     del difference
     value["eigenvalue_overlap"] = eigenvalue_overlap(curvature.basis_values(), exact.basis_values())
-    mine, theirs = ([*plan.dampings, *(pair[side] for pair in pairs)] for side in (0, 1))
-    pair = damped_errors(curvature, exact, mine, plan.leading, plan.negative, theirs)
+    pair = comparisons.damped(curvature, exact, pairs)
     value["subspace_overlap"] = pair.subspace_overlap
     count = len(plan.dampings)
     damped = np.full((len(DAMPED), count), np.nan)
     damped[0], damped[2] = np.sqrt(pair.inverse_squared[:count]), pair.stein[:count]
-    mine_solved = [] if queries is None else _solutions(curvature, queries, plan)
+    mine_solved = comparisons.solutions(curvature, keep=False)
     for i, (solved, expected) in enumerate(zip(mine_solved, scale.solved, strict=True)):
         damped[1, i] = _ratio(torch.linalg.norm(solved - expected), torch.linalg.norm(expected))
     for row, metric in enumerate(DAMPED):
@@ -182,15 +233,6 @@ def _compare(
 def _ratio(value: Tensor | float, reference: Tensor | float) -> float:
     """value / reference; undefined where the reference is zero (the block of a dead layer)."""
     return float(value) / float(reference) if float(reference) else np.nan
-
-
-def _solutions(curvature: Diagonalised, queries: Tensor, plan: ErrorPlan) -> list[Tensor]:
-    """C_λ⁻¹ g_Q at every damping, the rotation into the eigenbasis made once."""
-    coordinates, mu = curvature.to_basis(queries), curvature.basis_values()
-    return [
-        curvature.from_basis(inverse_eigenvalues(mu, damping, plan.negative)[:, None] * coordinates)
-        for damping in plan.dampings
-    ]
 
 
 def _diagonalised(curvature: Curvature) -> Diagonalised | None:

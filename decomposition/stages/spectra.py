@@ -16,7 +16,10 @@ from decomposition.curvature import (
     KroneckerCurvature,
     NotAvailableError,
 )
-from decomposition.spectrum.errors import ErrorPlan, spectral_errors
+from decomposition.spectrum.errors import Comparisons, ErrorPlan, spectral_errors
+
+REFERENCES = ("hessian", "ggn")
+FROM_HESSIAN = ("block_hessian", "ekfac_hessian")
 
 
 def spectra(rungs: Mapping[str, Curvature]) -> dict[str, xr.Dataset]:
@@ -45,21 +48,32 @@ def errors(
     with tqdm(
         total=2 * (1 + len(by_block)), desc="spectral errors", unit="table", disable=not progress
     ) as bar:
-        whole = []
-        for reference in ("hessian", "ggn"):
-            whole.append(spectral_errors(rungs, reference, plan, queries))
+        whole, comparisons = [], Comparisons(plan, queries)
+        for reference in REFERENCES:
+            candidates = _candidates(rungs, reference)
+            whole.append(spectral_errors(candidates, reference, plan, queries, comparisons))
             bar.update()
         groups["/spectral_error"] = _merge(*whole)
         for name, parts in by_block.items():
             pair = []
             inner = replace(plan, protocols={}, leading=min(plan.leading, _size(parts)))
-            for reference in ("hessian", "ggn"):
-                pair.append(spectral_errors(parts, reference, inner, queries[blocks[name]]))
+            comparisons = Comparisons(inner, queries[blocks[name]])
+            for reference in REFERENCES:
+                candidates = _candidates(parts, reference)
+                pair.append(
+                    spectral_errors(candidates, reference, inner, comparisons.queries, comparisons)
+                )
                 bar.update()
             merged = _merge(*pair).drop_dims(["damping", "protocol"])
             # A child group shares its parent's rungs: those without blocks are NaN.
             groups[f"/spectral_error/{name}"] = merged.reindex(rung=list(rungs))
     return groups
+
+
+def _candidates(rungs: Mapping[str, Curvature], reference: str) -> dict[str, Curvature]:
+    """Rungs to compare: approximations of H itself are no approximations of the GGN."""
+    left_out = () if reference == "hessian" else FROM_HESSIAN
+    return {name: rung for name, rung in rungs.items() if name not in left_out}
 
 
 def _size(parts: Mapping[str, Curvature]) -> int:
@@ -69,7 +83,7 @@ def _size(parts: Mapping[str, Curvature]) -> int:
 def _merge(hessian: xr.Dataset, ggn: xr.Dataset) -> xr.Dataset:
     names = ("value", "standard_error", "damped_value")
     against = ggn[list(names)].rename({name: f"{name}_against_ggn" for name in names})
-    return xr.merge([hessian, against])
+    return xr.merge([hessian, against.reindex(rung=hessian["rung"].values)])
 
 
 def _eigenvalues(rungs: Mapping[str, Curvature], index: str) -> xr.Dataset:
