@@ -80,6 +80,9 @@ def run(
             groups |= scored[0].datasets
             scores.add_ceiling(groups["/attribution"], ceiling, settings.level)
             notes += scores.notes(scored[0].selection, ceiling, REFERENCE)
+            tuned = scored[0].selection.dampings["tuned"]
+            groups["/top"] = top_group(base.scorers, tuned, settings.negative)
+            base.scorers.clear()  # a quarter of the memory, and nothing below needs it
     dampings = scored[0].selection.dampings if scored else {}
     with clock.stage("spectra"):
         plan = _error_plan(base, groups.get("/attribution"), dampings, settings)
@@ -88,7 +91,6 @@ def run(
         groups |= errors(base.rungs, plan, base.gradients.query, blocks, progress)
     if base.bank is not None:
         groups["/bank"] = bank_group(base.bank, base.problem)
-        groups["/top"] = top_group(base.scorers, dampings["tuned"], settings.negative)
     shown = examples_group(base.problem)
     if shown is not None:
         groups["/examples"] = shown
@@ -102,7 +104,7 @@ def run(
             del other
         levels = scores.combine(scored, design)
     with clock.stage("shares"):
-        inverse = groups["/spectral_error"]["inverse_squared"] if plan.protocols else None
+        inverse = groups["/spectral_error"]["misaligned"] if plan.protocols else None
         groups |= shares(split, inverse, levels, dampings, ceiling, settings)
         groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
         if levels is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,11 +22,16 @@ BASE_CELL = 2**31 - 1
 """Stands in for a mask number, so that no base model shares its seed with a retrained one."""
 
 
-def train_base_model(problem: Problem, progress: bool = False) -> nn.Module:
+def train_base_model(
+    problem: Problem,
+    progress: bool = False,
+    checkpoint: Callable[[int, nn.Module], None] | None = None,
+) -> nn.Module:
     """A copy of ``problem.model`` trained by the recipe on all examples, in the recipe's precision.
 
     Epoch e follows ``seeds.epoch_order(recipe.seed, 0, e, N)``, the order that a bank with shared
-    randomness follows too.
+    randomness follows too. ``checkpoint`` is given the number of epochs done and a copy of the
+    model, after every epoch.
 
     Raises:
         ProblemError: a parameter is not finite at the end.
@@ -38,12 +44,23 @@ def train_base_model(problem: Problem, progress: bool = False) -> nn.Module:
     def order(epoch: int) -> torch.Tensor:
         return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.examples))[None]
 
+    done = itertools.count(1)
+
+    def snapshot() -> nn.Module:
+        model = copy.deepcopy(problem.model).to(recipe.torch_dtype)
+        with torch.no_grad():
+            for name, value in stack.parameters():
+                model.get_parameter(name).copy_(value[0])
+        return model
+
     with tqdm(total=recipe.epochs, desc="base model", unit="epoch", disable=not progress) as bar:
 
         def work(_: int, check: Callable[[], None]) -> None:
             def after_epoch() -> None:
                 check()
                 bar.update()
+                if checkpoint is not None:
+                    checkpoint(next(done), snapshot())
 
             trainer.train(stack, order, after_epoch)
 
@@ -53,11 +70,7 @@ def train_base_model(problem: Problem, progress: bool = False) -> nn.Module:
             f"training of the base model diverged: a parameter is not finite after "
             f"{recipe.epochs} epochs of {recipe.optimizer} with lr = {recipe.lr}; lower Recipe.lr"
         )
-    model = copy.deepcopy(problem.model).to(recipe.torch_dtype)
-    with torch.no_grad():
-        for name, value in stack.parameters():
-            model.get_parameter(name).copy_(value[0])
-    return model
+    return snapshot()
 
 
 def other_base(problem: Problem, number: int) -> Problem:

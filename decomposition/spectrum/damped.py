@@ -30,6 +30,8 @@ class DampedErrors:
 
     inverse_squared: Float[np.ndarray, " D"]
     """‖C_λ⁻¹ − R_λ⁻¹‖²_F / ‖R_λ⁻¹‖²_F."""
+    misaligned: Float[np.ndarray, " D"]
+    """min over scales s of ‖s C_λ⁻¹ − R_λ⁻¹‖²_F / ‖R_λ⁻¹‖²_F = 1 − cos²: no rank sees a scale."""
     stein: Float[np.ndarray, " D"]
     """Stein divergence, NaN where a damped matrix is not positive definite."""
     subspace_overlap: float
@@ -87,18 +89,21 @@ def damped_pair(
         product += (weighted[count:] * inverse_e[:, panel]).sum(1)
         reverse += (weighted[:count] * e[:, panel]).sum(1)
         shared += float(w[top_mu][:, is_top_nu[panel]].sum())
-    squared = inverse_d.square().sum(1) + inverse_e.square().sum(1) - 2.0 * cross
+    norm_d, norm_e = inverse_d.square().sum(1), inverse_e.square().sum(1)
+    squared = norm_d + norm_e - 2.0 * cross
+    misaligned = (1.0 - cross.square() / (norm_d * norm_e)).clamp_min(0.0).numpy()
     log_ratio = d.abs().log().sum(1) - e.abs().log().sum(1)
     positive = (d > 0).all(1) & (e > 0).all(1)
     overlap = shared / leading_count
 
     def errors(norm: torch.Tensor, trace: torch.Tensor, log: torch.Tensor) -> DampedErrors:
         stein = torch.where(positive, (trace - log - len(mu)).clamp_min(0.0), torch.nan)
-        return DampedErrors((squared.clamp_min(0.0) / norm).numpy(), stein.numpy(), overlap)
+        relative = (squared.clamp_min(0.0) / norm).numpy()
+        return DampedErrors(relative, misaligned, stein.numpy(), overlap)
 
     return DampedPair(
-        errors(inverse_e.square().sum(1), product, log_ratio),
-        errors(inverse_d.square().sum(1), reverse, -log_ratio),
+        errors(norm_e, product, log_ratio),
+        errors(norm_d, reverse, -log_ratio),
     )
 
 

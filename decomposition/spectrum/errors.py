@@ -71,7 +71,7 @@ def spectral_errors(
     Returns:
         value(metric, rung), standard_error(metric, rung) (0 where exact, else that of the
         stochastic estimate), damped_value(metric, damping, rung), and
-        inverse_squared(protocol, rung), the squared relative error of the damped inverse. NaN
+        misaligned(protocol, rung), the squared error of the damped inverse up to its scale. NaN
         where a rung cannot tell.
     """
     names = list(rungs)
@@ -105,7 +105,7 @@ def spectral_errors(
             "value": (("metric", "rung"), value),
             "standard_error": (("metric", "rung"), error),
             "damped_value": (("metric", "damping", "rung"), _all_metrics(damped)),
-            "inverse_squared": (("protocol", "rung"), by_protocol),
+            "misaligned": (("protocol", "rung"), by_protocol),
         },
         {
             "metric": list(METRICS),
@@ -202,7 +202,11 @@ def _compare(
             damped,
             np.zeros(len(pairs)),
         )
-    difference = exact.dense() - curvature.dense()
+    difference = curvature.dense()
+    if isinstance(curvature, DenseCurvature):
+        difference = exact.dense() - difference
+    else:  # its own to overwrite, and large
+        difference = difference.neg_().add_(exact.dense())
     value["relative_frobenius"] = _ratio(torch.linalg.norm(difference), scale.frobenius)
     if plan.matrix_norms:
         gap = comparisons.norms(curvature, exact, difference)
@@ -226,7 +230,7 @@ def _compare(
         np.array(list(value.values())),
         np.array(list(error.values())),
         damped,
-        pair.inverse_squared[count:],
+        pair.misaligned[count:],
     )
 
 

@@ -59,12 +59,11 @@ def measures_of_result(
     """
     if "spectrum" not in tree.children or "eigenvalues" not in tree["spectrum"].data_vars:
         raise DecompositionError("the result holds no eigenvalues: run `decompose run` again")
-    node = tree["spectrum"]
-    scopes = {WHOLE: node} | {
-        name: child
-        for name, child in node.children.items()
-        if "eigenvalues" in child.data_vars and (blocks is None or name in blocks)
-    }
+    node = tree.children["spectrum"]
+    scopes = {WHOLE: node.to_dataset()}
+    for name, child in node.children.items():
+        if "eigenvalues" in child.data_vars and (blocks is None or name in blocks):
+            scopes[name] = child.to_dataset(inherit=True)
     measures: dict[str, dict[str, SpectralMeasure]] = {}
     for scope, group in scopes.items():
         array = group["eigenvalues"]

@@ -21,11 +21,14 @@ COLUMNS = 16
 class Symmetric(Protocol):
     """Anything with a size and products: every ``Curvature``, and ``Operator``."""
 
-    size: int
-    """P."""
+    @property
+    def size(self) -> int:
+        """P."""
+        ...
 
-    def matvec(self, v: Tensor) -> Tensor:
-        """C v for v (P, k)."""
+    @property
+    def matvec(self) -> Callable[[Tensor], Tensor]:
+        """v (P, k) → C v."""
         ...
 
 
@@ -101,7 +104,8 @@ def hessian_operator(problem: Problem, block: str | None = None) -> Operator:
             name: piece.view_as(value)
             for (name, value), piece in zip(parameters.items(), pieces, strict=True)
         }
-        _, image = torch.func.jvp(torch.func.grad(total), (parameters,), (tangent,))
+        outputs = torch.func.jvp(torch.func.grad(total), (parameters,), (tangent,))
+        image: dict[str, Tensor] = outputs[1]
         return torch.cat([image[name].flatten() for name in parameters])
 
     def matvec(v: Tensor) -> Tensor:

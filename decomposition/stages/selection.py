@@ -67,22 +67,26 @@ def select(
     dampings: dict[str, dict[str, float]] = {}
     edges: dict[str, dict[str, bool]] = {}
     curves: dict[str, xr.Dataset] = {}
-    done: dict[tuple[str, bytes], tuple[np.ndarray, _Curve]] = {}
+    equal: np.ndarray | None = None
+    equal_lines: list[_Curve] = []
     with tqdm(
         total=len(nodes) * len(protocol_grids), desc="scoring", unit="curve", disable=not progress
     ) as bar:
         for protocol, grid in protocol_grids.items():
-            effects, lines = [], []
-            for node in nodes:
-                # Protocols often agree on a node's dampings: do not score them twice.
-                key = (node, grid.dampings[node].tobytes())
-                if key not in done:
-                    new = _effects(scorers[node], measured.masks, grid.dampings[node], settings)
-                    done[key] = (new, _curve(new, truth, weights, settings.level))
-                effects.append(done[key][0])
-                lines.append(done[key][1])
+            stack = np.empty((len(nodes), len(grid.settings), *truth.shape), np.float32)
+            lines = []
+            for i, node in enumerate(nodes):
+                same = grid.dampings[node] is protocol_grids["equal"].dampings[node]
+                if same and equal is not None:  # protocols often agree on a node's dampings
+                    stack[i] = equal[i]
+                    lines.append(equal_lines[i])
+                else:
+                    stack[i] = _effects(
+                        scorers[node], measured.masks, grid.dampings[node], settings
+                    )
+                    free = scorers[node].damping_free
+                    lines.append(_curve(stack[i], truth, weights, settings.level, free))
                 bar.update()
-            stack = np.stack(effects)
             choice = choose(fold_lds(stack, truth, folds), nodes.index(reference))
             chosen[protocol] = at_choice(stack, choice, folds)
             dampings[protocol] = {
@@ -95,8 +99,7 @@ def select(
             if protocol == "equal":
                 tuned = _tuned(scorers, stack, measured, folds, grid, settings)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned
-            # The next protocol can only reuse what this one scored on the equal grid.
-            done = {key: value for key, value in done.items() if protocol == "equal"}
+                equal, equal_lines = stack, lines
     return Selection(nodes, chosen, dampings, edges), curves
 
 
@@ -115,9 +118,10 @@ def _effects(
     return effects_over(rung, masks, dampings.tolist(), settings.negative)
 
 
-def _curve(effects: np.ndarray, truth: np.ndarray, weights: Resamples, level: float) -> _Curve:
-    constant = effects.strides[0] == 0  # broadcast: the same at every damping
-    linear = linearise(effects[:1] if constant else effects, truth)
+def _curve(
+    effects: np.ndarray, truth: np.ndarray, weights: Resamples, level: float, damping_free: bool
+) -> _Curve:
+    linear = linearise(effects[:1] if damping_free else effects, truth)
     interval = bootstrap(linear, weights).interval(level)
     count = len(effects)
     return _Curve(

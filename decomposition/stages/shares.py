@@ -24,7 +24,7 @@ METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
 
 def shares(
     split: Mapping[str, float],
-    inverse_squared: xr.DataArray | None,
+    misaligned: xr.DataArray | None,
     levels: Levels | None,
     dampings: Mapping[str, Mapping[str, float]],
     ceiling: Ceiling | None,
@@ -34,8 +34,8 @@ def shares(
 
     Args:
         split: squared Frobenius error of each step, and the cross term.
-        inverse_squared: (protocol, rung) squared relative error of the damped inverse against
-            the Hessian's; a step's drop is the increase of this error.
+        misaligned: (protocol, rung) squared error of the damped inverse against the Hessian's, up
+            to the scale that no rank sees; a step's drop is the increase of this error.
         levels: LDS levels; None without attribution.
         dampings: protocol → node → λ at which its level is read.
         ceiling: noise ceiling, where there is one.
@@ -57,8 +57,8 @@ def shares(
     frobenius = exact_shares(np.array([split[step] for step in steps]), steps)
     for protocol in PROTOCOLS:
         put("frobenius_squared", protocol, frobenius)
-        if inverse_squared is not None and protocol in inverse_squared["protocol"]:
-            errors = inverse_squared.sel(protocol=protocol).sel(rung=list(CHAIN)).values
+        if misaligned is not None and protocol in misaligned["protocol"]:
+            errors = misaligned.sel(protocol=protocol).sel(rung=list(CHAIN)).values
             put("damped_inverse_squared", protocol, exact_shares(np.diff(errors), STEPS))
         if levels is not None:
             draws = levels.of(protocol, CHAIN)
