@@ -1,7 +1,7 @@
 """Which part of a spectrum carries the gradients, and which part costs attribution.
 
 A band is a decade of |μ| of the reference, one for each sign, with Π_b the projector onto its
-eigenvectors; what is below 10⁻¹⁰ of the largest is the band ``null``.
+eigenvectors; what is below 10⁻⁸ of the largest is the band ``null``.
 
 The score error of a rung is D = g_Qᵀ Δ g_I / N with Δ = Ĉ_λ⁻¹ − R_λ⁻¹. As Σ_b Π_b = I,
 
@@ -28,7 +28,7 @@ from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
 
-DECADES = 10
+DECADES = 8
 """Decades below the largest |μ| that have a band of their own."""
 
 

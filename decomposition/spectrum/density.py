@@ -24,12 +24,12 @@ from decomposition.spectrum.tables import eigenvalue_table
 WIDTH, POINTS, DECADES = 0.15, 320, 6.0
 
 
-def symlog(mu: Float[np.ndarray, "..."], threshold: float) -> Float[np.ndarray, "..."]:
+def symlog(mu: Float[np.ndarray, "*n"], threshold: float) -> Float[np.ndarray, "*n"]:
     """s(μ) = asinh(μ / 2t) / ln 10: decades above the threshold t, with the sign of μ."""
     return np.arcsinh(mu / (2.0 * threshold)) / np.log(10.0)
 
 
-def inverse_symlog(s: Float[np.ndarray, "..."], threshold: float) -> Float[np.ndarray, "..."]:
+def inverse_symlog(s: Float[np.ndarray, "*n"], threshold: float) -> Float[np.ndarray, "*n"]:
     """μ(s) = 2t sinh(s ln 10)."""
     return 2.0 * threshold * np.sinh(s * np.log(10.0))
 
