@@ -1,4 +1,4 @@
-"""The command line: ``decompose run | report | problems``."""
+"""The command line: ``decompose run | spectrum | report | problems``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tyro
 
 from decomposition import __version__
 from decomposition.errors import DecompositionError
+from decomposition.inspection.options import Inspection
 from decomposition.settings import Settings
 
 
@@ -68,6 +69,32 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Spectrum:
+    """Inspect eigen-spectra: of a problem's curvatures, or from the eigenvalues in a result.
+
+    Writes spectrum.nc, tables/*.csv and figures/*.svg and *.png into --out. A result holds no
+    eigenvectors: overlaps, bands and perturbation bounds need the problem.
+
+    Examples:
+        decompose spectrum digits --out spectra/
+        decompose spectrum digits --quick --checkpoints 0 1 2 5 10 20 --out spectra/
+        decompose spectrum my_problem.py:make_problem --rungs hessian kfac --blocks 0 --out spectra/
+        decompose spectrum out/result.nc
+    """
+
+    source: tyro.conf.Positional[str]
+    """Built-in problem, file.py:function, or a result (the file or its folder)."""
+    inspection: tyro.conf.OmitArgPrefixes[Inspection]
+    """What to compute."""
+    out: Path | None = None
+    """Folder for the files; default `spectrum` beside the result, or in the current folder."""
+    quick: bool = False
+    """A smaller network for the built-in problems."""
+    problem_seed: int = 0
+    """Seed of a built-in problem."""
+
+
+@dataclass(frozen=True)
 class Problems:
     """List the built-in problems."""
 
@@ -79,6 +106,7 @@ def main() -> None:
         return
     command = tyro.cli(
         Annotated[Run, tyro.conf.subcommand("run")]
+        | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
         | Annotated[Report, tyro.conf.subcommand("report")]
         | Annotated[Problems, tyro.conf.subcommand("problems")],
         prog="decompose",
@@ -87,6 +115,8 @@ def main() -> None:
     try:
         if isinstance(command, Run):
             _run(command)
+        elif isinstance(command, Spectrum):
+            _spectrum(command)
         elif isinstance(command, Report):
             _report(command)
         else:
@@ -125,6 +155,14 @@ def quick_settings(settings: Settings) -> Settings:
     changes = {"masks": 100, "second_order_masks": 30, "matrix_norms": False}
     unchanged = {k: v for k, v in changes.items() if getattr(settings, k) == getattr(default, k)}
     return replace(settings, **unchanged)
+
+
+def _spectrum(command: Spectrum) -> None:
+    from decomposition.inspection.command import default_folder, inspect_spectra
+
+    out = command.out or default_folder(command.source)
+    inspect_spectra(command.source, out, command.inspection, command.problem_seed, command.quick)
+    print(f"wrote {out / 'spectrum.nc'}, {out / 'tables'} and {out / 'figures'}")
 
 
 def _report(command: Report) -> None:

@@ -1,0 +1,1 @@
+"""Everything about the eigen-spectra of a problem or a result: tables, figures, files."""
