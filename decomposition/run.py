@@ -70,7 +70,7 @@ def run(
     base = prepare(problem, folder, extra, settings, clock, progress)
     groups: dict[str, xr.Dataset] = {}
     notes = _rung_notes(base.rungs)
-    levels = ceiling = design = None
+    levels = ceiling = design = by_repeats = None
     scored: list[scores.Scored] = []
     if settings.attribution:
         with clock.stage("scores"):
@@ -80,6 +80,7 @@ def run(
             groups |= scored[0].datasets
             scores.add_ceiling(groups["/attribution"], ceiling, settings.level)
             notes += scores.notes(scored[0].selection, ceiling, REFERENCE)
+            by_repeats = scores.repeats_curve_of(base, scored[0], REFERENCE, settings.level)
             tuned = scored[0].selection.dampings["tuned"]
             groups["/top"] = top_group(base.scorers, tuned, settings.negative)
             base.scorers.clear()  # a quarter of the memory, and nothing below needs it
@@ -105,7 +106,7 @@ def run(
         levels = scores.combine(scored, design)
     with clock.stage("shares"):
         inverse = groups["/spectral_error"]["misaligned"] if plan.protocols else None
-        groups |= shares(split, inverse, levels, dampings, ceiling, settings)
+        groups |= shares(split, inverse, levels, dampings, ceiling, settings, by_repeats)
         groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
         if levels is not None:
             groups |= _extras(groups, levels, settings)

@@ -195,7 +195,10 @@ GROUPS = (
     Group(
         "/shares/resolution",
         "What more masks would buy; beyond the masks at hand it is extrapolated.",
-        (_v("width", "protocol chain_step masks", "rank correlation", "interval of the drop"),),
+        (
+            _v("width", "protocol chain_step masks", "rank correlation", "interval of the drop"),
+            _v("relative_width", "repeats", "1", "interval of hessian's LDS / LDS"),
+        ),
     ),
     Group(
         "/policies",

@@ -12,7 +12,7 @@ from decomposition.results.schema import CI_BOUNDS
 from decomposition.shares.lattice import CURVATURE, lattice_shares
 from decomposition.shares.levels import Levels
 from decomposition.shares.mismatch import damping_mismatch
-from decomposition.shares.resolution import masks_curve
+from decomposition.shares.resolution import WidthCurve, masks_curve
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import contrasts
 
@@ -94,14 +94,16 @@ def mismatch_group(levels: Levels, level: float) -> xr.Dataset:
     return data.reindex(rung=list(levels.nodes))
 
 
-def resolution_group(levels: Levels, level: float) -> xr.Dataset:
-    """Width of the interval of every step's drop against the number of masks."""
+def resolution_group(
+    levels: Levels, level: float, by_repeats: WidthCurve | None = None
+) -> xr.Dataset:
+    """Width of the interval of every step's drop against masks, and of a level against repeats."""
     matrix = contrasts(CHAIN, CHAIN_STEPS)
     curves = [
         [masks_curve(levels.parts(p, CHAIN), row, levels.masks, level=level) for row in matrix]
         for p in levels.protocols
     ]
-    return xr.Dataset(
+    data = xr.Dataset(
         {
             "width": (
                 ("protocol", "chain_step", "masks"),
@@ -114,3 +116,7 @@ def resolution_group(levels: Levels, level: float) -> xr.Dataset:
             "masks": curves[0][0].amount,
         },
     )
+    if by_repeats is not None:
+        data["relative_width"] = ("repeats", by_repeats.width)
+        data.coords["repeats"] = by_repeats.amount
+    return data

@@ -14,6 +14,7 @@ from decomposition.attribution.ceiling import Ceiling, noise_ceiling
 from decomposition.settings import Settings
 from decomposition.shares.crossfit import mask_folds
 from decomposition.shares.levels import Levels, joint_levels
+from decomposition.shares.resolution import WidthCurve, repeats_curve
 from decomposition.stages.agreement import add_agreement
 from decomposition.stages.base_model import BaseModel
 from decomposition.stages.policies import policies_group
@@ -119,6 +120,17 @@ def ceiling_of(base: BaseModel, design: Design) -> Ceiling | None:
         _single(design.weights),
         seed=(design.settings.seed, 3),
     )
+
+
+def repeats_curve_of(
+    base: BaseModel, one: Scored, reference: str, level: float
+) -> WidthCurve | None:
+    """Relative interval width of the reference rung's LDS against repeats; None with one repeat."""
+    assert base.measured is not None
+    if base.measured.truth.shape[1] < 2:
+        return None
+    prediction = one.selection.chosen[TUNED][one.selection.nodes.index(reference)]
+    return repeats_curve(prediction, base.measured.truth, level=level)
 
 
 def add_ceiling(data: xr.Dataset, ceiling: Ceiling | None, level: float) -> None:

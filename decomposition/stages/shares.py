@@ -14,6 +14,7 @@ from decomposition.results.schema import CI_BOUNDS, CROSS_TERM
 from decomposition.settings import Settings
 from decomposition.shares.lattice import CURVATURE
 from decomposition.shares.levels import Levels
+from decomposition.shares.resolution import WidthCurve
 from decomposition.shares.steps import StepShares, exact_shares, step_shares
 from decomposition.shares.verdict import verdict
 from decomposition.stages.orders import mismatch_group, order_groups, resolution_group
@@ -29,6 +30,7 @@ def shares(
     dampings: Mapping[str, Mapping[str, float]],
     ceiling: Ceiling | None,
     settings: Settings,
+    by_repeats: WidthCurve | None = None,
 ) -> dict[str, xr.Dataset]:
     """Group path → dataset.
 
@@ -40,6 +42,7 @@ def shares(
         dampings: protocol → node → λ at which its level is read.
         ceiling: noise ceiling, where there is one.
         settings: coverage of the intervals.
+        by_repeats: what more repeats would buy, where there are at least two.
     """
     steps = (*STEPS, CROSS_TERM)
     shape = (len(METRICS), len(PROTOCOLS), len(steps))
@@ -83,7 +86,7 @@ def shares(
     if levels is not None:
         _add_levels(data, levels, dampings, ceiling, settings)
         groups["/shares/mismatch"] = mismatch_group(levels, settings.level)
-        groups["/shares/resolution"] = resolution_group(levels, settings.level)
+        groups["/shares/resolution"] = resolution_group(levels, settings.level, by_repeats)
         if set(CURVATURE.taken) <= set(levels.nodes):
             groups |= order_groups(levels, METRICS, steps, settings.level)
     return groups
