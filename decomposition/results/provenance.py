@@ -34,7 +34,7 @@ def provenance(
     dtype: str = "float64",
     ci_level: float = 0.95,
 ) -> dict[str, str | int | float]:
-    """The attributes of a result's root, as ``results/schema.py`` lists them.
+    """The attributes of a result's root, as ``results/schema`` lists them.
 
     Args:
         problem: name of the problem.

@@ -30,7 +30,7 @@ def check_tree(tree: xr.DataTree, where: str, strict: bool) -> None:
             is strict, the reader is not, so that a newer writer of the same schema is read.
 
     Raises:
-        ResultFileError: every departure from ``results/schema.py``, one a line.
+        ResultFileError: every departure from ``results/schema``, one a line.
     """
     problems = _attribute_problems(tree, strict)
     for node in tree.subtree:
@@ -40,7 +40,7 @@ def check_tree(tree: xr.DataTree, where: str, strict: bool) -> None:
         if group is not None:
             problems += _group_problems(node, group, strict)
         elif strict:
-            problems.append(f"group {node.path} is not in results/schema.py; add it there")
+            problems.append(f"group {node.path} is not in results/schema; add it there")
     if problems:
         lines = "\n  ".join(problems)
         raise ResultFileError(f"{where} departs from the result schema:\n  {lines}")
@@ -74,7 +74,7 @@ def _group_problems(node: xr.DataTree, group: Group, strict: bool) -> list[str]:
         if name in known:
             problems += _variable_problems(node.path, data[name], known[name])
         elif strict:
-            problems.append(f"{node.path}/{name} is not in results/schema.py; add it there")
+            problems.append(f"{node.path}/{name} is not in results/schema; add it there")
     for dim in data.dims:
         used = any(dim in data[name].dims for name in node.data_vars)
         if used and dim not in data.coords:

@@ -23,7 +23,7 @@ def write_result(tree: xr.DataTree, folder: str | os.PathLike[str]) -> Path:
     leaves the earlier result, or none.
 
     Raises:
-        ResultFileError: the tree departs from ``results/schema.py``.
+        ResultFileError: the tree departs from ``results/schema``.
         StoreError: the folder cannot be made or written, or the disk is full.
     """
     check_tree(tree, "the result to be written", strict=True)

@@ -124,7 +124,7 @@ def _wrong_dims(tree: xr.DataTree) -> xr.DataTree:
         (_wrong_dims, r"has dimensions \(rung, rank\), not \(rung, index\)"),
         (_set_attr("config", "{"), "config is not a JSON string"),
         (_set_attr("quick", True), "quick of / is a bool"),
-        (_unknown, "group /mine is not in results/schema.py"),
+        (_unknown, "group /mine is not in results/schema"),
     ],
 )
 def test_writer_refuses_what_the_schema_does_not_say(change, message, tmp_path: Path) -> None:

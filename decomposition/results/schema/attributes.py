@@ -1,0 +1,35 @@
+"""Attributes of the tree, and what a file must have to be a result."""
+
+from __future__ import annotations
+
+ATTRIBUTES = {
+    "schema_version": "int; SCHEMA_VERSION of the writer",
+    "created_at": "ISO 8601 time in UTC",
+    "library_version": "of this package",
+    "command": "what to type to make the result again",
+    "config": "JSON; the whole configuration of the run",
+    "versions": "JSON; package → version",
+    "device": "where the run computed",
+    "dtype": "precision of the curvature",
+    "seeds": "JSON; purpose → seed",
+    "problem": "name of the problem",
+    "parameters": "int; P",
+    "examples": "int; N",
+    "queries": "int; number of queries",
+    "ci_level": "float; level of the intervals, such as 0.95",
+    "notes": "JSON list of warnings: degenerate basis, optimum on an edge, low ceiling, …",
+    "timings": "JSON; stage → seconds",
+    "hardware": "JSON; processor, cores, memory",
+}
+"""Attributes of the root."""
+
+SHARES_ATTRIBUTES = {
+    "verdict": "JSON; protocol → {candidate, resolved, probability, more_masks, text} for the LDS",
+}
+"""Optional attributes of ``/shares``; ``more_masks`` is null where masks cannot resolve it."""
+
+JSON_ATTRIBUTES = ("config", "versions", "seeds", "notes", "timings", "hardware")
+"""The attributes that hold JSON."""
+
+REQUIRED_ATTRIBUTES = ("schema_version", "created_at", "library_version", "command", "problem")
+"""Without these a file is not a result."""

@@ -1,0 +1,44 @@
+"""What a row of the schema is: a group and its variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of the tree."""
+
+    name: str
+    dims: tuple[str, ...]
+    units: str
+    meaning: str
+    kind: str = "float"
+    """float, int or str: the kind of NumPy dtype."""
+    required: bool = False
+    """Whether the group is useless without it."""
+    or_dims: tuple[str, ...] | None = None
+    """A second legal tuple of dimensions."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of the tree; ``{block}`` in a path stands for the name of any block."""
+
+    path: str
+    meaning: str
+    variables: tuple[Variable, ...]
+
+
+def variable(
+    name: str,
+    dims: str,
+    units: str,
+    meaning: str,
+    kind: str = "float",
+    required: bool = False,
+    or_dims: str | None = None,
+) -> Variable:
+    """A variable whose dimensions are one string, separated by blanks."""
+    alternative = tuple(or_dims.split()) if or_dims is not None else None
+    return Variable(name, tuple(dims.split()), units, meaning, kind, required, alternative)
