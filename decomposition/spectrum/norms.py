@@ -9,6 +9,7 @@ products are in float32: their rounding (1e-7) is nothing beside the sampling er
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,9 +31,9 @@ class Norms:
     spectral: float
     nuclear: float
     spectral_error: float = 0.0
-    """Residual bound."""
+    """Residual bound, and the rounding of products in single precision."""
     nuclear_error: float = 0.0
-    """Standard error over probes."""
+    """Standard error over probes, and that rounding."""
 
 
 def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_SIZE) -> Norms:
@@ -41,6 +42,8 @@ def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_S
         magnitude = eigvalsh(matrix).abs()
         return Norms(float(magnitude.max()), float(magnitude.sum()))
     values, vectors, residual = _leading(matrix, seed)
+    if len(values) == len(matrix):  # nothing is left to sample
+        return Norms(float(values.abs().max()), float(values.abs().sum()), residual)
     start = probes(len(matrix), PROBES, seed + 1, matrix.device)
     start = _project_out(vectors, start)
     weight = start.square().sum(0)  # ‖(I − QQᵀ)z‖², its mean is (P − k)/P
@@ -59,7 +62,13 @@ def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_S
     if float(largest) > top:
         at = ritz.values.abs() == largest
         top, bound = float(largest), float(ritz.residuals[at].min())
-    return Norms(top, float(values.abs().sum()) + rest, bound, error)
+    rounding = 8.0 * torch.finfo(torch.float32).eps * top  # of products in single precision
+    return Norms(
+        top,
+        float(values.abs().sum()) + rest,
+        bound + rounding,
+        math.hypot(error, len(matrix) * rounding),
+    )
 
 
 def _leading(matrix: Tensor, seed: int) -> tuple[Tensor, Tensor, float]:
