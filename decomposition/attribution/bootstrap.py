@@ -139,7 +139,8 @@ class VarianceParts:
     def contrast(self, weights: NDArray[np.float64]) -> tuple[float, float, float]:
         """Variance of Σ_c weights_c · level_c from masks, queries and studies."""
         parts = (self.masks, self.queries, self.studies)
-        masks, queries, studies = (float(weights @ part @ weights) for part in parts)
+        # A variance: rounding may take that of equal cells below zero.
+        masks, queries, studies = (max(float(weights @ part @ weights), 0.0) for part in parts)
         return masks, queries, studies
 
 
