@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.recipe import Recipe
 
@@ -27,7 +28,12 @@ def digits(seed: int = 0, recipe: Recipe | None = None, quick: bool = False) -> 
         seed: seed of the split, the initialisation and the base model's order of examples.
         recipe: training recipe; default SGD 0.03, momentum 0.9, batch 32, 20 epochs.
         quick: a network of 64-16-16-10 (P = 1,482) instead, for a first look.
+
+    Raises:
+        ProblemError: the seed is negative.
     """
+    if seed < 0:
+        raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(images))
     held_out = round(QUERY_FRACTION * len(images))
