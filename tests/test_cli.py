@@ -1,0 +1,218 @@
+"""The command line in real processes: it teaches, resumes, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from decomposition import Settings, __version__, open_result
+from decomposition.cli import main, quick_settings
+from tests.test_run import same
+
+PROBLEM = Path(__file__).parent / "tiny_problem.py"
+FAST = ["--masks", "20", "--second-order-masks", "4", "--resamples", "100", "--damping-points", "5"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "decomposition.cli", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+
+
+def finish(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """The same entry point inside this process: no seconds spent on imports."""
+    monkeypatch.setattr(sys, "argv", ["decompose", *arguments])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    return lambda *arguments: call(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[int, str, str]]:
+    out = tmp_path_factory.mktemp("cli") / "out"
+    return out, finish("run", f"{PROBLEM}:make", "--out", str(out), *FAST)
+
+
+def test_run_writes_a_result_and_a_report(done: tuple[Path, tuple[int, str, str]]) -> None:
+    out, (code, stdout, stderr) = done
+    assert code == 0, stderr
+    assert f"{out / 'result.nc'}" in stdout
+    assert "Traceback" not in stderr
+    result = open_result(out)
+    assert result.attrs["problem"] == "tiny"
+    assert "run" in result.attrs["command"]
+    assert "--masks 20" in result.attrs["command"]
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_report_comes_from_the_result_alone(
+    done: tuple[Path, tuple[int, str, str]], tmp_path: Path, command
+) -> None:
+    (tmp_path / "result.nc").write_bytes((done[0] / "result.nc").read_bytes())
+    code, stdout, _ = command("report", str(tmp_path))
+    assert code == 0
+    assert "report.html" in stdout
+    assert (tmp_path / "report.html").read_text() == (done[0] / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["run", "report", "problems"]),
+        (
+            ["run", "--help"],
+            ["file.py:function", "--out", "--masks", "--alpha", "--quick", "resumes", "default"],
+        ),
+        (["report", "--help"], ["result.nc"]),
+    ],
+)
+def test_help_teaches(command, arguments: list[str], words: list[str]) -> None:
+    code, stdout, _ = command(*arguments)
+    assert code == 0
+    for word in words:
+        assert word in stdout, word
+
+
+def test_every_setting_is_an_option_with_its_explanation(command) -> None:
+    _, stdout, _ = command("run", "--help")
+    for name in Settings.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in stdout
+
+
+def test_version_and_problems(command) -> None:
+    assert command("--version")[1].strip() == f"decompose {__version__}"
+    code, stdout, _ = command("problems")
+    assert code == 0
+    assert "digits" in stdout
+    assert "file.py:function" in stdout
+
+
+ERRORS = {
+    "unknown problem": (["run", "mnist"], "unknown problem 'mnist': use one of digits"),
+    "missing file": (["run", "absent.py:make"], "no such file: absent.py"),
+    "failing function": (["run", f"{PROBLEM}:broken"], "broken failed: FileNotFoundError: weights"),
+    "bad data": (["run", f"{PROBLEM}:nan"], "train input at row 3, feature 1 is nan"),
+    "alpha": (["run", f"{PROBLEM}:make", "--alpha", "1.5"], "alpha must lie strictly between 0"),
+    "no masks": (["run", f"{PROBLEM}:make", "--masks", "0"], "masks must be a whole number >= 2"),
+    "no repeats": (["run", f"{PROBLEM}:make", "--repeats", "0"], "repeats must be a whole number"),
+    "level": (["run", f"{PROBLEM}:make", "--level", "95"], "level must lie in (0, 1), got 95"),
+    "negative seed": (["run", "digits", "--problem-seed", "-1"], "seed"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_one_line_and_exit_one(command, case: str, tmp_path: Path) -> None:
+    arguments, message = ERRORS[case]
+    code, _, stderr = command(*arguments, "--out", str(tmp_path / "out"))
+    assert code == 1
+    assert message in stderr
+    assert stderr.startswith("decompose: ")
+    assert stderr.count("\n") == 1
+    assert "Traceback" not in stderr
+
+
+def test_an_error_in_a_real_process(tmp_path: Path) -> None:
+    code, stdout, stderr = finish("run", f"{PROBLEM}:nan", "--out", str(tmp_path))
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("decompose: train input at row 3")
+    assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a result", b"\x89HDF\r\n\x1a\n cut short"])
+def test_report_of_what_is_no_result(command, content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "result.nc").write_bytes(content)
+    code, _, stderr = command("report", str(tmp_path))
+    assert code == 1
+    assert stderr.startswith("decompose: ")
+    assert "result.nc" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_report_of_a_truncated_result(
+    done: tuple[Path, tuple[int, str, str]], command, tmp_path: Path
+) -> None:
+    whole = (done[0] / "result.nc").read_bytes()
+    (tmp_path / "result.nc").write_bytes(whole[: len(whole) // 2])
+    code, _, stderr = command("report", str(tmp_path))
+    assert code == 1
+    assert "truncated or damaged" in stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_once(command, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    arguments = ["run", f"{PROBLEM}:slow", "--out", str(tmp_path / "taken" / "out")]
+    began = time.monotonic()
+    code, _, stderr = command(*arguments)
+    assert code == 1
+    assert "cannot write" in stderr
+    assert stderr.count("\n") == 1
+    assert time.monotonic() - began < 10.0
+
+
+def test_quick_changes_only_what_the_user_has_left_alone() -> None:
+    assert quick_settings(Settings()).masks == 100
+    assert quick_settings(Settings(masks=77)).masks == 77
+
+
+SLOW = ["--masks", "3000", *FAST[2:], "--no-lattice", "--no-matrix-norms"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> xr.DataTree:
+    out = tmp_path_factory.mktemp("whole")
+    code, _, stderr = finish("run", f"{PROBLEM}:slow", "--out", str(out), *SLOW)
+    assert code == 0, stderr
+    return open_result(out)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_resumes_to_the_same_result(
+    how: signal.Signals, uninterrupted: xr.DataTree, tmp_path: Path
+) -> None:
+    arguments = ["run", f"{PROBLEM}:slow", "--out", str(tmp_path), *SLOW]
+    bank = tmp_path / "bank"
+    with start(*arguments) as process:
+        while process.poll() is None and len(list(bank.glob("[!.]*"))) < 1:
+            time.sleep(0.005)
+        os.kill(process.pid, how)
+        _, stderr = process.communicate(timeout=60)
+    assert not (tmp_path / "result.nc").exists()
+    kept = len(list(bank.glob("[!.]*")))
+    assert kept >= 1
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command resumes" in stderr
+        assert "Traceback" not in stderr
+    code, _, stderr = finish(*arguments)
+    assert code == 0, stderr
+    resumed = open_result(tmp_path)
+    for tree in (resumed, uninterrupted):
+        tree.attrs["command"] = ""  # it names the folder
+    same(resumed, uninterrupted)
