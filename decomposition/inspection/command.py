@@ -21,6 +21,7 @@ from decomposition.problems import load_problem
 from decomposition.report.drawing import draw
 from decomposition.results import open_result, provenance
 from decomposition.results.write import check_writable, write_whole
+from decomposition.spectrum.gather import check_blocks
 from decomposition.spectrum.training import training_spectra
 
 DENSE_LIMIT = 12_000
@@ -63,6 +64,7 @@ def inspect_spectra(
     else:
         known_rungs(rungs)
         problem = load_problem(source, problem_seed, quick=quick)
+        check_blocks(blocks, (block.name for block in problem.blocks))
         check_writable(out)
         trained = problem.trained(progress=True)
         large = problem.parameters > DENSE_LIMIT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,15 +37,17 @@ def measures_of(
         DecompositionError: a block that no rung has.
     """
     measures: dict[str, dict[str, SpectralMeasure]] = {WHOLE: {}}
+    there: dict[str, None] = {}
     for rung, curvature in rungs.items():
         try:
             measures[WHOLE][rung] = _exact(curvature)
         except DecompositionError:
             continue
         for block, part in curvature.diagonal_blocks().items():
+            there[block] = None
             if blocks is None or block in blocks:
                 measures.setdefault(block, {})[rung] = _exact(part)
-    _check(blocks, measures)
+    check_blocks(blocks, there)
     return measures
 
 
@@ -72,7 +74,7 @@ def measures_of_result(
             known = values[np.isfinite(values)]
             if known.size:
                 measures.setdefault(scope, {})[rung] = exact_measure(known, "result")
-    _check(blocks, measures)
+    check_blocks(blocks, node.children)
     return measures
 
 
@@ -100,7 +102,7 @@ def estimated_measures(
         if rung not in ESTIMATED:
             raise DecompositionError(f"no rung {rung!r}: use {', '.join(ESTIMATED)}")
     names = [block.name for block in problem.blocks]
-    _check(blocks, dict.fromkeys(names))
+    check_blocks(blocks, names)
     measures: dict[str, dict[str, SpectralMeasure]] = {WHOLE: {}}
     kept = names if blocks is None else [name for name in names if name in blocks]
     structured = _structured(problem, rungs)
@@ -164,8 +166,13 @@ def _exact(curvature: Curvature) -> SpectralMeasure:
     return exact_measure(curvature.eigenvalues(), method)
 
 
-def _check(blocks: Sequence[str] | None, known: Mapping[str, object]) -> None:
+def check_blocks(blocks: Sequence[str] | None, known: Iterable[str]) -> None:
+    """Nothing, if every block asked for is known.
+
+    Raises:
+        DecompositionError: unknown block.
+    """
+    there = list(known)
     for name in blocks or ():
-        if name not in known:
-            there = ", ".join(scope for scope in known if scope != WHOLE)
-            raise DecompositionError(f"no block {name!r}: the blocks are {there}")
+        if name not in there:
+            raise DecompositionError(f"no block {name!r}: the blocks are {', '.join(there)}")
