@@ -6,13 +6,14 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from xml.sax.saxutils import escape
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from decomposition.report.figures.canvas import report_style
+from decomposition.report.figures.canvas import HINT, report_style
 from decomposition.report.palette import dark_colors
 
 DPI = 150
@@ -45,13 +46,25 @@ def draw(axes: Axes, name: str) -> Drawing:
     with report_style(), warnings.catch_warnings():
         # names in any script are text in the SVG; only the PNG lacks the glyph
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         # savefig would draw everything once more for each file
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
         figure.set_dpi(DPI)
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return Drawing(_inline(svg.getvalue().decode(), name), svg.getvalue(), png.getvalue())
+    text = _with_hints(svg.getvalue().decode())
+    return Drawing(_inline(text, name), text.encode(), png.getvalue())
+
+
+def _with_hints(svg: str) -> str:
+    """What ``canvas.hint`` attached to an artist becomes the title that a pointer brings up."""
+
+    def title(found: re.Match[str]) -> str:
+        return f"<g><title>{escape(bytes.fromhex(found[1]).decode())}</title>"
+
+    return re.sub(rf'<g id="{HINT}([0-9a-f]*)">', title, svg)
 
 
 def _inline(svg: str, name: str) -> str:

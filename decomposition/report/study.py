@@ -10,7 +10,7 @@ import xarray as xr
 
 from decomposition.report.interval import Interval
 from decomposition.report.palette import RungStyle, rung_styles
-from decomposition.results.schema import BASELINES, CHAIN
+from decomposition.results.schema import BASELINES, CHAIN, CI_BOUNDS
 
 STEP_LABELS = {
     "linearisation": "linearisation",
@@ -46,6 +46,12 @@ PROTOCOLS = {
     "relative": "relative λ",
     "effective_dimension": "equal effective dimension",
     "tuned": "tuned λ",
+}
+POLICIES = {
+    "absolute": "absolute: |μ|",
+    "signed": "signed: μ as it is",
+    "clip": "clip: max(μ, 0)",
+    "shift": "shift: μ − μ_min",
 }
 
 
@@ -115,9 +121,15 @@ def interval(array: xr.DataArray, **where: object) -> Interval:
 
     NaN bounds of a known estimate stay NaN: an interval that was not computed is not zero.
     """
-    place = array.sel(**where)  # pyright: ignore[reportArgumentType]
-    bounds = [float(place.sel(ci_bound=name)) for name in ("lower", "estimate", "upper")]
-    return Interval(*bounds)
+    # a page asks for thousands of these, and sel() is slow
+    indexes = array.indexes
+    place = [
+        indexes[name].get_loc(where[name]) if name in where else slice(None) for name in array.dims
+    ]
+    bounds = array.values[tuple(place)]
+    if bounds.shape != (len(CI_BOUNDS),):
+        raise ValueError(f"an interval is a place of every dimension but ci_bound, got {where}")
+    return Interval(*map(float, bounds))
 
 
 def intervals(study: Study) -> str:

@@ -55,7 +55,7 @@ def read(page: str) -> _Reader:
 def test_page_has_every_section_and_is_small(case: str, pages: dict[str, Path]) -> None:
     page = text_of(pages[case])
     found = re.findall(r'<section id="([a-z]+)"', page)
-    expected = "answer waterfall shares damping where spectra prediction limits methods provenance"
+    expected = "answer waterfall shares damping where spectra prediction resolution limits methods provenance"
     assert found == expected.split()
     assert len(page.encode()) < 5_000_000
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -49,6 +50,9 @@ STYLE: Any = {
 }
 """Matplotlib settings of every figure; text is never parsed, names are shown as they are."""
 
+HINT = "hint-"
+"""Start of the id of an artist that carries a hint."""
+
 
 @contextmanager
 def report_style() -> Iterator[None]:
@@ -61,7 +65,9 @@ def axes_or_new(ax: Axes | None, width: float = 4.8, height: float = 3.5) -> Axe
     """``ax``, or the only Axes of a new Figure of ``width`` × ``height`` inches."""
     if ax is not None:
         return ax
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
+    # text is a little wider in a PNG than where the layout is computed
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     return figure.subplots()
 
 
@@ -70,6 +76,15 @@ def say_missing(ax: Axes, what: str) -> Axes:
     ax.set_axis_off()
     ax.text(0.5, 0.5, what, ha="center", va="center", color=MUTED, transform=ax.transAxes)
     return ax
+
+
+def hint(artist: Artist, text: str) -> None:
+    """Text that a pointer resting on the artist brings up; no more than what a table tells.
+
+    It travels in the artist's id, in hexadecimal, and ``report.drawing`` makes an SVG title of it.
+    """
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    artist.set_gid(HINT + text.encode("utf-8", "replace").hex())
 
 
 def beside(ax: Axes, x: float, y: float, text: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from decomposition.report.figures.canvas import axes_or_new, report_style, say_missing
+from decomposition.report.figures.heat import Heat, draw_cells
 from decomposition.report.palette import rung_label
 from decomposition.report.study import Study, labels
 from decomposition.report.wording import isolated, number
@@ -40,22 +40,12 @@ def plot_layers(tree: xr.DataTree, ax: Axes | None = None) -> Axes:
         if errors is None:
             return say_missing(ax, "no spectral errors by layer in this result")
         values = errors.values
-        top = np.nanmax(values) or 1.0
-        ax.pcolormesh(values, cmap="cividis", vmin=0.0, vmax=top, edgecolors="none")
-        for (row, column), value in np.ndenumerate(values):
-            red, green, blue, _ = colormaps["cividis"](value / top if np.isfinite(value) else 0.0)
-            light = 0.3 * red + 0.6 * green + 0.1 * blue > 0.45
-            # the cells keep their colours on a dark page, so their text does too
-            ink = "#000001" if light else "#fffffd"
-            place = (column + 0.5, row + 0.5)
-            ax.text(*place, number(value, 2), ha="center", va="center", fontsize=8.5, color=ink)
+        heat = Heat("cividis", 0.0, float(np.nanmax(values)) or 1.0)
+        draw_cells(ax, values, heat, lambda row, column: number(values[row, column], 2))
         rungs = [rung_label(r, 12) for r in labels(errors, "rung")]
         ax.set_xticks(np.arange(len(rungs)) + 0.5, rungs, rotation=30, ha="right")
         blocks = labels(errors, "block")
         ax.set_yticks(np.arange(len(blocks)) + 0.5, [isolated(b, 16) for b in blocks])
-        ax.invert_yaxis()
-        ax.grid(visible=False)
-        ax.tick_params(length=0)
         ax.set_ylabel("layer")
         ax.set_xlabel(f"relative Frobenius error against {errors.attrs['against']}")
         ax.set_title("Error by layer and rung")

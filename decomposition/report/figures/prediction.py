@@ -1,4 +1,4 @@
-"""Does spectral error predict attribution quality? A point per rung and damping value."""
+"""Does spectral error predict attribution loss? A point per rung and damping value."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from decomposition.report.figures.canvas import (
     report_style,
     say_missing,
 )
-from decomposition.report.palette import rung_label
+from decomposition.report.palette import MUTED, rung_label
 from decomposition.report.study import METRIC_LABELS, Study, labels
+from decomposition.results.schema import BASELINES
+
+REFERENCE = "hessian"
 
 
 def paired(study: Study, metric: str) -> xr.Dataset | None:
-    """``error`` and ``lds`` (rung, damping) of the cells that have both; or None.
+    """``error`` and ``loss`` (rung, damping) of the cells that have both; or None.
 
-    A metric without damping is paired with each rung's best LDS, so its damping has one entry.
+    The loss is the reference's LDS minus the rung's at the same damping; a metric without
+    damping goes with the levels under ``tuned``, and its damping has one entry, zero.
     """
-    mean = study.array("/attribution", "lds_mean")
     damped = study.array("/spectral_error", "damped_value")
-    plain = study.array("/spectral_error", "value")
-    if mean is None:
-        return None
-    lds = mean.sel(ci_bound="estimate", drop=True)
     if damped is not None and metric in labels(damped, "metric"):
         error = damped.sel(metric=metric, drop=True)
         if bool(error.notnull().any()):
-            return _cells(error, lds)
-    if plain is not None and metric in labels(plain, "metric"):
-        error = plain.sel(metric=metric, drop=True).expand_dims("damping")
-        best = lds.max("damping").expand_dims("damping")
-        return _cells(error.assign_coords(damping=[0.0]), best.assign_coords(damping=[0.0]))
-    return None
+            return _damped(study, error)
+    plain, level = study.array("/spectral_error", "value"), study.array("/shares", "level")
+    if plain is None or level is None or metric not in labels(plain, "metric"):
+        return None
+    if "tuned" not in labels(level, "protocol") or REFERENCE not in labels(level, "rung"):
+        return None
+    lds = level.sel(protocol="tuned", ci_bound="estimate", drop=True)
+    error = plain.sel(metric=metric, drop=True)
+    pair = [array.expand_dims(damping=[0.0]) for array in (error, lds)]
+    return _cells(*pair)
 
 
 def plot_prediction(
     tree: xr.DataTree, metric: str = "damped_inverse_queries", ax: Axes | None = None
 ) -> Axes:
-    """LDS against a spectral error; lines join the damping values of one rung."""
+    """LDS lost against a spectral error; lines join the damping values of one rung."""
     study = Study(tree)
     data = paired(study, metric)
     with report_style():
@@ -57,26 +60,49 @@ def plot_prediction(
             style = study.styles[rung]
             ax.plot(
                 here["error"].values[keep],
-                here["lds"].values[keep],
+                here["loss"].values[keep],
                 color=style.color,
                 marker=style.marker,
                 linestyle=style.dash,
                 linewidth=0.8,
                 label=rung_label(rung),
             )
+        ax.axhline(0, color=MUTED, linewidth=1.0)
         log_scale(ax, "x")
         ax.set_xlabel(METRIC_LABELS.get(metric, metric))
-        ax.set_ylabel("LDS (mean rank correlation)")
-        ax.set_title("LDS against spectral error")
+        ax.set_ylabel("LDS lost against the Hessian, same λ")
+        ax.set_title("LDS lost against spectral error")
         legend_below(ax, columns=3)
     return ax
 
 
+def _damped(study: Study, error: xr.DataArray) -> xr.Dataset | None:
+    mean = study.array("/attribution", "lds_mean")
+    if mean is None or REFERENCE not in labels(mean, "rung"):
+        return None
+    lds = mean.sel(ci_bound="estimate", drop=True)
+    grid = np.asarray(lds["damping"].values, dtype=float)
+    wanted = np.asarray(error["damping"].values, dtype=float)
+    # the two grids went through a file; equal values may differ in the last digit
+    shared = wanted[[bool(np.isclose(grid, value).any()) for value in wanted]]
+    if not shared.size:
+        return None
+    near = lds.sel(damping=shared, method="nearest").assign_coords(damping=shared)
+    return _cells(error.sel(damping=shared), near)
+
+
 def _cells(error: xr.DataArray, lds: xr.DataArray) -> xr.Dataset | None:
-    both = xr.merge(
-        [error.rename("error").reset_coords(drop=True), lds.rename("lds").reset_coords(drop=True)],
-        join="inner",
-        compat="override",
+    loss = lds.sel(rung=REFERENCE, drop=True) - lds
+    rungs = [
+        rung
+        for rung in labels(error, "rung")
+        if rung in labels(loss, "rung") and rung != REFERENCE and rung not in BASELINES
+    ]
+    both = xr.Dataset(
+        {
+            "error": error.sel(rung=rungs).reset_coords(drop=True),
+            "loss": loss.sel(rung=rungs).reset_coords(drop=True),
+        }
     ).transpose("rung", "damping")
-    both = both.where(both["error"].notnull() & both["lds"].notnull())
-    return both if both["error"].size and bool(both["error"].notnull().any()) else None
+    both = both.where(both["error"].notnull() & both["loss"].notnull())
+    return both if bool(both["error"].notnull().any()) else None

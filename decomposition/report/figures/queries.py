@@ -1,4 +1,4 @@
-"""Where the loss lives among the queries: each one's change of LDS from H to K-FAC."""
+"""Where the loss lives among the queries: each one's drop at every step."""
 
 from __future__ import annotations
 
@@ -6,50 +6,59 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from decomposition.report.figures.canvas import axes_or_new, report_style, say_missing
+from decomposition.report.figures.canvas import axes_or_new, hint, report_style, say_missing
 from decomposition.report.palette import MUTED, rung_styles
-from decomposition.report.study import PROTOCOLS, Study, labels
-from decomposition.results.schema import CHAIN
+from decomposition.report.study import STEP_LABELS, Study, interval, labels
+from decomposition.report.wording import span
+from decomposition.results.schema import CHAIN, STEPS
+
+_HALF = 0.36
+"""Half the height over which a step's queries are spread."""
 
 
-def query_changes(study: Study, protocol: str = "equal") -> xr.DataArray | None:
-    """(query,) LDS under the Hessian less LDS under K-FAC, each at the λ of its level; or None."""
-    lds, damping = study.array("/attribution", "lds"), study.array("/shares", "level_damping")
-    ends = (CHAIN[0], CHAIN[-1])
-    if lds is None or damping is None or protocol not in labels(damping, "protocol"):
-        return None
-    if not set(ends) <= set(labels(lds, "rung")) & set(labels(damping, "rung")):
-        return None
-    grid = np.asarray(lds["damping"].values, dtype=float)
-    found = []
-    for rung in ends:
-        at = float(damping.sel(protocol=protocol, rung=rung))
-        if not np.isfinite(at):
-            return None
-        found.append(lds.sel(rung=rung).isel(damping=int(np.abs(np.log(grid / at)).argmin())))
-    change = found[0].drop_vars(["rung", "damping"]) - found[1].drop_vars(["rung", "damping"])
-    return change.dropna("query") if bool(change.notnull().any()) else None
-
-
-def plot_queries(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None = None) -> Axes:
-    """Queries sorted by what they lose; above zero the cheaper curvature is worse."""
-    change = query_changes(Study(tree), protocol)
+def plot_queries(tree: xr.DataTree, ax: Axes | None = None) -> Axes:
+    """A row per step, a point per query; full where its interval excludes zero, else pale."""
+    drop = Study(tree).array("/where/queries", "drop")
     with report_style():
-        ax = axes_or_new(ax)
-        if change is None:
-            return say_missing(ax, "no LDS by query in this result")
-        values = np.sort(change.values)[::-1]
-        place = 100 * (np.arange(values.size) + 0.5) / values.size
-        color = rung_styles(CHAIN)["kfac"].color
-        ax.fill_between(place, values, step="mid", color=color, alpha=0.3, linewidth=0)
-        ax.plot(place, values, drawstyle="steps-mid", color=color, linewidth=1.2)
-        ax.axhline(0, color=MUTED, linewidth=1.0)
-        ax.axhline(values.mean(), color=MUTED, linewidth=1.0, linestyle="--")
-        ax.annotate(
-            "mean", (99, values.mean()), xytext=(0, 3), textcoords="offset points", ha="right"
-        )
-        ax.set_xlim(0, 100)
-        ax.set_xlabel("queries, sorted by what they lose (%)")
-        ax.set_ylabel("LDS lost, Hessian − K-FAC")
-        ax.set_title(f"Loss by query, {PROTOCOLS.get(protocol, protocol)}")
+        ax = axes_or_new(ax, height=4.1)
+        if drop is None:
+            return say_missing(ax, "no drops by query in this result")
+        steps = labels(drop, "step")
+        for y, step in enumerate(steps):
+            low, middle, high = drop.sel(step=step).transpose("ci_bound", "query").values
+            order = np.argsort(middle, kind="stable")
+            height = np.empty(len(order))
+            height[order] = y + np.linspace(_HALF, -_HALF, len(order))
+            color = _color(step)
+            clear = (low > 0) | (high < 0)
+            for chosen, alpha, size in ((~clear, 0.3, 2.2), (clear, 0.95, 2.8)):
+                ax.plot(
+                    middle[chosen],
+                    height[chosen],
+                    linestyle="none",
+                    marker="o",
+                    markersize=size,
+                    markeredgewidth=0,
+                    color=color,
+                    alpha=alpha,
+                )
+            if clear.any():
+                worst = int(np.nanargmax(np.abs(np.where(clear, middle, 0.0))))
+                at = drop["query"].values[worst]
+                value = span(interval(drop, step=step, query=at))
+                ring = ax.plot(middle[worst], height[worst], "o", ms=6, mfc="none", color=color)
+                hint(ring[0], f"query {at}, {STEP_LABELS.get(step, step)}: {value}")
+        ax.axvline(0, color=MUTED, linewidth=1.0)
+        ax.set_yticks(range(len(steps)), [STEP_LABELS.get(s, s) for s in steps])
+        ax.set_ylim(len(steps) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel("LDS lost by one query (negative: gained)")
+        ax.set_title("Loss by query at every step, tuned λ")
     return ax
+
+
+def _color(step: str) -> str:
+    if step not in STEPS:
+        return MUTED
+    return rung_styles(CHAIN)[CHAIN[STEPS.index(step) + 1]].color

@@ -11,6 +11,7 @@ from decomposition.report.sections.limits import limits
 from decomposition.report.sections.methods import methods
 from decomposition.report.sections.prediction import prediction
 from decomposition.report.sections.provenance import provenance
+from decomposition.report.sections.resolution import resolution
 from decomposition.report.sections.shares import shares
 from decomposition.report.sections.spectra import spectra
 from decomposition.report.sections.waterfall import waterfall
@@ -25,6 +26,7 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     where,
     spectra,
     prediction,
+    resolution,
     limits,
     methods,
     provenance,

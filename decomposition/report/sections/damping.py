@@ -10,6 +10,7 @@ import xarray as xr
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
 from decomposition.report.figures.lds_curves import plot_lds_curves
 from decomposition.report.palette import rung_label
+from decomposition.report.sections.policies import policies
 from decomposition.report.study import PROTOCOLS, Interval, Study, interval, intervals, labels
 from decomposition.report.wording import fixed, joined, number
 from decomposition.results.schema import BASELINES
@@ -38,7 +39,7 @@ def damping(study: Study) -> Section:
         mean = study.array(path, "lds_mean")
         if mean is not None:
             blocks.append(_figure(study, protocol, mean, dim))
-    blocks.append(_best(study))
+    blocks += [_best(study), *policies(study)]
     return Section("damping", title, tuple(blocks))
 
 

@@ -1,76 +1,87 @@
-"""Section 7: does spectral error predict attribution quality?"""
+"""Section 7: does spectral error predict attribution loss?"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
 from decomposition.report.figures.prediction import paired, plot_prediction
-from decomposition.report.study import METRIC_LABELS, Study, labels
-from decomposition.report.wording import fixed
+from decomposition.report.interval import Interval
+from decomposition.report.study import METRIC_LABELS, Study, interval, intervals, labels
+from decomposition.report.wording import joined, span
+
+_SHOWN = ("damped_inverse_queries", "relative_frobenius")
+"""Metrics of which one is drawn, the first that is known."""
 
 
 def prediction(study: Study) -> Section:
-    """Rank correlation of every spectral metric with the LDS, and one picture of it."""
-    title = "Does spectral error predict attribution quality?"
-    values = study.array("/spectral_error", "value")
-    metrics = labels(values, "metric") if values is not None else []
-    found = {m: c for m in metrics if (c := _correlation(study, m)) is not None}
+    """Recorded rank correlation of every spectral metric with the LDS loss, and a picture."""
+    title = "Does spectral error predict attribution loss?"
+    rho = study.array("/prediction", "rho")
+    found = {} if rho is None else {m: interval(rho, metric=m) for m in labels(rho, "metric")}
+    found = {metric: value for metric, value in found.items() if value.known}
     if not found:
         text = "Spectral errors and LDS of three rungs or more are needed, and are not here."
         return Section("prediction", title, (missing(text),))
-    rows: list[tuple[Cell, ...]] = [
-        (METRIC_LABELS.get(m, m), rho, cells, "λ and rung" if cells > rungs else "rung")
-        for m, (rho, cells, rungs) in found.items()
-    ]
     blocks: list[Block] = [
         Text(
-            "Spearman correlation between a rung's spectral error against H and its LDS: −1 means "
-            "that the error orders the rungs perfectly (+1 for the overlaps, where high is good). "
-            "The points share their models and queries, so the number describes this study and "
-            "is given without an interval."
-        )
+            "Spearman correlation between a rung's spectral error against H and the LDS it loses "
+            "against H at the same λ (errors without λ: at each rung's tuned λ). +1 means that "
+            "the error orders the losses perfectly; overlaps are counted as 1 − overlap, so that "
+            "large is always bad. A negative value means that the larger error went with the "
+            f"smaller loss. The {intervals(study)} come from resampling rungs, which are few."
+        ),
+        Text(_reading(found)),
     ]
-    shown = next((m for m in ("damped_inverse_queries", "relative_frobenius") if m in found), None)
+    shown = next((m for m in _SHOWN if m in found and paired(study, m) is not None), None)
     if shown is not None:
-        blocks.append(_figure(study, shown, found[shown][0]))
-    columns = ("metric", "Spearman with LDS", "points", "a point per")
-    blocks.append(Table("prediction", "Spectral error and LDS", columns, tuple(rows)))
+        blocks.append(_figure(study, shown, found[shown]))
+    blocks.append(_table(study, found))
     return Section("prediction", title, tuple(blocks))
 
 
-def _correlation(study: Study, metric: str) -> tuple[float, int, int] | None:
-    data = paired(study, metric)
-    if data is None:
-        return None
-    error, lds = data["error"].values.ravel(), data["lds"].values.ravel()
-    keep = np.isfinite(error) & np.isfinite(lds)
-    if keep.sum() < 3 or np.ptp(error[keep]) == 0 or np.ptp(lds[keep]) == 0:
-        return None
-    rungs = int(data["error"].notnull().any("damping").sum())
-    statistic = cast(Any, spearmanr(error[keep], lds[keep])).statistic
-    return float(statistic), int(keep.sum()), rungs
+def _reading(found: dict[str, Interval]) -> str:
+    signs = {"larger": [], "smaller": [], "open": []}
+    for metric, value in found.items():
+        side = "larger" if value.lower > 0 else "smaller" if value.upper < 0 else "open"
+        signs[side].append(METRIC_LABELS.get(metric, metric))
+    parts = []
+    if signs["larger"]:
+        parts.append(f"larger error goes with larger loss for {joined(signs['larger'])}")
+    if signs["smaller"]:
+        parts.append(f"larger error goes with smaller loss for {joined(signs['smaller'])}")
+    if signs["open"]:
+        parts.append(f"no direction is resolved for {joined(signs['open'])}")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
-def _figure(study: Study, metric: str, rho: float) -> Figure:
+def _figure(study: Study, metric: str, rho: Interval) -> Figure:
     data = paired(study, metric)
     assert data is not None
     rows: list[tuple[Cell, ...]] = []
-    for rung in labels(data["error"], "rung"):
+    for rung in labels(data, "rung"):
         for damping in data["damping"].values.tolist():
             cell = data.sel(rung=rung, damping=damping)
             if np.isfinite(float(cell["error"])):
-                rows.append((rung, damping, float(cell["error"]), float(cell["lds"])))
+                rows.append((rung, damping, float(cell["error"]), float(cell["loss"])))
     name = METRIC_LABELS.get(metric, metric)
     return Figure(
         "prediction",
-        f"LDS against spectral error ({name}): Spearman correlation {fixed(rho, 2)}.",
-        f"A point per rung and λ; Spearman correlation {fixed(rho, 2)}. Errors of zero (the "
-        "reference itself) are not drawn.",
+        f"LDS lost against spectral error ({name}): Spearman correlation {span(rho, 2)}.",
+        f"A point per rung and λ; Spearman correlation {span(rho, 2)}.",
         partial(plot_prediction, study.tree, metric=metric),
-        Table("prediction-data", name, ("rung", "λ", "error", "LDS"), tuple(rows)),
+        Table("prediction-data", name, ("rung", "λ", "error", "LDS lost"), tuple(rows)),
     )
+
+
+def _table(study: Study, found: dict[str, Interval]) -> Table:
+    counts = [study.array("/prediction", name) for name in ("cells", "rungs")]
+    rows = []
+    for metric, value in found.items():
+        numbers = (None if c is None else int(c.sel(metric=metric)) for c in counts)
+        rows.append((METRIC_LABELS.get(metric, metric), value, *numbers))
+    columns = ("metric", "Spearman with the LDS lost", "cells", "rungs")
+    return Table("prediction", "Spectral error and LDS lost", columns, tuple(rows))

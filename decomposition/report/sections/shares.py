@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
-
-import xarray as xr
 
 from decomposition.report.blame import UNDAMPED, Blame, blame, cases
 from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
 from decomposition.report.figures.shares import plot_shares
+from decomposition.report.sections.mismatch import mismatch
+from decomposition.report.sections.orders import glance, marginals
 from decomposition.report.study import (
     PROTOCOLS,
     SHARE_METRICS,
@@ -35,15 +34,17 @@ def shares(study: Study) -> Section:
         Text(
             "A share is a step's drop divided by the total drop. A negative share is a step that "
             "improves matters; it is shown, not clipped. Where the total is within noise the "
-            "shares are undefined. Shares are read along the one order of the chain."
-        )
+            "shares are undefined. Unless an order is named, shares are read along the chain's "
+            "own order: linearisation, cross-layer, eigenbasis, eigenvalues."
+        ),
+        *glance(study),
     ]
     for metric in dict.fromkeys(b.metric for b in found):
         here = [b for b in found if b.metric == metric]
         if here:
             blocks.append(_figure(study, metric, here))
     blocks += [_share_table(study, found), _drop_table(study, found)]
-    blocks += _orders(study)
+    blocks += [*marginals(study), *mismatch(study)]
     return Section("shares", "Shares of the steps", tuple(blocks))
 
 
@@ -116,44 +117,6 @@ def _drop_table(study: Study, found: list[Blame]) -> Table:
         rows.append((*_names(b), "total", b.total, None))
     columns = ("metric", "damping", "step", "drop", "P(degrades)")
     return Table("drops", "Drop of each step; positive is a degradation", columns, tuple(rows))
-
-
-def _orders(study: Study) -> list[Block]:
-    shapley = study.array("/shares/shapley", "shapley")
-    if shapley is None:
-        text = "Shares along other feasible orders, and their mean, are not in this result."
-        return [missing(text)]
-    spread = study.array("/shares/shapley", "spread")
-    rows: list[tuple[Cell, ...]] = []
-    for place in _places(shapley, ("metric", "protocol", "step")):
-        value = interval(shapley, **place)
-        if value.known:
-            width = float(spread.sel(place)) if spread is not None else None
-            rows.append((*_told(place), value, width))
-    caption = "Share of each step, mean over the feasible orders (Shapley value)"
-    columns = ("metric", "damping", "step", "share", "spread over orders")
-    blocks: list[Block] = [Table("shapley", caption, columns, tuple(rows), shares=True)]
-    by_order = study.array("/shares/orders", "share_by_order")
-    if by_order is not None:
-        rows = [
-            (*_told(place), value)
-            for place in _places(by_order, ("metric", "protocol", "order", "step"))
-            if (value := interval(by_order, **place)).known
-        ]
-        columns = ("metric", "damping", "order", "step", "share")
-        caption = "Share of each step along each feasible order"
-        blocks.append(Table("orders", caption, columns, tuple(rows), shares=True))
-    return blocks
-
-
-def _places(array: xr.DataArray, dims: tuple[str, ...]) -> list[dict[str, str]]:
-    values = itertools.product(*(labels(array, dim) for dim in dims))
-    return [dict(zip(dims, value, strict=True)) for value in values]
-
-
-def _told(place: dict[str, str]) -> tuple[str, ...]:
-    words = SHARE_METRICS | PROTOCOLS | STEP_LABELS
-    return tuple(words.get(value, value) for value in place.values())
 
 
 def _names(b: Blame) -> tuple[str, str]:

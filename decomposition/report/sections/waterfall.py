@@ -5,22 +5,21 @@ from __future__ import annotations
 from functools import partial
 
 from decomposition.report.blame import protocols
-from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
+from decomposition.report.content import Block, Figure, Section, Table, Text, missing
 from decomposition.report.figures.spectral_waterfall import plot_spectral_waterfall
 from decomposition.report.figures.waterfall import levels, plot_waterfall
 from decomposition.report.palette import rung_label
+from decomposition.report.sections.levels import level_tables
 from decomposition.report.study import (
     PROTOCOLS,
     SHARE_METRICS,
     STEP_LABELS,
-    STEP_MEANINGS,
     Study,
     interval,
     intervals,
     labels,
 )
 from decomposition.report.wording import fixed, joined, number
-from decomposition.results.schema import CHAIN, STEPS
 
 
 def waterfall(study: Study) -> Section:
@@ -43,7 +42,7 @@ def waterfall(study: Study) -> Section:
         if drop is not None and metric in labels(drop, "metric"):
             blocks.append(_spectral(study, metric))
     if measured:
-        blocks.append(_table(study))
+        blocks += level_tables(study)
     return Section("waterfall", "From the exact Hessian to K-FAC", tuple(blocks))
 
 
@@ -90,32 +89,3 @@ def _spectral(study: Study, metric: str) -> Figure:
             tuple((s, v.estimate) for s, v in values.items()),
         ),
     )
-
-
-def _table(study: Study) -> Table:
-    level, damping = study.array("/shares", "level"), study.array("/shares", "level_damping")
-    assert level is not None
-    present = [r for r in CHAIN if r in labels(level, "rung")]
-    known = labels(level, "protocol")
-    rows: list[tuple[Cell, ...]] = []
-    for rung in present:
-        row: list[Cell] = [rung_label(rung), _reached_by(rung)]
-        for protocol in known:
-            row.append(interval(level, protocol=protocol, rung=rung))
-            if damping is not None:
-                row.append(float(damping.sel(protocol=protocol, rung=rung)))
-        rows.append(tuple(row))
-    columns = ["rung", "reached by"]
-    for protocol in known:
-        columns.append(f"LDS, {PROTOCOLS.get(protocol, protocol)}")
-        if damping is not None:
-            columns.append(f"at λ, {PROTOCOLS.get(protocol, protocol)}")
-    caption = "LDS of each rung and the damping at which it is read"
-    return Table("levels", caption, tuple(columns), tuple(rows))
-
-
-def _reached_by(rung: str) -> str:
-    if rung == CHAIN[0]:
-        return "reference"
-    step = STEPS[CHAIN.index(rung) - 1]
-    return f"{STEP_LABELS[step]}: {STEP_MEANINGS[step]}"

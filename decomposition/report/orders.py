@@ -1,0 +1,114 @@
+"""Every damping protocol and every feasible order of the steps: does the verdict survive?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import xarray as xr
+
+from decomposition.report.blame import protocols
+from decomposition.report.interval import Interval
+from decomposition.report.study import PROTOCOLS, STEP_LABELS, Study, interval, labels
+from decomposition.report.wording import joined
+from decomposition.results.schema import STEPS
+
+MEAN = "mean"
+"""Name of the row of the Shapley value, the mean over the orders."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The steps' drops and shares under one protocol along one order."""
+
+    protocol: str
+    order: str
+    """The order as the result names it, or MEAN."""
+    drops: dict[str, Interval]
+    shares: dict[str, Interval]
+    """Unknown where the total is within noise."""
+
+    @property
+    def defined(self) -> bool:
+        """Whether the shares are."""
+        return any(share.known for share in self.shares.values())
+
+    @property
+    def largest(self) -> str | None:
+        """The step with the largest estimated drop; None where no estimate is a loss."""
+        known = {step: drop.estimate for step, drop in self.drops.items() if drop.known}
+        top = max(known, key=lambda step: known[step], default=None)
+        return top if top is not None and known[top] > 0 else None
+
+
+def order_names(study: Study) -> dict[str, str]:
+    """Order as the result names it → "order 1", "order 2", … in the result's sequence."""
+    drop = study.array("/shares/orders", "drop_by_order")
+    found = labels(drop, "order") if drop is not None else []
+    return {order: f"order {number}" for number, order in enumerate(found, start=1)}
+
+
+def order_key(study: Study) -> str:
+    """What each order's number stands for."""
+    parts = []
+    for order, name in order_names(study).items():
+        steps = [STEP_LABELS.get(s.strip(), s.strip()) for s in order.split(">")]
+        parts.append(f"{name}: {', '.join(steps)}")
+    return "; ".join(parts)
+
+
+def readings(study: Study, metric: str = "lds") -> list[Reading]:
+    """Every protocol × order, the mean over orders last in each protocol; unknown ones left out."""
+    orders, mean = study.group("/shares/orders"), study.group("/shares/shapley")
+    if orders is None or not {"drop_by_order", "share_by_order"} <= set(orders.data_vars):
+        return []
+    if metric not in labels(orders["drop_by_order"], "metric"):
+        return []
+    found = []
+    known = labels(orders["drop_by_order"], "protocol")
+    for protocol in (p for p in protocols(study) if p in known):
+        place = {"metric": metric, "protocol": protocol}
+        for order in order_names(study):
+            drops = _steps(orders["drop_by_order"], **place, order=order)
+            shares = _steps(orders["share_by_order"], **place, order=order)
+            found.append(Reading(protocol, order, drops, shares))
+        if mean is not None and {"shapley", "shapley_drop"} <= set(mean.data_vars):
+            shares = _steps(mean["shapley"], **place)
+            found.append(Reading(protocol, MEAN, _steps(mean["shapley_drop"], **place), shares))
+    return [r for r in found if any(drop.known for drop in r.drops.values())]
+
+
+def survival(study: Study, metric: str = "lds") -> str:
+    """How often each step has the largest estimate, over protocols and orders; "" if unknown."""
+    found = [r for r in readings(study, metric) if r.order != MEAN]
+    if not found:
+        return ""
+    count = Counter(r.largest for r in found)
+    if len(count) == 1 and None not in count:
+        (step,) = count
+        return (
+            f"Along every order and under every damping protocol, {len(found)} readings in all, "
+            f"{_named(step)} has the largest estimated drop."
+        )
+    by_step: dict[str | None, list[str]] = {}
+    for reading in found:
+        names = by_step.setdefault(reading.largest, [])
+        name = PROTOCOLS.get(reading.protocol, reading.protocol)
+        if name not in names:
+            names.append(name)
+    parts = [
+        f"{_named(step)} in {times} (under {joined(by_step[step])})"
+        for step, times in count.most_common()
+    ]
+    return (
+        f"Over {len(found)} readings, a damping protocol and an order each, the largest "
+        f"estimated drop is {joined(parts)}."
+    )
+
+
+def _steps(array: xr.DataArray, **place: str) -> dict[str, Interval]:
+    return {s: interval(array, step=s, **place) for s in STEPS if s in labels(array, "step")}
+
+
+def _named(step: str | None) -> str:
+    return "no step's loss" if step is None else STEP_LABELS.get(step, step)

@@ -1,0 +1,131 @@
+"""How firmly the drops are resolved, and what more masks or repeats would buy."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import xarray as xr
+
+from decomposition.report.blame import protocols
+from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
+from decomposition.report.figures.resolution import masks_at_hand, plot_resolution
+from decomposition.report.study import PROTOCOLS, STEP_LABELS, Study, interval, labels
+from decomposition.report.wording import joined, number, plural
+
+_TITLE = "How firmly it is resolved"
+_SHOWN = (0.1, 0.5, 1.0, 2.0, 10.0)
+"""Multiples of the masks at hand in the table."""
+_APART = 1.5
+"""Ratio of the recorded interval to the curve beyond which the curve is called optimistic."""
+
+
+def resolution(study: Study) -> Section:
+    """Interval width against masks, extrapolation marked; against repeats where measured."""
+    width = study.array("/shares/resolution", "width")
+    if width is None:
+        text = "What more masks or repeats would buy is not in this result."
+        return Section("resolution", _TITLE, (missing(text),))
+    at_hand = masks_at_hand(study)
+    known = labels(width, "protocol")
+    protocol = next((p for p in protocols(study) if p in known), known[0])
+    blocks: list[Block] = [
+        Text(
+            "More masks shrink the part of an interval that comes from the draw of the subsets; "
+            "what comes from the queries (and base models) stays. A curve that is flat says that "
+            "more masks buy nothing. Beyond the masks at hand the curve is extrapolated from the "
+            "observed variance."
+        )
+    ]
+    if at_hand is not None:
+        blocks += _doubt(study, width, protocol, at_hand)
+    blocks += [_figure(study, width, protocol, at_hand), _table(width, at_hand)]
+    return Section("resolution", _TITLE, (*blocks, *_repeats(study)))
+
+
+def _near(width: xr.DataArray, masks: float) -> int:
+    return int(width["masks"].values[int(np.abs(width["masks"].values - masks).argmin())])
+
+
+def _doubt(study: Study, width: xr.DataArray, protocol: str, at_hand: int) -> list[Block]:
+    """Where the study's own intervals are wider than the curve says, the curve is optimistic."""
+    drop = study.array("/shares", "drop")
+    if drop is None or "lds" not in labels(drop, "metric"):
+        return []
+    wider = []
+    for step in labels(width, "chain_step"):
+        own = interval(drop, metric="lds", protocol=protocol, step=step)
+        told = float(width.sel(protocol=protocol, chain_step=step, masks=_near(width, at_hand)))
+        if told > 0 and own.upper - own.lower > _APART * told:
+            ratio = number((own.upper - own.lower) / told, 2)
+            wider.append(f"{STEP_LABELS.get(step, step)} ({ratio} times)")
+    if not wider:
+        return []
+    return [
+        Text(
+            "The curve is too narrow here: the study's own intervals are wider for "
+            f"{joined(wider)}. It is drawn for many base models or queries, and the study's "
+            "intervals allow for few; read its slope, not its height.",
+            kind="note",
+        )
+    ]
+
+
+def _figure(study: Study, width: xr.DataArray, protocol: str, at_hand: int | None) -> Figure:
+    under = PROTOCOLS.get(protocol, protocol)
+    ends = [int(width["masks"].values[-1])] if at_hand is None else [at_hand, 10 * at_hand]
+    places = list(dict.fromkeys(_near(width, m) for m in ends))
+    parts = [
+        f"{STEP_LABELS.get(step, step)} "
+        + " to ".join(
+            number(float(width.sel(protocol=protocol, chain_step=step, masks=m)), 2) for m in places
+        )
+        for step in labels(width, "chain_step")
+    ]
+    span = " to ".join(plural(m, "mask") for m in places)
+    rows = tuple(
+        (step, int(m), float(width.sel(protocol=protocol, chain_step=step, masks=m)))
+        for step in labels(width, "chain_step")
+        for m in width["masks"].values.tolist()
+    )
+    return Figure(
+        "resolution",
+        f"Width of the interval of each step's drop under {under}, from {span}: {joined(parts)}.",
+        f"Rings: the study's own intervals. From {span}: {joined(parts)}.",
+        partial(plot_resolution, study.tree, protocol=protocol),
+        Table("resolution-data", "Interval widths", ("step", "masks", "width"), rows),
+    )
+
+
+def _table(width: xr.DataArray, at_hand: int | None) -> Table:
+    whole = at_hand or int(width["masks"].values[-1])
+    amounts = list(dict.fromkeys(_near(width, factor * whole) for factor in _SHOWN))
+    rows: list[tuple[Cell, ...]] = []
+    for protocol in labels(width, "protocol"):
+        for step in labels(width, "chain_step"):
+            here = width.sel(protocol=protocol, chain_step=step)
+            name = PROTOCOLS.get(protocol, protocol)
+            values = (float(here.sel(masks=m)) for m in amounts)
+            rows.append((STEP_LABELS.get(step, step), name, *values))
+    heads = (f"{plural(m, 'mask')}{' (extrapolated)' if m > whole else ''}" for m in amounts)
+    caption = "Width of the interval of each step's drop, in LDS"
+    return Table("resolution", caption, ("step", "damping", *heads), tuple(rows))
+
+
+def _repeats(study: Study) -> list[Block]:
+    relative = study.array("/shares/resolution", "relative_width")
+    outputs = study.array("/bank", "outputs")
+    if relative is None or relative.sizes["repeats"] < 2:
+        return [
+            missing(
+                "With one retraining per mask nothing can be said about what repeats would buy."
+            )
+        ]
+    at_hand = outputs.sizes["repeat"] if outputs is not None else 0
+    rows = tuple(
+        (int(r), float(relative.sel(repeats=r)), "extrapolated" if r > at_hand else "measured")
+        for r in relative["repeats"].values.tolist()
+    )
+    columns = ("repeats", "width / LDS", "how")
+    caption = "Width of the interval of the Hessian's LDS, relative to it, against repeats"
+    return [Table("repeats", caption, columns, rows)]
