@@ -29,7 +29,7 @@ def make(epochs: int = 2) -> Problem:
 
 def slow() -> Problem:
     """The same with enough epochs that a bank takes seconds."""
-    return make(epochs=40)
+    return make(epochs=100)
 
 
 def broken() -> Problem:
