@@ -34,7 +34,7 @@ def digits(seed: int = 0, recipe: Recipe | None = None, quick: bool = False) -> 
     """
     if seed < 0:
         raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
-    images, labels = load_digits(return_X_y=True)
+    images, labels = map(np.asarray, load_digits(return_X_y=True))
     order = np.random.default_rng(seed).permutation(len(images))
     held_out = round(QUERY_FRACTION * len(images))
     query, train = order[:held_out], order[held_out:]
