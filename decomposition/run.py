@@ -18,7 +18,7 @@ from decomposition.results.write import check_writable
 from decomposition.retraining.base import other_base
 from decomposition.settings import Settings
 from decomposition.shares.levels import Levels
-from decomposition.spectrum.errors import ErrorPlan
+from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.stages import scores
 from decomposition.stages.bank import bank_group, examples_group, top_group
 from decomposition.stages.base_model import BaseModel, Clock, prepare

@@ -9,7 +9,7 @@ computes in float64.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -50,22 +50,37 @@ class Scorer(ABC):
         return -(masks.astype(np.float32) @ self.scores(damping, negative).T)
 
 
-class SpectralScorer(Scorer):
-    """A rung in its eigenbasis: a new damping costs one diagonal scaling and one product."""
+class RotatedGradients:
+    """Gradients in one eigenbasis, float32; rungs that share the basis share these."""
 
     def __init__(self, curvature: Diagonalised, gradients: Gradients) -> None:
         """Rotate the gradients once."""
-        self.mu = curvature.basis_values()
-        self._train = np.ascontiguousarray(_single(curvature.to_basis(gradients.train)).T)
-        self._query = _single(curvature.to_basis(gradients.query))
-        self.damping_free = bool((self.mu == self.mu[0]).all())
-        self._masked: tuple[np.ndarray, np.ndarray] | None = None
+        self.train: Float[np.ndarray, "N P"] = np.ascontiguousarray(
+            _single(curvature.to_basis(gradients.train)).T
+        )
+        self.query: Float[np.ndarray, "P Q"] = _single(curvature.to_basis(gradients.query))
+        self._sums: tuple[np.ndarray, np.ndarray] | None = None
+
+    def sums(self, masks: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "M P"]:
+        """Σ_{i ∈ S_j} Vᵀ g_i, kept for the masks seen last."""
+        if self._sums is None or self._sums[0] is not masks:
+            self._sums = (masks, masks.astype(np.float32) @ self.train)
+        return self._sums[1]
+
+
+class SpectralScorer(Scorer):
+    """A rung in its eigenbasis: a new damping costs one diagonal scaling and one product."""
+
+    def __init__(self, mu: Float[torch.Tensor, " P"], rotated: RotatedGradients) -> None:
+        """Give the rotated gradients their eigenvalues."""
+        self.mu = mu
+        self.damping_free = bool((mu == mu[0]).all())
+        self._rotated = rotated
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(Vᵀ g_q)ᵀ diag(1/d) (Vᵀ g_i) / N."""
-        return (self._train @ self._scaled_query(damping, negative)).T / np.float32(
-            len(self._train)
-        )
+        product = self._rotated.train @ self._scaled_query(damping, negative)
+        return product.T / np.float32(len(product))
 
     def predicted_effects(
         self,
@@ -74,8 +89,8 @@ class SpectralScorer(Scorer):
         negative: str | NegativeCurvature = "absolute",
     ) -> np.ndarray:
         """The sum over S_j is taken in eigen-coordinates, once for all dampings."""
-        product = self._sums(masks) @ self._scaled_query(damping, negative)
-        return product / np.float32(-len(self._train))
+        product = self._rotated.sums(masks) @ self._scaled_query(damping, negative)
+        return product / np.float32(-masks.shape[1])
 
     def partial_effects(
         self,
@@ -89,21 +104,14 @@ class SpectralScorer(Scorer):
         The scores are sums over eigenvectors, so a layer of a block-diagonal rung, or a band of
         its spectrum, has a part of its own in every prediction.
         """
-        masked, query = self._sums(masks), self._scaled_query(damping, negative)
-        return np.stack(
-            [masked[:, one] @ query[one] / np.float32(-len(self._train)) for one in subsets]
-        )
-
-    def _sums(self, masks: np.ndarray) -> Float[np.ndarray, "M P"]:
-        """Σ_{i ∈ S_j} Vᵀ g_i, kept for the masks seen last."""
-        if self._masked is None or self._masked[0] is not masks:
-            self._masked = (masks, masks.astype(np.float32) @ self._train)
-        return self._masked[1]
+        sums, query = self._rotated.sums(masks), self._scaled_query(damping, negative)
+        scale = np.float32(-masks.shape[1])
+        return np.stack([sums[:, one] @ query[one] / scale for one in subsets])
 
     def _scaled_query(self, damping: float, negative: str | NegativeCurvature) -> np.ndarray:
         assert self.mu is not None
         inverse = inverse_eigenvalues(self.mu, check_damping(damping), negative)
-        return self._query * _single(inverse)[:, None]
+        return self._rotated.query * _single(inverse)[:, None]
 
 
 class SolverScorer(Scorer):
@@ -133,11 +141,24 @@ class FixedScorer(Scorer):
         return self._scores
 
 
+def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str, Scorer]:
+    """The cheapest scorer that each rung allows; rungs of one basis rotate the gradients once."""
+    rotated: dict[object, RotatedGradients] = {}
+    found: dict[str, Scorer] = {}
+    for name, rung in rungs.items():
+        if not isinstance(rung, Diagonalised):
+            found[name] = SolverScorer(rung, gradients)
+            continue
+        key = rung.basis_key()
+        if key not in rotated:
+            rotated[key] = RotatedGradients(rung, gradients)
+        found[name] = SpectralScorer(rung.basis_values(), rotated[key])
+    return found
+
+
 def scorer(curvature: Curvature, gradients: Gradients) -> Scorer:
-    """The cheapest scorer that a rung allows."""
-    if isinstance(curvature, Diagonalised):
-        return SpectralScorer(curvature, gradients)
-    return SolverScorer(curvature, gradients)
+    """The scorer of a single rung."""
+    return scorers_of({"": curvature}, gradients)[""]
 
 
 def effects_over(

@@ -102,6 +102,10 @@ class Diagonalised(Curvature):
     def from_basis(self, c: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         """V c."""
 
+    def basis_key(self) -> object:
+        """Equal for curvatures that share one basis."""
+        return id(self)
+
     def basis_columns(self, panel: slice) -> Float[Tensor, "P panel"]:
         """Eigenvectors ``panel`` of V, dense."""
         unit = torch.zeros(self.size, panel.stop - panel.start, dtype=torch.float64)

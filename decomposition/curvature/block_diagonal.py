@@ -47,6 +47,10 @@ class BlockDiagonal(Diagonalised):
         """Eigenvalues of the first block, then of the second, …"""
         return torch.cat([block.basis_values() for block in self._blocks.values()])
 
+    def basis_key(self) -> object:
+        """The blocks' bases."""
+        return tuple(block.basis_key() for block in self._blocks.values())
+
     def to_basis(self, v: Tensor) -> Tensor:
         """Vᵀ v, block by block."""
         return self._each(v, lambda block, part: block.to_basis(part))

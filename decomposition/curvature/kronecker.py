@@ -113,6 +113,10 @@ class KroneckerCurvature(Diagonalised):
         """values, row-major: index i·width + j belongs to Q_S[:, i] Q_A[:, j]ᵀ."""
         return self.values.flatten()
 
+    def basis_key(self) -> object:
+        """The Kronecker basis: EK-FAC and K-FAC have the same."""
+        return id(self.basis)
+
     def to_basis(self, v: Tensor) -> Tensor:
         """Q_Sᵀ [W | b] Q_A for every column."""
         return self._rotate(self.basis.block.to_matrix(v), transpose=True).flatten(0, 1)

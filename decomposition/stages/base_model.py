@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from decomposition.attribution.influence import Gradients, loss_gradients
-from decomposition.attribution.scorer import FixedScorer, Scorer, scorer
+from decomposition.attribution.scorer import FixedScorer, Scorer, scorer, scorers_of
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import Curvature, ScaledIdentity
@@ -79,7 +79,7 @@ def prepare(
     scorers: dict[str, Scorer] = {}
     if settings.attribution:
         with clock.stage("scores"):
-            scorers = {name: scorer(rung, gradients) for name, rung in rungs.items()}
+            scorers = scorers_of(rungs, gradients)
             scorers |= _baselines(trained, rungs, gradients, settings)
     return BaseModel(trained, bank, measured, rungs, split, gradients, scorers)
 

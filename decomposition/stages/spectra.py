@@ -16,7 +16,8 @@ from decomposition.curvature import (
     KroneckerCurvature,
     NotAvailableError,
 )
-from decomposition.spectrum.errors import Comparisons, ErrorPlan, spectral_errors
+from decomposition.spectrum.comparisons import Comparisons, ErrorPlan
+from decomposition.spectrum.errors import spectral_errors
 
 REFERENCES = ("hessian", "ggn")
 FROM_HESSIAN = ("block_hessian", "ekfac_hessian")

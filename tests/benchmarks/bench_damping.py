@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from decomposition.attribution.influence import loss_gradients
-from decomposition.attribution.scorer import SpectralScorer
+from decomposition.attribution.scorer import scorer
 from decomposition.curvature import DenseCurvature
 from decomposition.curvature.assembly import assemble_hessian
 from decomposition.problems import digits
@@ -23,7 +23,7 @@ def main() -> None:
     start = time.perf_counter()
     curvature.decomposition()
     decomposition = time.perf_counter() - start
-    rung = SpectralScorer(curvature, loss_gradients(problem))
+    rung = scorer(curvature, loss_gradients(problem))
     masks = np.random.default_rng(0).random((1000, problem.examples)) < 0.5
     rung.predicted_effects(masks, 1e-3)  # the masked sums are shared by all dampings
     times = []

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from decomposition.attribution.influence import loss_gradients
-from decomposition.attribution.scorer import SpectralScorer
+from decomposition.attribution.scorer import SpectralScorer, scorer, scorers_of
 from decomposition.chain import build_lattice
 from decomposition.curvature import Diagonalised
 from tests.stages.conftest import tiny_problem
@@ -41,8 +41,21 @@ def test_parts_of_a_partition_of_the_basis_add_up_to_the_prediction() -> None:
     masks = np.random.default_rng(0).random((9, problem.examples)) < 0.5
     for curvature in build_lattice(problem).values():
         assert isinstance(curvature, Diagonalised)
-        rung = SpectralScorer(curvature, loss_gradients(problem))
+        rung = scorer(curvature, loss_gradients(problem))
+        assert isinstance(rung, SpectralScorer)
         subsets = np.array_split(np.random.default_rng(1).permutation(curvature.size), 4)
         whole = rung.predicted_effects(masks, 1e-2)
         parts = rung.partial_effects(masks, 1e-2, subsets)
         np.testing.assert_allclose(parts.sum(0), whole, rtol=1e-4, atol=1e-5 * np.abs(whole).max())
+
+
+def test_rungs_of_one_basis_share_their_rotated_gradients() -> None:
+    problem = tiny_problem()
+    gradients = loss_gradients(problem)
+    rungs = build_lattice(problem)
+    together = scorers_of(rungs, gradients)
+    for name, rung in rungs.items():
+        alone = scorer(rung, gradients).scores(1e-2)
+        np.testing.assert_array_equal(together[name].scores(1e-2), alone)
+    assert rungs["ekfac"].basis_key() == rungs["kfac"].basis_key()
+    assert rungs["ekfac"].basis_key() != rungs["block_ggn"].basis_key()
