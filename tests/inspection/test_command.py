@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from decomposition import Settings, run
+from decomposition import Settings, open_result, run
 from decomposition.errors import DecompositionError
-from decomposition.inspection.command import Inspection, inspect_spectra
+from decomposition.inspection.command import Inspection, default_folder, inspect_spectra
 from decomposition.inspection.drawings import figures
-from decomposition.inspection.sections import estimate_problem, inspect_problem
+from decomposition.inspection.sections import estimate_problem, inspect_problem, inspect_result
 from decomposition.spectrum.large import Estimation
 from tests.cases import tanh
 
-EXAMPLE = "from decomposition.spectrum.large import Estimation
-from tests.cases import tanh\n\n\ndef make():\n    return tanh()\n"
+EXAMPLE = "from tests.cases import tanh\n\n\ndef make():\n    return tanh()\n"
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_a_result_gives_the_same_eigenvalues_as_its_problem(tmp_path: Path) -> N
     problem = tanh().trained()
     result = tmp_path / "result"
     run(problem, result, settings=Settings(attribution=False), progress=False)
-    tree = inspect_spectra(str(result), tmp_path / "out")
+    tree = inspect_result(open_result(result))
     direct = inspect_problem(problem)["spectrum"]["eigenvalues"]
     found = tree["spectrum"]["eigenvalues"].sel(rung=direct["rung"].values)
     np.testing.assert_allclose(found, direct, atol=1e-12)
@@ -62,11 +61,15 @@ def test_the_estimated_sections_draw_like_the_dense_ones() -> None:
     assert "effective_dimension_block_0" in names
 
 
-def test_a_chosen_rung_and_block_are_all_there_is(source: str, tmp_path: Path) -> None:
-    choice = Inspection(rungs=("kfac",), blocks=("2",))
-    tree = inspect_spectra(source, tmp_path / "out", choice)
+def test_a_chosen_rung_and_block_are_all_there_is() -> None:
+    tree = inspect_problem(tanh(), rungs=["kfac"], blocks=["2"])
     assert list(tree["spectrum"]["rung"].values) == ["kfac"]
     assert list(tree["spectrum"]["scope"].values) == ["whole", "2"]
+
+
+def test_a_result_is_inspected_into_a_folder_beside_it() -> None:
+    assert default_folder("out/result.nc") == Path("out/spectrum")
+    assert default_folder("digits") == Path("spectrum")
 
 
 @pytest.mark.parametrize(
