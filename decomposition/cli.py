@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -62,10 +62,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """Write report.html again, from result.nc alone."""
+    """Write the report again from result.nc alone; several results give one page side by side.
 
-    out: tyro.conf.Positional[Path]
-    """Folder that holds result.nc, or the file itself."""
+    Examples:
+        decompose report out/
+        decompose report digits/ mnist/ mine/ --out comparison/
+        decompose report out/ --format md
+    """
+
+    results: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="OUT...")]]
+    """Folders that hold result.nc, or the files themselves."""
+    format: Literal["html", "md"] = "html"
+    """One self-contained page, or Markdown with its figures in a folder beside it."""
+    out: Path | None = None
+    """Folder to write to; default that of the first result."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +176,20 @@ def _spectrum(command: Spectrum) -> None:
 
 
 def _report(command: Report) -> None:
-    from decomposition.report import write_report
+    from decomposition import report
+    from decomposition.errors import ResultFileError
 
-    folder = command.out if command.out.is_dir() else command.out.parent
-    print(f"wrote {write_report(command.out, folder)}")
+    if not command.results:
+        raise ResultFileError("no result named; say where it is: decompose report out/")
+    first = command.results[0]
+    folder = command.out or (first if first.is_dir() else first.parent)
+    html = command.format == "html"
+    if len(command.results) > 1:
+        write = report.write_comparison if html else report.write_comparison_markdown
+        print(f"wrote {write(command.results, folder)}")
+    else:
+        write = report.write_report if html else report.write_markdown
+        print(f"wrote {write(first, folder)}")
 
 
 def _problems() -> None:

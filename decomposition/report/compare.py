@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,21 +37,43 @@ def write_comparison(
         ResultFileError: fewer than two results, or one that cannot be read.
         StoreError: the folder cannot be written.
     """
+    found = comparison(results)
+    target = Path(folder) / COMPARISON_NAME
+    html = page(found.title, found.byline, found.version, found.sections)
+    write_whole(target, html.encode("utf-8"))
+    return target
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison says, before it is HTML or Markdown."""
+
+    title: str
+    byline: str
+    version: str
+    """Of the software that made the first result."""
+    sections: tuple[Section, ...]
+
+
+def comparison(results: Sequence[xr.DataTree | str | os.PathLike[str]]) -> Comparison:
+    """The sections of a comparison.
+
+    Raises:
+        ResultFileError: fewer than two results, or one that cannot be read.
+    """
     if len(results) < 2:
         raise ResultFileError(f"a comparison needs two results or more, got {len(results)}")
     studies = _named([Study(as_tree(result)) for result in results])
-    sections = [
+    sections = (
         _answers(studies),
         _levels(studies),
         _shares(studies),
         _curves(studies),
         _provenance(studies),
-    ]
+    )
     title = f"{len(studies)} results side by side"
     version = str(next(iter(studies.values())).attr("library_version"))
-    target = Path(folder) / COMPARISON_NAME
-    write_whole(target, page(title, joined(list(studies)), version, sections).encode("utf-8"))
-    return target
+    return Comparison(title, joined(list(studies)), version, sections)
 
 
 def _named(studies: list[Study]) -> dict[str, Study]:

@@ -77,6 +77,14 @@ class Table:
             return repr(float(value))
         return ""
 
+    def hint(self, cell: Cell) -> str:
+        """More digits of a rounded cell, for a pointer that rests on it; "" where none are."""
+        if isinstance(cell, Interval) and cell.known:
+            if cell.exact:
+                return f"{cell.estimate:.6g}"
+            return f"{cell.estimate:.6g}, from {cell.lower:.6g} to {cell.upper:.6g}"
+        return f"{cell:.6g}" if isinstance(cell, float) and math.isfinite(cell) else ""
+
     def csv(self) -> str:
         """The table as CSV at full precision; an interval is three columns."""
         wide = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
 
+from decomposition.report.compare import comparison
 from decomposition.report.content import (
     Block,
     Code,
@@ -24,8 +26,7 @@ from decomposition.report.study import Study
 from decomposition.results.write import write_whole
 
 MARKDOWN_NAME = "report.md"
-FIGURES = "report_figures"
-"""Folder of the figures beside ``report.md``."""
+COMPARISON_MARKDOWN = "comparison.md"
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": " ", "\r": " "})
 
@@ -41,20 +42,37 @@ def write_markdown(
     """
     study = Study(as_tree(tree_or_path))
     target = Path(folder) / MARKDOWN_NAME
-    sections = report_sections(study)
+    return _write(report_title(study), report_sections(study), target)
+
+
+def write_comparison_markdown(
+    results: Sequence[xr.DataTree | str | os.PathLike[str]], folder: str | os.PathLike[str]
+) -> Path:
+    """Write ``folder/comparison.md`` from two or more results; as ``write_comparison``.
+
+    Raises:
+        ResultFileError: fewer than two results, or one that cannot be read.
+        StoreError: the folder cannot be written.
+    """
+    found = comparison(results)
+    return _write(found.title, found.sections, Path(folder) / COMPARISON_MARKDOWN)
+
+
+def _write(title: str, sections: Sequence[Section], target: Path) -> Path:
+    figures = f"{target.stem}_figures"
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Figure):
                 drawing = draw(block.plot(), block.name)
-                write_whole(target.parent / FIGURES / f"{block.name}.svg", drawing.svg)
-    parts = [f"# {escaped(report_title(study))}", *map(section_markdown, sections)]
+                write_whole(target.parent / figures / f"{block.name}.svg", drawing.svg)
+    parts = [f"# {escaped(title)}", *(section_markdown(s, figures) for s in sections)]
     write_whole(target, ("\n\n".join(parts) + "\n").encode("utf-8"))
     return target
 
 
-def section_markdown(section: Section) -> str:
+def section_markdown(section: Section, figures: str) -> str:
     """One section; pictures of examples are left to the HTML page."""
-    blocks = [text for block in section.blocks if (text := _block(block))]
+    blocks = [text for block in section.blocks if (text := _block(block, figures))]
     return "\n\n".join([f"## {section.title}", *blocks])
 
 
@@ -78,7 +96,7 @@ def _line(cells: tuple[str, ...] | list[str]) -> str:
     return "| " + " | ".join(map(escaped, cells)) + " |"
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, figures: str) -> str:
     match block:
         case Text():
             text = escaped(block.text)
@@ -95,7 +113,7 @@ def _block(block: Block) -> str:
         case Table():
             return table_markdown(block)
         case Figure():
-            picture = f"![{escaped(block.alt)}]({FIGURES}/{block.name}.svg)"
+            picture = f"![{escaped(block.alt)}]({figures}/{block.name}.svg)"
             return f"{picture}\n\n*{escaped(block.caption)}*"
         case Gallery():
             return ""

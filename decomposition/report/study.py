@@ -124,7 +124,8 @@ def interval(array: xr.DataArray, **where: object) -> Interval:
     # a page asks for thousands of these, and sel() is slow
     indexes = array.indexes
     place = [
-        indexes[name].get_loc(where[name]) if name in where else slice(None) for name in array.dims
+        indexes[name].get_loc(where[str(name)]) if name in where else slice(None)
+        for name in array.dims
     ]
     bounds = array.values[tuple(place)]
     if bounds.shape != (len(CI_BOUNDS),):

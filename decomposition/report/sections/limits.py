@@ -19,7 +19,7 @@ def limits(study: Study) -> Section:
         ("Warnings that came with the result:", [str(n) for n in study.json("notes")]),
         ("Found on reading it:", [*_edges(study), *_ceiling(study), *_undefined(study)]),
         ("Not in this result:", _absent(study)),
-        ("What no report of this kind shows:", list(_ALWAYS)),
+        ("What no report of this kind shows:", [_scope(study), *_ALWAYS]),
     ):
         if items:
             blocks += [Text(heading), Items(tuple(items))]
@@ -27,11 +27,23 @@ def limits(study: Study) -> Section:
 
 
 _ALWAYS = (
-    "One problem, at one set of trained parameters, unless the warnings say otherwise: the "
-    "intervals cover the masks, queries and retraining seeds that were drawn, not other problems.",
     "A share belongs to one damping protocol and one order of steps; both are named beside it.",
     "A small spectral error does not imply good attribution, nor the reverse.",
 )
+
+
+def _scope(study: Study) -> str:
+    models = study.array("/base_models", "level")
+    if models is None:
+        return (
+            "One problem, at one set of trained parameters: the intervals cover the masks, "
+            "queries and retraining seeds that were drawn, not other trained models or problems."
+        )
+    return (
+        f"One problem, {models.sizes['base_model']} trained models: the intervals of levels and "
+        "shares cover masks, queries and trained models, not other problems; curves, layers, "
+        "bands and queries are those of the first model."
+    )
 
 
 def _edges(study: Study) -> list[str]:
@@ -85,6 +97,13 @@ def _absent(study: Study) -> list[str]:
             ("/bank", "the bank of retrained outputs"),
             ("/shares", "shares of the steps"),
             ("/shares/shapley", "shares over other orders of the steps"),
+            ("/shares/mismatch", "what a common damping costs beside the steps"),
+            ("/shares/resolution", "what more masks would buy"),
+            ("/policies", "a comparison of policies for negative eigenvalues"),
+            ("/where/layers", "LDS lost by layer"),
+            ("/where/bands", "LDS lost by spectral band"),
+            ("/where/queries", "LDS lost by query, with intervals"),
+            ("/prediction", "whether spectral error predicts the loss"),
             ("/examples", "examples to show"),
         )
         if study.group(path) is None

@@ -32,7 +32,9 @@ def policies(study: Study) -> list[Block]:
 def _figure(study: Study, rung: str) -> Figure:
     data = study.group("/policies")
     assert data is not None
-    levels = {p: interval(data["level"], policy=p, rung=rung) for p in labels(data, "policy")}
+    levels = {
+        p: interval(data["level"], policy=p, rung=rung) for p in labels(data["level"], "policy")
+    }
     parts = [f"{policy} {span(value)}" for policy, value in levels.items() if value.known]
     edge = most_negative(study, rung)
     below = f" |λ_min| is {number(edge)}." if edge is not None else ""

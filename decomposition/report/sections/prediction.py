@@ -62,7 +62,7 @@ def _figure(study: Study, metric: str, rho: Interval) -> Figure:
     data = paired(study, metric)
     assert data is not None
     rows: list[tuple[Cell, ...]] = []
-    for rung in labels(data, "rung"):
+    for rung in labels(data["error"], "rung"):
         for damping in data["damping"].values.tolist():
             cell = data.sel(rung=rung, damping=damping)
             if np.isfinite(float(cell["error"])):
