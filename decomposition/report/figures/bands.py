@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from decomposition.report.figures.canvas import axes_or_new, report_style, say_missing
-from decomposition.report.palette import INK, MUTED, rung_label, rung_styles
+from decomposition.report.palette import INK, rung_label, rung_styles
 from decomposition.report.wording import MINUS, superscript
 
 
@@ -24,7 +24,7 @@ def plot_gradient_energy(data: xr.Dataset, ax: Axes | None = None) -> Axes:
         parts = (
             ("query gradients", data["share"].sel(split="query").values, "#0072b2", ""),
             ("training gradients", data["share"].sel(split="train").values, "#c07800", "////"),
-            ("curvature Σ|μ|", data["curvature"].values, MUTED, ""),
+            ("curvature Σ|μ|", data["curvature"].values, "#b4bac4", ""),
         )
         for i, (name, values, color, hatch) in enumerate(parts):
             ax.bar(
