@@ -27,8 +27,8 @@ def _loss(study: Study, first: Blame) -> str:
     total = first.total
     if not first.defined:
         return (
-            f"Replacing the exact Hessian by K-FAC changes the LDS {under} by no more than noise: "
-            f"the loss is {span(total)}{where}."
+            f"What replacing the exact Hessian by K-FAC costs in LDS {under} is not resolved from "
+            f"zero: {span(total)}{where}."
         )
     if total.estimate < 0:
         gain = Interval(-total.upper, -total.estimate, -total.lower)
@@ -61,7 +61,8 @@ def _probability(first: Blame) -> str:
     chance = first.recorded.get("probability")
     if chance is None or not math.isfinite(chance):
         return ""
-    return f" (P = {chance:.2f} that {_named(first.recorded['candidate'])} is the largest)"
+    told = "> 0.99" if chance > 0.99 else f"= {chance:.2f}"
+    return f" (P {told} that {_named(first.recorded['candidate'])} is the largest)"
 
 
 def _more(first: Blame) -> str:

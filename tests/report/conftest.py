@@ -18,7 +18,7 @@ CASES = {
     "whole": Planted(extra=("mine",)),
     "no bank": Planted(bank=False, examples=False),
     "one rung": Planted(rungs=("kfac",), bank=False, examples=False, blocks=()),
-    "undefined": Planted(undefined=True, examples=False, blocks=()),
+    "undefined": Planted(undefined=True, base_models=True, examples=False, blocks=()),
     "awkward": AWKWARD,
 }
 

@@ -55,8 +55,8 @@ def read(page: str) -> _Reader:
 def test_page_has_every_section_and_is_small(case: str, pages: dict[str, Path]) -> None:
     page = text_of(pages[case])
     found = re.findall(r'<section id="([a-z]+)"', page)
-    expected = "answer waterfall shares damping where spectra prediction resolution limits methods provenance"
-    assert found == expected.split()
+    first = "answer waterfall shares damping where spectra prediction resolution"
+    assert found == f"{first} limits methods provenance".split()
     assert len(page.encode()) < 5_000_000
 
 
@@ -76,17 +76,16 @@ def test_user_text_adds_no_element(pages: dict[str, Path]) -> None:
     assert "_$b_{c}$" in page
 
 
-def test_same_result_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+def test_same_result_gives_the_same_bytes_in_another_process(
+    pages: dict[str, Path], tmp_path: Path
+) -> None:
     path = write_result(synthetic(CASES["one rung"]), tmp_path)
     script = (
         "import sys\nfrom decomposition.report import write_report\nwrite_report(*sys.argv[1:])"
     )
-    made = []
-    for seed in ("1", "2"):
-        command = [sys.executable, "-c", script, str(path), str(tmp_path / seed)]
-        subprocess.run(command, check=True, env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"})
-        made.append((tmp_path / seed / "report.html").read_bytes())
-    assert made[0] == made[1]
+    command = [sys.executable, "-c", script, str(path), str(tmp_path)]
+    subprocess.run(command, check=True, env={"PYTHONHASHSEED": "1", "PATH": "/usr/bin:/bin"})
+    assert (tmp_path / "report.html").read_bytes() == pages["one rung"].read_bytes()
 
 
 def test_page_from_the_tree_equals_page_from_the_file(pages: dict[str, Path], tmp_path) -> None:
@@ -102,6 +101,13 @@ def test_page_from_the_tree_equals_page_from_the_file(pages: dict[str, Path], tm
         ("no bank", "the bank of retrained outputs"),
         ("one rung", "rungs of the chain: Hessian, GGN, block GGN and EK-FAC"),
         ("undefined", "Shares of the steps are therefore undefined"),
+        ("undefined", "2 base models were decomposed"),
+        ("undefined", "the first base model alone"),
+        ("undefined", "The curve is too narrow here"),
+        ("whole", "indefinite: λ < |λ_min|"),
+        ("whole", "Along every order and under every damping protocol"),
+        ("whole", "400 masks (extrapolated)"),
+        ("whole", "belongs to the damping and not to the steps"),
         ("undefined", "Shares of the LDS under equal λ are undefined"),
         ("whole", "repeated eigenvalue"),
         ("whole", "decompose run digits --out out/"),
@@ -153,10 +159,10 @@ def test_markdown_has_the_tables_and_its_figures(tmp_path: Path) -> None:
 
 
 def test_comparison_shows_every_result(tmp_path: Path) -> None:
-    trees = [synthetic(Planted(problem=p, blocks=())) for p in ("one", "two", "two")]
+    trees = [synthetic(Planted(problem="two", blocks=())) for _ in range(2)]
     page = write_comparison([*trees, synthetic(CASES["no bank"])], tmp_path).read_text("utf-8")
     text = " ".join(read(page).text)
-    assert all(name in text for name in ("one", "two (2)", "two (3)", "digits"))
+    assert all(name in text for name in ("two (1)", "two (2)", "digits"))
     assert len(read(page).ids) == len(set(read(page).ids))
 
 

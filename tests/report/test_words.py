@@ -94,7 +94,7 @@ def test_a_gain_blames_no_step() -> None:
 
 def test_undefined_shares_are_said() -> None:
     first, second, _ = sentences(Study(synthetic(Planted(undefined=True))))
-    assert "no more than noise" in first
+    assert "is not resolved from zero" in first
     assert "undefined" in second
 
 

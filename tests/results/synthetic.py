@@ -10,6 +10,7 @@ import xarray as xr
 
 from decomposition.results.provenance import provenance
 from decomposition.results.schema import BASELINES, CHAIN, CI_BOUNDS, STEPS
+from tests.results import synthetic_shares as derived
 
 DAMPING = np.logspace(-5, 1, 13)
 STEPS_AND_CROSS = [*STEPS, "cross_term"]
@@ -38,6 +39,7 @@ class Planted:
     examples: bool = True
     regression: bool = False
     undefined: bool = False
+    base_models: bool = False
     queries: int = 12
     size: int = 60
     seed: int = 0
@@ -68,10 +70,22 @@ def synthetic(planted: Planted | None = None) -> xr.DataTree:
         groups |= _attribution(planted, rng) | {"/bank": _bank(planted, rng)}
     groups["/shares"] = _shares(planted)
     if planted.bank:
-        groups |= _orders(groups["/shares"])
+        groups |= _derived(planted, groups["/shares"], rng)
     if planted.examples:
         groups |= _examples(planted, rng)
     return xr.DataTree.from_dict(groups)
+
+
+def _derived(
+    planted: Planted, shares: xr.Dataset, rng: np.random.Generator
+) -> dict[str, xr.Dataset]:
+    found = derived.orders(shares) | {"/prediction": derived.prediction(METRICS)}
+    if derived.is_whole(planted.rungs):
+        found |= derived.where(planted.blocks, planted.queries, rng)
+        found["/policies"] = derived.policies(DAMPING)
+    if planted.base_models:
+        found["/base_models"] = derived.base_models(shares["level"])
+    return found
 
 
 def _rungs(planted: Planted) -> list[str]:
@@ -231,6 +245,7 @@ def _shares(planted: Planted) -> xr.Dataset:
     }
     if planted.bank:
         data |= {
+            "corrected": (("protocol", "rung", "ci_bound"), _interval(level / 0.99, 0.02)),
             "level": (("protocol", "rung", "ci_bound"), _interval(level, 0.02)),
             "level_damping": (("protocol", "rung"), np.full(level.shape, 0.01)),
             "premise": (("protocol", "ci_bound"), _interval(0.99 - level[:, 0], 0.02)),
@@ -245,19 +260,6 @@ def _shares(planted: Planted) -> xr.Dataset:
             "rung": rungs,
         },
     )
-
-
-def _orders(shares: xr.Dataset) -> dict[str, xr.Dataset]:
-    orders = ["linearisation → cross_layer → …", "cross_layer → linearisation → …"]
-    share = shares["share"].reset_coords(drop=True)
-    return {
-        "/shares/orders": xr.Dataset(
-            {"share_by_order": xr.concat([share, share], "order").assign_coords(order=orders)}
-        ),
-        "/shares/shapley": xr.Dataset(
-            {"shapley": share, "spread": 0.1 * share.isel(ci_bound=1, drop=True)}
-        ),
-    }
 
 
 def _examples(planted: Planted, rng: np.random.Generator) -> dict[str, xr.Dataset]:

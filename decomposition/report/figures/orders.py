@@ -56,11 +56,13 @@ def plot_orders(tree: xr.DataTree, metric: str = "lds", ax: Axes | None = None) 
         draw_cells(ax, values, signed_heat(values), text, full, largest, tops)
         for protocol, top in headings.items():
             defined = any(r.defined for r in found if r.protocol == protocol)
-            more = "" if defined else ": shares undefined, drops shown"
+            more = "" if defined else ": drops shown"
             name = f"{PROTOCOLS.get(protocol, protocol)}{more}"
             ax.text(0.04, top + 0.5, name, fontweight="bold", va="center", fontsize=8.5, color=INK)
-        names = order_names(study) | {MEAN: "mean (Shapley)"}
+        names = order_names(study) | {MEAN: "mean"}
         ax.set_yticks([top + 0.5 for top in tops], [names[r.order] for r in found])
-        ax.set_xticks(np.arange(len(steps)) + 0.5, [STEP_LABELS.get(s, s) for s in steps])
+        ax.set_xticks(
+            np.arange(len(steps)) + 0.5, [STEP_LABELS.get(s, s) for s in steps], fontsize=8.5
+        )
         ax.set_title(f"{SHARE_METRICS.get(metric, metric)}: share by protocol and order")
     return ax

@@ -18,6 +18,7 @@ _NOUNS = {"layers": "layer", "bands": "spectral band"}
 def contributions(study: Study) -> list[Block]:
     """Both splits of the steps' losses, as far as the result holds them."""
     blocks: list[Block] = []
+    tables: list[Block] = []
     for what, noun in _NOUNS.items():
         data = study.group(f"/where/{what}")
         if data is None or not {"contribution", "total"} <= set(data.data_vars):
@@ -33,8 +34,9 @@ def contributions(study: Study) -> list[Block]:
                     "would divide the same total differently."
                 )
             )
-        blocks += [_figure(study, data, what), _table(data, what)]
-    return blocks
+        blocks.append(_figure(study, data, what))
+        tables.append(_table(data, what))
+    return [*blocks, *tables]
 
 
 def _figure(study: Study, data: xr.Dataset, what: str) -> Figure:

@@ -10,13 +10,12 @@ from decomposition.report.palette import rung_label
 from decomposition.report.study import (
     PROTOCOLS,
     STEP_LABELS,
-    STEP_MEANINGS,
     Study,
     interval,
     labels,
 )
 from decomposition.report.wording import span
-from decomposition.results.schema import CHAIN, STEPS
+from decomposition.results.schema import BASELINES, CHAIN, STEPS
 
 
 def level_tables(study: Study) -> list[Block]:
@@ -46,7 +45,8 @@ def _levels(study: Study, level: xr.DataArray) -> Table:
         for protocol in known:
             row.append(interval(level, protocol=protocol, rung=rung))
             if damping is not None:
-                row.append(float(damping.sel(protocol=protocol, rung=rung)))
+                at = float(damping.sel(protocol=protocol, rung=rung))
+                row.append("any" if rung in BASELINES else at)
         rows.append(tuple(row))
     columns = ["rung", "reached by"]
     for protocol in known:
@@ -75,7 +75,7 @@ def _corrected(study: Study) -> list[Block]:
     by = f" ({span(interval(ceiling))})" if ceiling is not None else ""
     text = (
         f"The LDS over the noise ceiling{by} is what a rung would reach against truth without "
-        "training noise. The ceiling's own uncertainty is not in these intervals. Drops "
+        "training noise. The ceiling's own uncertainty is part of these intervals. Drops "
         "and shares are taken from the raw LDS."
     )
     columns = ("rung", *map(_under, known))
@@ -111,4 +111,4 @@ def _reached_by(rung: str) -> str:
     if rung not in CHAIN:
         return "beside the chain"
     step = STEPS[CHAIN.index(rung) - 1]
-    return f"{STEP_LABELS[step]}: {STEP_MEANINGS[step]}"
+    return STEP_LABELS[step]

@@ -10,7 +10,7 @@ from decomposition.report.study import Study
 def methods(study: Study) -> Section:
     """Definitions of the rungs, the score, the LDS and the shares, with references."""
     config = study.json("config")
-    policy = config.get("negative_curvature") or config.get("policy") or "absolute"
+    policy = config.get("settings", {}).get("negative", "absolute")
     by_name = {formula.name: formula for formula in FORMULAS}
     chain: list[Formula] = [by_name[n] for n in ("Hessian", "GGN", "block GGN", "EK-FAC", "K-FAC")]
     blocks: list[Block] = [

@@ -40,7 +40,8 @@ def glance(study: Study) -> list[Block]:
             "orders",
             f"Shares of the LDS under every damping protocol and order. {survival(study)}",
             f"{survival(study)} Colour: the drop (orange a loss, purple a gain), comparable over "
-            "all rows; number: the share; outlined: the largest estimate of the row, which need "
+            "all rows; number: the share, or the drop where shares are undefined; mean: over "
+            "the orders (Shapley value); outlined: the largest estimate of the row, which need "
             f"not be resolved (intervals are in the tables). {order_key(study).capitalize()}.",
             partial(plot_orders, study.tree),
             Table(

@@ -14,6 +14,8 @@ from decomposition.report.wording import joined, span
 
 _SHOWN = ("damped_inverse_queries", "relative_frobenius")
 """Metrics of which one is drawn, the first that is known."""
+_CLEAR = 5e-4
+"""A bound closer to zero than is told counts as zero."""
 
 
 def prediction(study: Study) -> Section:
@@ -45,7 +47,7 @@ def prediction(study: Study) -> Section:
 def _reading(found: dict[str, Interval]) -> str:
     signs = {"larger": [], "smaller": [], "open": []}
     for metric, value in found.items():
-        side = "larger" if value.lower > 0 else "smaller" if value.upper < 0 else "open"
+        side = "larger" if value.lower > _CLEAR else "smaller" if value.upper < -_CLEAR else "open"
         signs[side].append(METRIC_LABELS.get(metric, metric))
     parts = []
     if signs["larger"]:
@@ -55,7 +57,13 @@ def _reading(found: dict[str, Interval]) -> str:
     if signs["open"]:
         parts.append(f"no direction is resolved for {joined(signs['open'])}")
     text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+    pooled = (
+        " Errors with λ are pooled over all its values: at small λ every error is large while the "
+        "reference itself may score badly, so that such a sign can be the damping's doing."
+        if signs["smaller"]
+        else ""
+    )
+    return f"{text[:1].upper()}{text[1:]}.{pooled}"
 
 
 def _figure(study: Study, metric: str, rho: Interval) -> Figure:

@@ -55,8 +55,8 @@ def _figure(study: Study, data: xr.Dataset) -> Figure:
         "queries",
         f"LDS lost by each query at each step. {finding}",
         f"A point per query, protocol tuned; pale where the query's own interval holds zero. "
-        f"{finding} One interval in twenty misses its truth, so a few per cent either way are "
-        "no finding.",
+        f"{finding} Intervals miss their truth now and then by design, so a few per cent either "
+        "way are no finding.",
         partial(plot_queries, study.tree),
         Table("queries", "LDS lost by query", ("step", "query", "drop"), rows),
     )

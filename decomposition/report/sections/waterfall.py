@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from decomposition.report.blame import protocols
-from decomposition.report.content import Block, Figure, Section, Table, Text, missing
+from decomposition.report.content import Block, Figure, Items, Section, Table, Text, missing
 from decomposition.report.figures.spectral_waterfall import plot_spectral_waterfall
 from decomposition.report.figures.waterfall import levels, plot_waterfall
 from decomposition.report.palette import rung_label
@@ -14,12 +14,14 @@ from decomposition.report.study import (
     PROTOCOLS,
     SHARE_METRICS,
     STEP_LABELS,
+    STEP_MEANINGS,
     Study,
     interval,
     intervals,
     labels,
 )
 from decomposition.report.wording import fixed, joined, number
+from decomposition.results.schema import STEPS
 
 
 def waterfall(study: Study) -> Section:
@@ -30,7 +32,8 @@ def waterfall(study: Study) -> Section:
             "brackets is the change. The first gap, from the noise ceiling to the exact Hessian, "
             "is what influence functions lose with the exact curvature: it is no step of the "
             "approximation and no part of the shares."
-        )
+        ),
+        Items(tuple(f"{STEP_LABELS[s]}: {STEP_MEANINGS[s]}" for s in STEPS)),
     ]
     measured = study.array("/shares", "level") is not None
     if measured:
