@@ -38,6 +38,23 @@ def probes(size: int, count: int, seed: int, device: torch.device | None = None)
 
 def lanczos(matvec: Matvec, start: Float[Tensor, "P k"], steps: int) -> Ritz:
     """Run ``steps`` Lanczos steps from every column of ``start`` (unit vectors)."""
+    return _ritz(*_tridiagonals(matvec, start, steps))
+
+
+def lanczos_with_previous(
+    matvec: Matvec, start: Float[Tensor, "P k"], steps: int
+) -> tuple[Ritz, Ritz]:
+    """The quadratures after ``steps`` − 1 and after ``steps`` steps of one run.
+
+    For a function with a kink at 0, such as |μ|, the two err to opposite sides (one of them has
+    a node next to 0): their mean is better than either, half their distance its error.
+    """
+    alpha, beta = _tridiagonals(matvec, start, max(2, steps))
+    return _ritz(alpha[:, :-1], beta[:, :-1]), _ritz(alpha, beta)
+
+
+def _tridiagonals(matvec: Matvec, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Diagonals (k, m) and off-diagonals (k, m), the last of which leads out of the space."""
     size, count = start.shape
     steps = min(steps, size)
     basis = start.new_zeros(count, steps, size)
@@ -56,8 +73,12 @@ def lanczos(matvec: Matvec, start: Float[Tensor, "P k"], steps: int) -> Ritz:
         alive &= norm > 1e-12 * (alpha[:, : step + 1].abs().max(1).values + 1e-300)
         beta[:, step] = torch.where(alive, norm, 0.0)
         current = torch.where(alive[:, None], image / norm.clamp_min(1e-300)[:, None], 0.0)
+    return alpha, beta
+
+
+def _ritz(alpha: Tensor, beta: Tensor) -> Ritz:
     tridiagonal = torch.diag_embed(alpha)
-    if steps > 1:
+    if alpha.shape[1] > 1:
         off = torch.diag_embed(beta[:, :-1], 1)
         tridiagonal = tridiagonal + off + off.transpose(1, 2)
     values, vectors = torch.linalg.eigh(tridiagonal)

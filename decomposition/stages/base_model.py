@@ -59,9 +59,13 @@ def prepare(
     clock: Clock,
     progress: bool,
 ) -> BaseModel:
-    """Train, retrain, build every rung, decompose it, and rotate the gradients."""
+    """Train, build every rung, retrain, decompose the rungs, and rotate the gradients."""
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
+    with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
+        rungs = (build_lattice if settings.lattice else build_chain)(trained, extra)
+        split = frobenius_split(rungs)
+        gradients = loss_gradients(trained)
     bank = measured = None
     if settings.attribution:
         with clock.stage("retrain"):
@@ -70,10 +74,6 @@ def prepare(
             measured = Measured(
                 bank.masks, bank.measurements(trained), bank.second_measurements(trained)
             )
-    with clock.stage("assemble"):
-        rungs = (build_lattice if settings.lattice else build_chain)(trained, extra)
-        split = frobenius_split(rungs)
-        gradients = loss_gradients(trained)
     with clock.stage("eigendecompositions"):
         decompose_all(rungs, progress)
     scorers: dict[str, Scorer] = {}
