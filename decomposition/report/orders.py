@@ -83,12 +83,17 @@ def survival(study: Study, metric: str = "lds") -> str:
     found = [r for r in readings(study, metric) if r.order != MEAN]
     if not found:
         return ""
+    unresolved = (
+        ""
+        if any(r.defined for r in found)
+        else " The total is within noise under all of them, so this order of the estimates is open."
+    )
     count = Counter(r.largest for r in found)
     if len(count) == 1 and None not in count:
         (step,) = count
         return (
             f"Along every order and under every damping protocol, {len(found)} readings in all, "
-            f"{_named(step)} has the largest estimated drop."
+            f"{_named(step)} has the largest estimated drop.{unresolved}"
         )
     by_step: dict[str | None, list[str]] = {}
     for reading in found:
@@ -102,7 +107,7 @@ def survival(study: Study, metric: str = "lds") -> str:
     ]
     return (
         f"Over {len(found)} readings, a damping protocol and an order each, the largest "
-        f"estimated drop is {joined(parts)}."
+        f"estimated drop is {joined(parts)}.{unresolved}"
     )
 
 

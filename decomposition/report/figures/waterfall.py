@@ -16,7 +16,7 @@ from decomposition.results.schema import BASELINES, CHAIN, STEPS
 def levels(study: Study, protocol: str) -> dict[str, Interval]:
     """Row of the waterfall → LDS: ``ceiling``, the chain's rungs, the baselines; known ones only.
 
-    A baseline's LDS does not depend on λ, so any value of the grid serves.
+    A baseline's LDS does not depend on λ: without a level of its own any value of the grid serves.
     """
     rows: dict[str, Interval] = {}
     ceiling = study.array("/attribution", "ceiling")
@@ -24,11 +24,11 @@ def levels(study: Study, protocol: str) -> dict[str, Interval]:
         rows["ceiling"] = interval(ceiling)
     level = study.array("/shares", "level")
     if level is not None and protocol in labels(level, "protocol"):
-        here = [r for r in CHAIN if r in labels(level, "rung")]
+        here = [r for r in (*CHAIN, *BASELINES) if r in labels(level, "rung")]
         rows |= {r: interval(level, protocol=protocol, rung=r) for r in here}
     mean = study.array("/attribution", "lds_mean")
     if mean is not None:
-        for rung in (r for r in BASELINES if r in labels(mean, "rung")):
+        for rung in (r for r in BASELINES if r in labels(mean, "rung") and r not in rows):
             known = mean.sel(rung=rung).dropna("damping")
             if known.sizes["damping"]:
                 rows[rung] = interval(known.isel(damping=0))

@@ -48,7 +48,8 @@ def _scope(study: Study) -> str:
 
 def _edges(study: Study) -> list[str]:
     edge = study.array("/attribution", "edge")
-    if edge is None:
+    warned = any("edge of the grid" in str(note) for note in study.json("notes"))
+    if edge is None or warned:
         return []
     on_edge = [
         rung_label(r)
@@ -74,15 +75,18 @@ def _ceiling(study: Study) -> list[str]:
 
 
 def _undefined(study: Study) -> list[str]:
-    found = []
+    found: dict[str, None] = {}
     for metric, protocol in cases(study):
         b = blame(study, metric, protocol)
-        if b is not None and not b.defined:
-            name = SHARE_METRICS.get(metric, metric)
-            why = f"the total {span(b.total)} is within noise" if b.known else "not measured"
-            under = PROTOCOLS.get(protocol, protocol)
-            found.append(f"Shares of the {name} under {under} are undefined: {why}.")
-    return found
+        if b is None or b.defined:
+            continue
+        name, under = SHARE_METRICS.get(metric, metric), PROTOCOLS.get(protocol, protocol)
+        if b.known:
+            why = f"the total {span(b.total)} is within noise"
+            found[f"Shares of the {name} under {under} are undefined: {why}."] = None
+        else:
+            found[f"Shares of the {name} are undefined: it was not measured."] = None
+    return list(found)
 
 
 def _absent(study: Study) -> list[str]:
