@@ -51,7 +51,7 @@ def plot_waterfall(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None =
         ax.set_ylim(len(rows) - 0.4, -0.6)
         top = max(v.upper if np.isfinite(v.upper) else v.estimate for v in rows.values())
         ax.set_xlim(floor - 0.02 if floor < 0 else 0.0, top * 1.32)
-        ax.set_xticks([tick for tick in ax.get_xticks() if floor - 0.02 <= tick <= 1.0])
+        ax.set_xticks([tick for tick in ax.get_xticks() if floor - 0.02 <= tick < 1.01])
         ax.set_xlabel("LDS (mean rank correlation over queries)")
         ax.set_title(f"LDS by rung, {PROTOCOLS.get(protocol, protocol)}")
         ax.grid(axis="y", visible=False)
