@@ -14,7 +14,7 @@ from tests.results import synthetic_shares as derived
 
 DAMPING = np.logspace(-5, 1, 13)
 STEPS_AND_CROSS = [*STEPS, "cross_term"]
-LDS_AT_BEST = dict(zip(CHAIN, (0.62, 0.605, 0.53, 0.47, 0.45), strict=True))
+LDS_AT_BEST: dict[str, float] = dict(zip(CHAIN, (0.62, 0.605, 0.53, 0.47, 0.45), strict=True))
 METRICS = [
     "relative_frobenius",
     "relative_spectral",

@@ -40,7 +40,7 @@ def test_the_file_is_closed_after_reading(tmp_path: Path) -> None:
     path = write_result(synthetic(SMALL), tmp_path)
     tree = open_result(path)
     path.unlink()
-    assert np.isfinite(tree["spectrum/eigenvalues"].values).all()
+    assert np.isfinite(tree["spectrum"].to_dataset()["eigenvalues"].values).all()
 
 
 def test_writing_leaves_only_the_result(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_full_disk_keeps_the_earlier_result(tmp_path: Path) -> None:
 
 
 def test_every_chain_rung_has_a_planted_level() -> None:
-    assert set(synthetic()["shares"]["rung"].values) == set(CHAIN)
+    assert set(synthetic()["shares"].to_dataset()["rung"].values) == set(CHAIN)
