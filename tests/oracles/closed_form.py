@@ -31,7 +31,7 @@ def linear_softmax_hessian(problem: Problem) -> np.ndarray:
 
 def linear_regression_hessian(problem: Problem) -> np.ndarray:
     """(2/C) I ⊗ [x; 1][x; 1]ᵀ averaged: second moments of the inputs."""
-    x, _, (w, b) = _arrays(problem)
+    x, _, (_w, b) = _arrays(problem)
     outputs = len(b)
     second, first = x.T @ x / len(x), x.mean(0)
     eye = np.eye(outputs)
