@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from decomposition.chain.build import CHAIN, Approximation
+from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.curvature import Curvature
 from decomposition.problem import Problem
 from decomposition.report import write_report
@@ -161,6 +161,7 @@ def _error_plan(
         leading=min(max(outputs, 2), base.problem.parameters),
         negative=settings.negative,
         matrix_norms=settings.matrix_norms,
+        without_norms=frozenset(LATTICE) - frozenset(CHAIN),
         seed=settings.seed,
         protocols=dampings,
     )

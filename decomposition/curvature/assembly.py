@@ -75,9 +75,9 @@ def _add_hessian(
         term = matmul(outer.reshape(n, -1).T, jacobian.mul(scale).reshape(n, -1))
         term = term.view(l.d_out, m.width, l.d_in, m.d_out)
         if place[earlier] < place[later]:  # only the upper triangle of blocks is filled
-            _add(out, (m, l), term.permute(3, 1, 0, 2))
+            add_term(out, (m, l), term.permute(3, 1, 0, 2))
         else:
-            _add(out, (l, m), term.permute(0, 2, 3, 1))
+            add_term(out, (l, m), term.permute(0, 2, 3, 1))
 
 
 def _add_products(pair: Pair, k: Tensor, inputs: Mapping[str, Tensor], out: Tensor) -> None:
@@ -94,7 +94,7 @@ def _add_products(pair: Pair, k: Tensor, inputs: Mapping[str, Tensor], out: Tens
     else:
         products = (inputs[l.name][:, :, None] * inputs[m.name][:, None, :]).reshape(n, -1)
         term = matmul(k.reshape(n, -1).T, products).view(l.d_out, m.d_out, l.width, m.width)
-    _add(out, pair, term.permute(0, 2, 1, 3))
+    add_term(out, pair, term.permute(0, 2, 1, 3))
 
 
 class _Triangle:
@@ -109,7 +109,7 @@ class _Triangle:
         self.unpack = position.flatten()
 
 
-def _add(out: Tensor, pair: Pair, term: Tensor) -> None:
+def add_term(out: Tensor, pair: Pair, term: Tensor) -> None:
     """Add ``term`` (d_l, w_l, d_m, w_m) at the pair's place, [W | b] mapped to parameter order.
 
     A term may lack the bias columns (w = d_in): they are left as they are.

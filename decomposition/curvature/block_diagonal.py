@@ -41,7 +41,11 @@ class BlockDiagonal(Diagonalised):
 
     def dense(self) -> Tensor:
         """The (P, P) matrix, zero between layers."""
-        return torch.block_diag(*(block.dense() for block in self._blocks.values()))
+        out = torch.zeros(self.size, self.size, dtype=torch.float64)
+        for name, block in self._blocks.items():  # one at a time, to hold no block twice
+            part = self._slices[name]
+            out[part, part] = block.dense()
+        return out
 
     def basis_values(self) -> Tensor:
         """Eigenvalues of the first block, then of the second, …"""

@@ -8,15 +8,16 @@ curvature along it (George et al. 2018, arXiv 1806.03884).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.assembly import add_term
 from decomposition.curvature.base import Diagonalised
 from decomposition.layers import LinearBlock
-from decomposition.linalg import eigh
+from decomposition.linalg import eigh, matmul
 
 DEGENERACY_TOLERANCE = 1e-9
 """Neighbouring eigenvalues closer than this fraction of the largest count as repeated."""
@@ -125,6 +126,18 @@ class KroneckerCurvature(Diagonalised):
         """Q_S C Q_Aᵀ for every column."""
         coordinates = c.reshape(*self.values.shape, c.shape[1])
         return self.basis.block.from_matrix(self._rotate(coordinates, transpose=False))
+
+    def dense(self) -> Tensor:
+        """Σ_ab v_ab (Q_S,a Q_S,aᵀ) ⊗ (Q_A,b Q_A,bᵀ), by one product over the widths."""
+        q_s, q_a = self.basis.outputs.vectors, self.basis.inputs.vectors
+        d_out, width = self.values.shape
+        rows = (q_s[:, None, :] * q_s[None, :, :]).reshape(d_out**2, d_out) @ self.values
+        columns = (q_a[:, None, :] * q_a[None, :, :]).reshape(width**2, width)
+        term = matmul(rows, columns.T).view(d_out, d_out, width, width).permute(0, 2, 1, 3)
+        block = replace(self.basis.block, start=0)
+        out = torch.zeros(self.size, self.size, dtype=torch.float64)
+        add_term(out, (block, block), term)
+        return out
 
     def _rotate(self, m: Float[Tensor, "d_out width k"], transpose: bool) -> Tensor:
         q_s, q_a = self.basis.outputs.vectors, self.basis.inputs.vectors

@@ -27,6 +27,8 @@ class ErrorPlan:
     """Policy for negative eigenvalues."""
     matrix_norms: bool = True
     """Whether to compute the spectral and nuclear norms."""
+    without_norms: frozenset[str] = frozenset()
+    """Rungs to leave them out for: seconds each at P = 6,570."""
     seed: int = 0
     """Seed of the stochastic nuclear norm."""
     protocols: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -75,7 +75,7 @@ def spectral_errors(
             continue
         pairs = [(p[name], p[reference]) for p in plan.protocols.values()]
         value[:, column], error[:, column], damped[:, :, column], by_protocol[:, column] = _compare(
-            curvature, exact, scale, comparisons, pairs
+            curvature, exact, scale, comparisons, pairs, name not in plan.without_norms
         )
     return xr.Dataset(
         {
@@ -116,6 +116,7 @@ def _compare(
     scale: _Scale,
     comparisons: Comparisons,
     pairs: Sequence[tuple[float, float]],
+    with_norms: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     plan = comparisons.plan
     value, error = dict.fromkeys(METRICS, np.nan), dict.fromkeys(METRICS, 0.0)
@@ -136,7 +137,7 @@ def _compare(
     else:  # its own to overwrite, and large
         difference = difference.neg_().add_(exact.dense())
     value["relative_frobenius"] = _ratio(torch.linalg.norm(difference), scale.frobenius)
-    if plan.matrix_norms:
+    if plan.matrix_norms and with_norms:
         gap = comparisons.norms(curvature, exact, difference)
         value["relative_spectral"] = _ratio(gap.spectral, scale.norms.spectral)
         error["relative_spectral"] = _ratio(gap.spectral_error, scale.norms.spectral)

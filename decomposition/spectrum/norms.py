@@ -20,9 +20,9 @@ from decomposition.linalg import eigvalsh, matmul
 from decomposition.spectrum.lanczos import Ritz, lanczos_with_previous, probes, trace_of
 
 EXACT_SIZE = 2048
-LEADING, POWER_STEPS = 48, 5
+LEADING, POWER_STEPS = 40, 4
 RITZ_TOLERANCE = 0.03
-PROBES, STEPS = 12, 48
+PROBES, STEPS = 12, 36
 
 
 @dataclass(frozen=True)
