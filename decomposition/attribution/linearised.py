@@ -15,12 +15,18 @@ resample: equal to first order (see the tests) and some hundred times slower.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from decomposition.attribution.lds import ScoreError, check_prediction, mean_defined
 from decomposition.attribution.ranks import Floats, correlation, influence, rank
+
+_Part = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+QUERY_CHUNKS = 8
+"""Pieces in which the queries are shared out over threads, whatever the number of cores."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +81,13 @@ def linearise(
     masks, queries = truths[0].shape
     members = fold_members(folds, masks)
     flat = [one.reshape(-1, masks, queries) for one in predictions]
-    count = flat[0].shape[0]
-    studies = len(flat)
-    rho = np.empty((studies, count, queries))
-    effects = np.zeros((count, masks))
-    weight = np.zeros((count, 1))
-    noise = np.zeros((count, count))
-    for query in range(queries):
-        psi = np.zeros((1, 1))
-        for study in range(studies):
-            value, part = linearised_query(
-                flat[study][:, :, query], truths[study][:, query], members
-            )
-            rho[study, :, query] = value
-            psi = part if study == 0 else psi + part
-        psi /= studies
-        effects += psi
-        weight[:, 0] += ~np.isnan(rho[:, :, query].sum(0))
-        noise += psi @ psi.T
+    chunks = np.array_split(np.arange(queries), min(QUERY_CHUNKS, queries))
+    # Sorting, most of the work, releases the interpreter lock; fixed chunks fix the rounding.
+    tasks = [delayed(_some_queries)(flat, truths, chunk, members) for chunk in chunks]
+    parts = cast(list[_Part], Parallel(n_jobs=-1, prefer="threads")(tasks))
+    rho = np.concatenate([part[0] for part in parts], axis=2)
+    effects, noise = (np.sum([part[i] for part in parts], axis=0) for i in (1, 2))
+    weight = (~np.isnan(rho.sum(0))).sum(1, keepdims=True).astype(float)
     effects /= np.maximum(weight, 1.0)
     # The part of a query's mask effects that other queries do not share; divided by M twice:
     # once for the mean over masks, once for the variance of a mean.
@@ -100,6 +95,28 @@ def linearise(
     noise /= max(queries - 1, 1) * float(masks) ** 2
     per_query = rho.mean(0)
     return LinearisedLDS(cells, per_query, effects, noise, mean_defined(rho))
+
+
+def _some_queries(
+    flat: list[Floats],
+    truths: list[Floats],
+    chunk: NDArray[np.intp],
+    members: list[NDArray[np.intp]],
+) -> _Part:
+    """ρ (K, C, q), and Σ_q ψ (C, M) and Σ_q ψ ψᵀ (C, C), of some queries; ψ is a mean over K."""
+    count, masks = flat[0].shape[:2]
+    rho = np.empty((len(flat), count, len(chunk)))
+    effects, noise = np.zeros((count, masks)), np.zeros((count, count))
+    for place, query in enumerate(chunk):
+        psi = np.zeros((count, masks))
+        for study, (prediction, truth) in enumerate(zip(flat, truths, strict=True)):
+            value, part = linearised_query(prediction[:, :, query], truth[:, query], members)
+            rho[study, :, place] = value
+            psi += part
+        psi /= len(flat)
+        effects += psi
+        noise += psi @ psi.T
+    return rho, effects, noise
 
 
 def fold_members(folds: NDArray[np.integer] | None, masks: int) -> list[NDArray[np.intp]]:

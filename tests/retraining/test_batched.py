@@ -121,11 +121,23 @@ def test_images_that_the_model_flattens() -> None:
     assert_equal_to_plain(problem)
 
 
-def test_a_linear_layer_with_its_own_forward_is_refused() -> None:
+def test_a_layer_that_is_no_linear_map_of_its_weight_makes_no_problem() -> None:
     torch.manual_seed(0)
-    problem = classification(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Scaled(5, 3)))
-    with pytest.raises(UnsupportedModelError, match=r"plain torch\.nn\.Linear"):
-        BatchedTrainer(problem)
+    with pytest.raises(UnsupportedModelError, match="layer 2's weight"):
+        classification(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Scaled(5, 3)))
+
+
+class Wrapped(nn.Linear):
+    """The same map by a forward of its own."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input)
+
+
+def test_a_linear_layer_with_a_forward_of_its_own_trains_like_any_other() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Wrapped(5, 3))
+    assert_equal_to_plain(with_recipe(classification(model)))
 
 
 def test_training_leaves_the_model_as_it_was() -> None:
