@@ -54,7 +54,7 @@ class Run:
     settings: tyro.conf.OmitArgPrefixes[Choices]
     """What to compute."""
     quick: bool = False
-    """A first look in about 20 seconds: 100 masks, no matrix norms, and a smaller network for the
+    """A first look in half a minute: 100 masks, no matrix norms, and a smaller network for the
     built-in problems. Its numbers are not those of the full study."""
     problem_seed: int = 0
     """Seed of a built-in problem: split, initialisation, order of examples."""
