@@ -125,11 +125,12 @@ def _add_levels(
             CHAIN,
             level=settings.level,
         )
+        defined = bool(data["defined"].sel(metric="lds", protocol=protocol))
         verdicts[protocol] = {
             "candidate": found.candidate,
-            "resolved": found.resolved,
+            "resolved": found.resolved and defined,
             "probability": found.probability,
             "more_masks": found.more_masks,
-            "text": found.text,
+            "text": found.text if defined else "not resolved: the total loss is within noise",
         }
     data.attrs["verdict"] = json.dumps(verdicts)

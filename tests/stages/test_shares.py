@@ -74,3 +74,10 @@ def test_several_repeats_tell_what_more_of_them_would_buy() -> None:
     assert (width > 0).all()
     assert (width.diff("repeats") <= 1e-12).all()
     assert tree["/attribution"].attrs["ceiling_source"] == "split_half"
+
+
+def test_no_step_is_to_blame_for_a_total_within_noise(tiny: xr.DataTree) -> None:
+    verdicts = json.loads(tiny["/shares"].attrs["verdict"])
+    defined = tiny["/shares"]["defined"].sel(metric="lds")
+    for protocol, one in verdicts.items():
+        assert one["resolved"] <= bool(defined.sel(protocol=protocol))
