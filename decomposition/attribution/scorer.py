@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from decomposition.attribution.influence import Gradients, random_scores
+from decomposition.attribution.lds import predicted_effects
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
 from decomposition.linalg import matmul
@@ -47,7 +48,7 @@ class Scorer(ABC):
         negative: str | NegativeCurvature = "absolute",
     ) -> Float[np.ndarray, "M Q"]:
         """−Σ_{i ∈ S_j} τ[q, i]: predicted loss on q after training on S_j, up to a constant."""
-        return -(masks.astype(np.float32) @ self.scores(damping, negative).T)
+        return predicted_effects(masks, self.scores(damping, negative))
 
 
 class RotatedGradients:

@@ -7,15 +7,23 @@ factors of Eschenhagen et al. 2023, arXiv 2311.00636).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.kronecker import FactorBasis, KroneckerBasis, factor_basis
-from decomposition.curvature.preactivation import Preactivation, batches
+from decomposition.curvature.preactivation import (
+    GaussNewtonTerms,
+    HessianTerms,
+    Preactivation,
+    batches,
+)
 from decomposition.problem import Problem
+
+Terms = TypeVar("Terms", GaussNewtonTerms, HessianTerms)
 
 
 def kronecker_factors(
@@ -48,34 +56,36 @@ def ggn_diagonals(
     problem: Problem, bases: Mapping[str, KroneckerBasis]
 ) -> dict[str, Float[Tensor, "d_out width"]]:
     """EK-FAC eigenvalues: diag(Qᵀ G_ll Q)_ij = (1/N) Σ_n (Σ_c (s_n,c · Q_S,i)²) (a_n · Q_A,j)²."""
-    preactivation = Preactivation(problem)
-    diagonals: dict[str, Tensor] = {}
-    for x, y in batches(problem):
-        terms = preactivation.gauss_newton_terms(x, y)
-        for block in problem.blocks:
-            basis = bases[block.name]
-            a = (terms.inputs[block.name] @ basis.inputs.vectors).square()
-            s = (terms.roots[block.name] @ basis.outputs.vectors).square().sum(1)
-            new = s.T @ a / problem.examples
-            old = diagonals.get(block.name)
-            diagonals[block.name] = new if old is None else old + new
-    return diagonals
+
+    def along(terms: GaussNewtonTerms, name: str, q: Tensor) -> Tensor:
+        return (terms.roots[name] @ q).square().sum(1)
+
+    return _diagonals(problem, bases, Preactivation(problem).gauss_newton_terms, along)
 
 
 def hessian_diagonals(
     problem: Problem, bases: Mapping[str, KroneckerBasis]
 ) -> dict[str, Float[Tensor, "d_out width"]]:
     """diag(Qᵀ H_ll Q)_ij = (1/N) Σ_n (Q_S,iᵀ M_n Q_S,i) (a_n · Q_A,j)²: H's own diagonal."""
-    preactivation = Preactivation(problem)
-    diagonals: dict[str, Tensor] = {}
+
+    def along(terms: HessianTerms, name: str, q: Tensor) -> Tensor:
+        return (torch.matmul(terms.hessians[name, name], q) * q).sum(1)
+
+    return _diagonals(problem, bases, Preactivation(problem).hessian_terms, along)
+
+
+def _diagonals(
+    problem: Problem,
+    bases: Mapping[str, KroneckerBasis],
+    terms_of: Callable[[Tensor, Tensor], Terms],
+    along: Callable[[Terms, str, Tensor], Float[Tensor, "n d_out"]],
+) -> dict[str, Float[Tensor, "d_out width"]]:
+    """(1/N) Σ_n along_n,i (a_n · Q_A,j)², where ``along`` is the curvature along each Q_S,i."""
+    diagonals = {name: torch.zeros_like(basis.products()) for name, basis in bases.items()}
     for x, y in batches(problem):
-        terms = preactivation.hessian_terms(x, y)
-        for block in problem.blocks:
-            basis = bases[block.name]
-            q = basis.outputs.vectors
-            a = (terms.inputs[block.name] @ basis.inputs.vectors).square()
-            s = (torch.matmul(terms.hessians[block.name, block.name], q) * q).sum(1)
-            new = s.T @ a / problem.examples
-            old = diagonals.get(block.name)
-            diagonals[block.name] = new if old is None else old + new
+        terms = terms_of(x, y)
+        for name, basis in bases.items():
+            a = (terms.inputs[name] @ basis.inputs.vectors).square()
+            s = along(terms, name, basis.outputs.vectors)
+            diagonals[name] += s.T @ a / problem.examples
     return diagonals

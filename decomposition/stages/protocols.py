@@ -14,7 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from decomposition.attribution.scorer import Scorer
-from decomposition.damping import damping_for_effective_dimension, effective_dimension
+from decomposition.damping import (
+    damping_for_effective_dimension,
+    effective_dimension,
+    relative_damping,
+)
 from decomposition.errors import DampingError
 
 COMMON = ("equal", "relative", "effective_dimension")
@@ -72,7 +76,7 @@ def grids(
 
 def _mean_eigenvalue(rung: Scorer) -> float:
     assert rung.mu is not None
-    return float(rung.mu.abs().mean())
+    return relative_damping(1.0, float(rung.mu.abs().sum()), len(rung.mu))
 
 
 def _at(rung: Scorer, dimension: float) -> float:
