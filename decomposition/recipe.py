@@ -43,7 +43,9 @@ class Recipe:
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning-rate schedule over the whole run."""
     epochs: int = 20
-    """Passes over the training set."""
+    """Passes over the training set, and the span of the schedule."""
+    checkpoint: int | None = None
+    """Epoch after which the model is taken, on the way through the schedule; None: the last."""
     batch_size: int = 32
     """Examples per step."""
     seed: int = 0
@@ -65,6 +67,13 @@ class Recipe:
         _in_range("eps", self.eps, 0.0, math.inf, open_low=True)
         _in_range("weight_decay", self.weight_decay, 0.0, math.inf)
         _whole("epochs", self.epochs, 0)
+        if self.checkpoint is not None:
+            _whole("checkpoint", self.checkpoint, 0)
+            if self.checkpoint > self.epochs:
+                raise ProblemError(
+                    f"Recipe.checkpoint must be one of the {self.epochs} epochs, got "
+                    f"{self.checkpoint}"
+                )
         _whole("batch_size", self.batch_size, 1)
         _whole("seed", self.seed, 0)
 
@@ -72,6 +81,11 @@ class Recipe:
     def torch_dtype(self) -> torch.dtype:
         """The training precision as a torch dtype."""
         return DTYPES[self.dtype]
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of epochs that are run: the checkpoint, or all."""
+        return self.epochs if self.checkpoint is None else self.checkpoint
 
     def steps_per_epoch(self, examples: int) -> int:
         """Number of batches in one epoch over ``examples`` examples: ⌈n / batch_size⌉."""

@@ -30,6 +30,8 @@ BAD = [
     ("epochs", 1.5, "got 1.5"),
     ("epochs", math.nan, "got nan"),
     ("epochs", math.inf, "got inf"),
+    ("checkpoint", -1, "whole number >= 0, got -1"),
+    ("checkpoint", 21, "one of the 20 epochs, got 21"),
     ("batch_size", 0, "whole number >= 1, got 0"),
     ("seed", -1, "whole number >= 0"),
     ("seed", 0.5, "got 0.5"),

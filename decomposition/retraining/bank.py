@@ -5,27 +5,21 @@ Shapes: M masks, R repeats, N training examples, Q queries, C outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
-from tqdm import tqdm
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
-from decomposition.retraining.cells import CellTrainer, Chunk, chunks
-from decomposition.retraining.fingerprint import chunk_key, study_fingerprint
+from decomposition.retraining.cells import Chunk
 from decomposition.retraining.measures import Measure, measure
 from decomposition.retraining.plan import BankPlan
-from decomposition.retraining.store import ChunkStore
-from decomposition.retraining.workers import in_parallel
+from decomposition.retraining.training import BankTraining
 
-__all__ = ["Bank", "BankPlan", "retrain_bank"]
-
-PARAMETERS_PER_STACK = 350_000
-LARGEST_STACK = 500
+__all__ = ["Bank", "BankPlan", "retrain_bank", "retrain_part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +64,13 @@ def retrain_bank(
     folder: Path | None = None,
     chunk_size: int | None = None,
     progress: bool = True,
+    checkpoints: Sequence[int] = (),
 ) -> Bank:
     """Retrain the model on every subset of the plan, or read from ``folder`` what is there.
+
+    One training passes through all ``checkpoints`` on its way to the recipe's last epoch; what
+    the models answer there is kept in the folder too, where the same call with that
+    ``Recipe.checkpoint`` finds it.
 
     Args:
         problem: a trained problem, see ``Problem.trained``.
@@ -80,65 +79,49 @@ def retrain_bank(
             call resumes and returns the same bits. Several processes may share a folder.
         chunk_size: models trained in one stack; default ``default_chunk_size``.
         progress: show a progress bar.
+        checkpoints: further epochs, before the last, whose outputs go to the folder.
 
     Raises:
-        ProblemError: the problem is untrained, the plan does not fit it, or a model diverged.
+        ProblemError: the problem is untrained, the plan or a checkpoint does not fit it, or a
+            model diverged.
         UnsupportedModelError: the model cannot be stacked or initialised afresh.
         StoreError: the folder cannot be used.
     """
-    plan = plan or BankPlan()
-    if chunk_size is None:
-        chunk_size = default_chunk_size(problem.parameters)
-    if chunk_size < 1:
-        raise ProblemError(f"chunk_size must be at least 1, got {chunk_size}")
-    trainer = CellTrainer(problem, plan)
-    store = ChunkStore(folder)
-    study = study_fingerprint(problem, plan, trainer.start(0, 0))
-    results: dict[Chunk, np.ndarray] = {}
-
-    def key(chunk: Chunk) -> str:
-        return chunk_key(study, trainer.masks[chunk.start : chunk.stop], chunk.start, chunk.repeat)
-
-    def read(chunk: Chunk) -> bool:
-        outputs = store.load(key(chunk))
-        if outputs is None:
-            return False
-        results[chunk] = outputs
-        return True
-
-    todo = [chunk for chunk in chunks(plan, chunk_size) if not read(chunk)]
-    cells = plan.masks * plan.repeats + plan.second_masks
-    finished = cells - sum(chunk.models for chunk in todo)
-    with tqdm(
-        total=cells, initial=finished, desc="retraining", unit="model", disable=not progress
-    ) as bar:
-
-        def work(chunk: Chunk, check: Callable[[], None]) -> None:
-            check()
-            if not read(chunk):  # another process may have finished it by now
-                results[chunk] = trainer.outputs(chunk, check)
-                store.save(key(chunk), results[chunk])
-
-        in_parallel(work, todo, lambda chunk: bar.update(chunk.models))
-    return _assemble(trainer, plan, results)
+    training = BankTraining(problem, plan or BankPlan(), folder, chunk_size, checkpoints)
+    return _assemble(training, training.train(training.chunks, progress))
 
 
-def default_chunk_size(parameters: int) -> int:
-    """Models per stack for ``parameters`` P of one model: about 350,000 / P.
+def retrain_part(
+    problem: Problem,
+    plan: BankPlan,
+    folder: Path,
+    part: int,
+    parts: int,
+    checkpoints: Sequence[int] = (),
+    progress: bool = False,
+) -> int:
+    """Train chunks ``part``, ``part + parts``, … of a bank into ``folder``; how many models.
 
-    Small stacks spend their time between operations, large ones outside the cache. Rounded down
-    to 1, 2 or 5 times a power of ten, so that round numbers of masks have common chunks and a bank
-    of 1,000 finds those of 100.
+    Parts are independent: other processes or machines may train the others into the same folder,
+    where ``retrain_bank`` finds them all. The problem's own parameters play no role, only
+    ``initial``.
+
+    Raises:
+        ProblemError, UnsupportedModelError, StoreError: as ``retrain_bank``.
     """
-    limit = min(max(1, PARAMETERS_PER_STACK // parameters), LARGEST_STACK)
-    return max(n * 10**k for n in (1, 2, 5) for k in range(3) if n * 10**k <= limit)
+    if not 0 <= part < parts:
+        raise ProblemError(f"part must lie in 0 … {parts - 1}, got {part}")
+    training = BankTraining(problem, plan, folder, None, checkpoints)
+    mine = training.chunks[part::parts]
+    training.train(mine, progress)
+    return sum(chunk.models for chunk in mine)
 
 
-def _assemble(trainer: CellTrainer, plan: BankPlan, results: dict[Chunk, np.ndarray]) -> Bank:
-    base = trainer.base_outputs()
+def _assemble(training: BankTraining, results: Mapping[Chunk, np.ndarray]) -> Bank:
+    plan, base = training.plan, training.trainer.base_outputs()
     outputs = np.empty((plan.masks, plan.repeats, *base.shape), base.dtype)
     second = np.empty((plan.second_masks, *base.shape), base.dtype)
     for chunk, values in results.items():
         place = outputs[:, chunk.repeat] if chunk.repeat < plan.repeats else second
         place[chunk.start : chunk.stop] = values
-    return Bank(plan, trainer.masks, outputs, second if plan.second_masks else None, base)
+    return Bank(plan, training.trainer.masks, outputs, second if plan.second_masks else None, base)

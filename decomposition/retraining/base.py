@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -44,8 +43,6 @@ def train_base_model(
     def order(epoch: int) -> torch.Tensor:
         return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.examples))[None]
 
-    done = itertools.count(1)
-
     def snapshot() -> nn.Module:
         model = copy.deepcopy(problem.model).to(recipe.torch_dtype)
         with torch.no_grad():
@@ -53,14 +50,16 @@ def train_base_model(
                 model.get_parameter(name).copy_(value[0])
         return model
 
-    with tqdm(total=recipe.epochs, desc="base model", unit="epoch", disable=not progress) as bar:
+    with tqdm(
+        total=recipe.last_epoch, desc="base model", unit="epoch", disable=not progress
+    ) as bar:
 
         def work(_: int, check: Callable[[], None]) -> None:
-            def after_epoch() -> None:
+            def after_epoch(done: int) -> None:
                 check()
-                bar.update()
-                if checkpoint is not None:
-                    checkpoint(next(done), snapshot())
+                bar.update(min(done, 1))
+                if checkpoint is not None and done:
+                    checkpoint(done, snapshot())
 
             trainer.train(stack, order, after_epoch)
 
@@ -68,7 +67,8 @@ def train_base_model(
     if not torch.isfinite(stack.theta).all():
         raise ProblemError(
             f"training of the base model diverged: a parameter is not finite after "
-            f"{recipe.epochs} epochs of {recipe.optimizer} with lr = {recipe.lr}; lower Recipe.lr"
+            f"{recipe.last_epoch} epochs of {recipe.optimizer} with lr = {recipe.lr}; lower "
+            "Recipe.lr"
         )
     return snapshot()
 

@@ -45,19 +45,23 @@ class BatchedTrainer:
         return StackedModel(self.model, models, self.recipe.torch_dtype, self.direct, decay)
 
     def train(
-        self, stack: StackedModel, order: EpochOrder, after_epoch: Callable[[], None]
+        self, stack: StackedModel, order: EpochOrder, after_epoch: Callable[[int], None]
     ) -> None:
-        """Train ``stack`` in place; ``after_epoch`` may raise to give up."""
+        """Train ``stack`` in place up to the recipe's last epoch.
+
+        ``after_epoch`` is given the number of epochs done, from 0; it may raise to give up.
+        """
         recipe, step = self.recipe, 0
         update = make_update(recipe, stack.theta, stack.sums)
-        for epoch in range(recipe.epochs):
+        after_epoch(0)
+        for epoch in range(recipe.last_epoch):
             rows = order(epoch)
             total = recipe.epochs * recipe.steps_per_epoch(rows.shape[1])
             for batch in rows.split(recipe.batch_size, dim=1):
                 self._accumulate_gradient(stack, batch)
                 update.step(recipe.learning_rate(step, total))
                 step += 1
-            after_epoch()
+            after_epoch(epoch + 1)
 
     def _accumulate_gradient(self, stack: StackedModel, batch: Int64[Tensor, "M B"]) -> None:
         rows = batch.flatten()

@@ -6,7 +6,7 @@ never on the chunk that it happens to be trained in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,18 +82,32 @@ class CellTrainer:
             row[:] = order[kept[order]]
         return torch.from_numpy(rows)
 
-    def outputs(self, chunk: Chunk, check: Callable[[], None]) -> Float[np.ndarray, "m Q C"]:
-        """Train a chunk and apply it to the queries; ``check`` may raise between epochs.
+    def outputs(
+        self, chunk: Chunk, epochs: Collection[int], check: Callable[[], None]
+    ) -> dict[int, Float[np.ndarray, "m Q C"]]:
+        """Train a chunk and apply it to the queries after each of ``epochs``.
+
+        ``check`` may raise between epochs to give up.
 
         Raises:
             ProblemError: an output is not finite.
         """
+        found: dict[int, np.ndarray] = {}
         stack = self._trainer.stack(chunk.models)
         for row, mask in enumerate(range(chunk.start, chunk.stop)):
             start = self.start(mask, chunk.repeat)
             stack.load(row, {name: value[None] for name, value in start.items()})
-        self._trainer.train(stack, lambda epoch: self.order(chunk, epoch), check)
-        outputs = self._trainer.query_outputs(stack).contiguous().numpy()
+
+        def after_epoch(done: int) -> None:
+            check()
+            if done in epochs:
+                outputs = self._trainer.query_outputs(stack).contiguous().numpy()
+                found[done] = self._finite(outputs, chunk)
+
+        self._trainer.train(stack, lambda epoch: self.order(chunk, epoch), after_epoch)
+        return found
+
+    def _finite(self, outputs: np.ndarray, chunk: Chunk) -> np.ndarray:
         finite = np.isfinite(outputs).all((1, 2))
         if not finite.all():
             raise ProblemError(

@@ -16,9 +16,11 @@ from torch.func import functional_call
 
 from decomposition.problem import Problem
 from decomposition.retraining.plan import BankPlan
+from decomposition.source import source_hash
 
-TRAINER_VERSION = 1
-"""Raise it when a change of the trainer changes its numbers."""
+MODULES = "batched cells initial plan seeds stacked stacked_linear updates"
+TRAINER = ("losses.py", "recipe.py", *(f"retraining/{name}.py" for name in MODULES.split()))
+"""The code that a retrained model's outputs depend on."""
 
 PROBE_DIGITS = 8
 
@@ -29,12 +31,12 @@ def study_fingerprint(problem: Problem, plan: BankPlan, start: Mapping[str, Tens
     ``start`` holds the parameters that the first cell starts from. The source of the model and
     of the loss cannot be hashed; their values at ``start`` on the queries stand in for it.
     """
-    recipe = asdict(problem.recipe)
+    recipe = asdict(problem.recipe) | {"checkpoint": problem.recipe.last_epoch}
     if plan.randomness == "independent":
         del recipe["seed"]  # the base model's order plays no part
     loss = problem.loss_function
     facts = {
-        "trainer": TRAINER_VERSION,
+        "trainer": source_hash(*TRAINER),
         "versions": {name: _version(name) for name in ("curvature-decomposition", "torch")},
         "recipe": recipe,
         "randomness": plan.randomness,

@@ -81,7 +81,7 @@ def assert_equal_to_plain(problem: Problem) -> None:
     trainer, rows = BatchedTrainer(problem), orders(problem, 13)
     start, stack = untrained_start(problem), trainer.stack(MODELS)
     stack.load(0, {k: v.expand(MODELS, *v.shape) for k, v in start.items()})
-    trainer.train(stack, lambda epoch: torch.from_numpy(rows[epoch]), lambda: None)
+    trainer.train(stack, lambda epoch: torch.from_numpy(rows[epoch]), lambda _: None)
     outputs = trainer.query_outputs(stack)
     for i in range(MODELS):
         model = train_plain(problem, start, lambda epoch, i=i: rows[epoch, i])
@@ -146,7 +146,7 @@ def test_training_leaves_the_model_as_it_was() -> None:
     trainer = BatchedTrainer(problem)
     stack = trainer.stack(1)
     stack.load(0, {k: v[None] for k, v in before.items()})
-    trainer.train(stack, lambda _: torch.arange(13)[None], lambda: None)
+    trainer.train(stack, lambda _: torch.arange(13)[None], lambda _: None)
     for name, value in problem.model.named_parameters():
         assert torch.equal(value, before[name])
         assert value.grad is None

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from decomposition.errors import StoreError
+from decomposition.errors import ProblemError, StoreError
 from decomposition.problem import Problem
-from decomposition.retraining import Bank, BankPlan, retrain_bank
+from decomposition.retraining import Bank, BankPlan, retrain_bank, retrain_part
 from decomposition.retraining.fingerprint import study_fingerprint
 from decomposition.retraining.store import ABANDONED_AFTER, ChunkStore
 from tests.cases import CASES
@@ -184,3 +184,36 @@ def test_the_name_of_a_problem_does_not_matter(trained: Problem) -> None:
     start = dict(trained.initial or {})
     renamed = replace(trained, name="other", display={"a": 1})
     assert study_fingerprint(renamed, PLAN, start) == study_fingerprint(trained, PLAN, start)
+
+
+def test_one_training_leaves_its_checkpoints_too(trained: Problem, tmp_path: Path) -> None:
+    last = trained.recipe.epochs
+    retrain_bank(trained, PLAN, tmp_path, chunk_size=2, progress=False, checkpoints=(0, last - 1))
+    before = stamps(tmp_path)
+    assert len(before) == 9
+    for epoch in (0, last - 1, last):
+        early = replace(trained, recipe=replace(trained.recipe, checkpoint=epoch))
+        assert_same(bank(early, tmp_path), bank(early, None))
+    assert stamps(tmp_path) == before
+
+
+@pytest.mark.parametrize("epoch", [-1, 10**6])
+def test_a_checkpoint_outside_the_training_is_refused(trained: Problem, epoch: int) -> None:
+    with pytest.raises(ProblemError, match=f"checkpoints must be among .* got \\[{epoch}\\]"):
+        retrain_bank(trained, PLAN, progress=False, checkpoints=(epoch,))
+
+
+def test_parts_make_the_whole(trained: Problem, tmp_path: Path) -> None:
+    plan = BankPlan(masks=600, second_order_masks=2)  # two chunks and the second order
+    quick = replace(trained, recipe=replace(trained.recipe, checkpoint=0))
+    models = [retrain_part(quick, plan, tmp_path, part, 2) for part in range(2)]
+    before = stamps(tmp_path)
+    assert sum(models) == 602
+    assert min(models) > 0
+    assert_same(
+        retrain_bank(quick, plan, tmp_path, progress=False),
+        retrain_bank(quick, plan, progress=False),
+    )
+    assert stamps(tmp_path) == before
+    with pytest.raises(ProblemError, match="part must lie in 0 … 1, got 2"):
+        retrain_part(quick, plan, tmp_path, 2, 2)

@@ -1,0 +1,54 @@
+"""A hash of source code: results of other code than this are never taken for this code's.
+
+Comments, docstrings and layout do not enter: what is hashed is the syntax tree without them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+@cache
+def source_hash(*parts: str) -> str:
+    """SHA-256 of the package's modules ``parts``: files or folders, such as ``retraining``.
+
+    Raises:
+        FileNotFoundError: the package has no such part.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({path for part in parts for path in _files(PACKAGE / part)}):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode())
+        digest.update(ast.dump(_without_docstrings(path.read_text("utf-8"))).encode())
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterable[Path]:
+    if path.is_dir():
+        return path.rglob("*.py")
+    if not path.is_file():
+        raise FileNotFoundError(f"no module {path}")
+    return (path,)
+
+
+def _without_docstrings(source: str) -> ast.Module:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            # docstrings of modules, classes and functions, and those that follow a field
+            node.body = [  # type: ignore[attr-defined]
+                line
+                for line in body
+                if not (
+                    isinstance(line, ast.Expr)
+                    and isinstance(line.value, ast.Constant)
+                    and isinstance(line.value.value, str)
+                )
+            ]
+    return tree
