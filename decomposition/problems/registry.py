@@ -6,13 +6,39 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.problem import Problem
 from decomposition.problems.digits import digits
+from decomposition.problems.variant import Variant
+from decomposition.recipe import Recipe
 
 BUILT_IN: dict[str, Callable[..., Problem]] = {"digits": digits}
+
+
+def make_problem(
+    name: str,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    variant: Variant | None = None,
+    quick: bool = False,
+) -> Problem:
+    """Problem ``name``, built in or of a file, with a recipe and a variant of network and data.
+
+    Raises:
+        ProblemError: unknown name, or a variant of a problem that has none (a user's function).
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name](seed=seed, recipe=recipe, variant=variant, quick=quick)
+    problem = load_problem(name, seed, quick)
+    if variant not in (None, Variant()):
+        raise ProblemError(
+            f"{name} is made by a function of your own, which takes no variant: vary it there, "
+            f"or use one of {', '.join(BUILT_IN)}"
+        )
+    return problem if recipe is None else replace(problem, recipe=recipe)
 
 
 def load_problem(spec: str, seed: int = 0, quick: bool = False) -> Problem:

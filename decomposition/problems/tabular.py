@@ -1,0 +1,110 @@
+"""From a table to a Problem: split, subset, standardise, noise, network: in this order.
+
+Inputs (and regression targets) are standardised on the training rows that are kept, because a
+smaller data set knows nothing of the rows it lost. Noise comes last: it is measured in standard
+deviations of the clean target, and losses at different noise levels keep the same units. Queries
+are never made noisy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from decomposition.errors import ProblemError
+from decomposition.problem import Problem
+from decomposition.problems.network import ACTIVATIONS, mlp
+from decomposition.problems.noise import noisy_targets, wrong_labels
+from decomposition.problems.table import Defaults, Table, split
+from decomposition.problems.variant import Variant
+from decomposition.recipe import Recipe
+
+
+def tabular_problem(
+    table: Table,
+    defaults: Defaults,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    variant: Variant | None = None,
+    quick: bool = False,
+) -> Problem:
+    """The problem of predicting a table's targets with a multilayer perceptron.
+
+    Args:
+        table: the data.
+        defaults: what to use where nothing else is asked for.
+        seed: seed of the split, the initialisation, the noise and the base model's order.
+        recipe: training recipe; default the problem's own, at this seed.
+        variant: changes to network and data.
+        quick: a smaller network, for a first look.
+
+    Raises:
+        ProblemError: a negative seed, too few rows, one class only, or a rate out of range.
+    """
+    if seed < 0:
+        raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
+    variant = variant or Variant()
+    rows = split(table, defaults, seed, variant.examples)
+    (x, y), (query_x, query_y) = rows.train, rows.query
+    if table.standardise:
+        x, query_x = standardised(x, query_x)
+    if table.classes is None:
+        outputs = y.shape[1]
+        if table.standardise:
+            y, query_y = standardised(y, query_y)
+        if not np.ptp(y, axis=0).all():
+            raise ProblemError(
+                f"{table.name}: the target of the {len(y)} training rows is constant, so there is "
+                "nothing to fit: choose another target, or keep more examples"
+            )
+        y = noisy_targets(y, variant.label_noise, seed)
+    else:
+        outputs = table.classes
+        if len(np.unique(y)) < 2:
+            raise ProblemError(
+                f"{table.name}: the {len(y)} training rows are all of one class, so there is "
+                "nothing to learn: choose another target, or keep more examples"
+            )
+        y = wrong_labels(y, outputs, variant.label_noise, seed)
+    hidden = variant.hidden
+    if hidden is None:
+        hidden = defaults.quick_hidden if quick else defaults.hidden
+    widths = (x.shape[1], *hidden, outputs)
+    kind = torch.float32 if table.classes is None else torch.int64
+    return Problem(
+        model=mlp(widths, ACTIVATIONS[variant.activation or defaults.activation], seed),
+        loss=nn.MSELoss() if table.classes is None else nn.CrossEntropyLoss(),
+        train=(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=kind)),
+        query=(torch.as_tensor(query_x, dtype=torch.float32), torch.as_tensor(query_y, dtype=kind)),
+        recipe=recipe or replace(defaults.recipe, seed=seed),
+        name=_name(table, variant, widths, quick),
+        allow_query_in_train=table.allow_query_in_train,
+        display=table.display,
+    )
+
+
+def standardised(
+    train: np.ndarray, query: np.ndarray
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "q d"]]:
+    """(x − mean) / std with the training rows' own; columns constant on them become 0."""
+    train, query = train.astype(np.float64), query.astype(np.float64)
+    mean, std = train.mean(0), train.std(0)
+    constant = (train == train[:1]).all(0)  # rounding can leave them a tiny deviation
+    scale = np.where(constant, 1.0, std)
+    train, query = (train - mean) / scale, (query - mean) / scale
+    train[:, constant] = query[:, constant] = 0.0
+    return train, query
+
+
+def _name(table: Table, variant: Variant, widths: tuple[int, ...], quick: bool) -> str:
+    parts = [f"{table.name} (quick)" if quick else table.name]
+    network = ["-".join(map(str, widths))] if variant.hidden is not None else []
+    network += [variant.activation] if variant.activation else []
+    parts += [" ".join(network)] if network else []
+    parts += [f"{variant.examples} examples"] if variant.examples else []
+    parts += [f"label noise {variant.label_noise:g}"] if variant.label_noise else []
+    return ", ".join(parts)

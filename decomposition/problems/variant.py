@@ -1,0 +1,52 @@
+"""What a study varies about a problem: the network, the number of examples, the label noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from decomposition.errors import ProblemError
+from decomposition.problems.network import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Changes to a problem; the default changes nothing.
+
+    Raises:
+        ProblemError: a value is outside its range; the message names it.
+    """
+
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers, () for a linear model; None: the problem's own."""
+    activation: str | None = None
+    """tanh, relu, gelu, silu, sigmoid, softplus or identity; None: the problem's own."""
+    examples: int | None = None
+    """Keep this many training rows, the first of the seeded permutation: smaller sets are nested
+    in larger ones. None: all."""
+    label_noise: float = 0.0
+    """Classification: fraction of the training labels replaced by another class. Regression:
+    standard deviation of the noise added to training targets, in those of the target."""
+
+    def __post_init__(self) -> None:
+        """Check every value once; a list of widths becomes a tuple."""
+        if self.hidden is not None:
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+            for width in self.hidden:
+                if not _whole(width) or width < 1:
+                    raise ProblemError(f"Variant.hidden must be whole widths >= 1, got {width!r}")
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise ProblemError(
+                f"Variant.activation must be one of {', '.join(ACTIVATIONS)}, got "
+                f"{self.activation!r}"
+            )
+        if self.examples is not None and (not _whole(self.examples) or self.examples < 2):
+            raise ProblemError(
+                f"Variant.examples must be a whole number >= 2, got {self.examples!r}"
+            )
+        if not (math.isfinite(self.label_noise) and self.label_noise >= 0):
+            raise ProblemError(f"Variant.label_noise must be >= 0, got {self.label_noise}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
