@@ -17,7 +17,7 @@ class Table:
     """n rows with d inputs, and their targets: class labels (n,) or numbers (n, C)."""
 
     name: str
-    """Name shown in results and in error messages."""
+    """Name shown in results."""
     inputs: Num[np.ndarray, "n d"]
     targets: Num[np.ndarray, "n ..."]
     """Labels 0 … C−1 of shape (n,), or regression targets (n, C)."""
@@ -31,6 +31,13 @@ class Table:
     """Rows may repeat between queries and training examples."""
     display: Mapping[str, object] = field(default_factory=dict)
     """See Problem.display."""
+    source: str | None = None
+    """The file that it was read from; None: built in."""
+
+    @property
+    def place(self) -> str:
+        """Where an error message says that the data are: the file, or the name."""
+        return self.source or self.name
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,10 @@ class Defaults:
     """Part of the rows that become queries where the data come without them."""
     queries: int | None = None
     """At most this many queries; None: all."""
+    examples: int | None = None
+    """At most this many training rows unless a variant says how many; None: all."""
+    quick_examples: int | None = None
+    """The same for a first look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +68,15 @@ class Split:
     query: tuple[np.ndarray, np.ndarray]
 
 
-def split(table: Table, defaults: Defaults, seed: int, examples: int | None) -> Split:
+def check_seed(seed: int) -> None:
+    """Raise ProblemError if the seed is negative: NumPy's generators take none."""
+    if seed < 0:
+        raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
+
+
+def split(
+    table: Table, defaults: Defaults, seed: int, examples: int | None, quick: bool = False
+) -> Split:
     """Queries first, then the training rows, of one permutation by NumPy's default generator.
 
     With query rows of their own, the training rows are permuted by ``seed`` and the query rows
@@ -76,13 +95,15 @@ def split(table: Table, defaults: Defaults, seed: int, examples: int | None) -> 
         train_rows, query = order, table.held_out
         query_rows = np.random.default_rng((seed, 2)).permutation(len(query[0]))
         held = len(query_rows)
-    wanted = len(train_rows) if examples is None else examples
-    if len(train_rows) < max(wanted, 2) or held < 1:
+    most = defaults.quick_examples if quick else defaults.examples
+    if examples is None:
+        examples = len(train_rows) if most is None else min(most, len(train_rows))
+    if len(train_rows) < max(examples, 2) or held < 1:
         raise ProblemError(
-            f"{table.name} has {len(train_rows)} rows to train on and {held} queries, but "
-            f"{max(wanted, 2)} and 1 are needed: ask for fewer examples, or give more data"
+            f"{table.place} has {len(train_rows)} rows to train on and {held} for queries, but "
+            f"{max(examples, 2)} and 1 are needed: ask for fewer examples, or give more data"
         )
-    train_rows, query_rows = train_rows[:wanted], query_rows[: defaults.queries]
+    train_rows, query_rows = train_rows[:examples], query_rows[: defaults.queries]
     return Split(
         (table.inputs[train_rows], table.targets[train_rows]),
         (query[0][query_rows], query[1][query_rows]),

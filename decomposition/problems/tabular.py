@@ -19,7 +19,7 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems.network import ACTIVATIONS, mlp
 from decomposition.problems.noise import noisy_targets, wrong_labels
-from decomposition.problems.table import Defaults, Table, split
+from decomposition.problems.table import Defaults, Table, check_seed, split
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
@@ -45,10 +45,9 @@ def tabular_problem(
     Raises:
         ProblemError: a negative seed, too few rows, one class only, or a rate out of range.
     """
-    if seed < 0:
-        raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
+    check_seed(seed)
     variant = variant or Variant()
-    rows = split(table, defaults, seed, variant.examples)
+    rows = split(table, defaults, seed, variant.examples, quick)
     (x, y), (query_x, query_y) = rows.train, rows.query
     if table.standardise:
         x, query_x = standardised(x, query_x)
@@ -58,7 +57,7 @@ def tabular_problem(
             y, query_y = standardised(y, query_y)
         if not np.ptp(y, axis=0).all():
             raise ProblemError(
-                f"{table.name}: the target of the {len(y)} training rows is constant, so there is "
+                f"{table.place}: the target of the {len(y)} training rows is constant, so there is "
                 "nothing to fit: choose another target, or keep more examples"
             )
         y = noisy_targets(y, variant.label_noise, seed)
@@ -66,7 +65,7 @@ def tabular_problem(
         outputs = table.classes
         if len(np.unique(y)) < 2:
             raise ProblemError(
-                f"{table.name}: the {len(y)} training rows are all of one class, so there is "
+                f"{table.place}: the {len(y)} training rows are all of one class, so there is "
                 "nothing to learn: choose another target, or keep more examples"
             )
         y = wrong_labels(y, outputs, variant.label_noise, seed)
