@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 import xarray as xr
 
+from decomposition.atomic import write_atomically
 from decomposition.errors import StoreError
 from decomposition.results.validate import check_tree
 
@@ -28,10 +27,18 @@ def write_result(tree: xr.DataTree, folder: str | os.PathLike[str]) -> Path:
     """
     check_tree(tree, "the result to be written", strict=True)
     target = Path(folder) / RESULT_NAME
-    # HDF5 loses a failed write in its destructors, so the file is made in memory
-    image = tree.to_netcdf(engine="h5netcdf", encoding=_compression(tree))
-    write_whole(target, image)
+    write_tree(tree, target)
     return target
+
+
+def write_tree(tree: xr.DataTree, target: Path) -> None:
+    """Write any tree to ``target`` in one piece, its larger arrays compressed.
+
+    Raises:
+        StoreError: the folder cannot be made or written, or the disk is full.
+    """
+    # HDF5 loses a failed write in its destructors, so the file is made in memory
+    write_whole(target, tree.to_netcdf(engine="h5netcdf", encoding=_compression(tree)))
 
 
 def write_whole(target: Path, content: bytes | memoryview) -> None:
@@ -40,23 +47,10 @@ def write_whole(target: Path, content: bytes | memoryview) -> None:
     Raises:
         StoreError: the folder cannot be made or written, or the disk is full.
     """
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            prefix=f".{target.stem}-", dir=target.parent, delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
-        _flush_folder(target.parent)
+        write_atomically(target, content)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         raise StoreError(
             f"cannot write {target}: {error}; "
             "choose another --out, or free space and make the folder writable"
@@ -74,21 +68,6 @@ def _compression(tree: xr.DataTree) -> dict[str, dict[str, dict[str, object]]]:
         for node in tree.subtree
         if node.data_vars
     }
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    # the mask can only be read by setting it
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def check_writable(folder: Path) -> None:

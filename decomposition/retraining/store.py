@@ -1,9 +1,7 @@
 """The bank on disk: one file per chunk, written atomically, named after what determines it.
 
-A file is a magic line, a SHA-256 digest of key and content, and an array in ``.npy`` form. It is
-written under another name in the same folder, flushed to the disk and then renamed, so that a file
-with its final name is complete; the digest finds what a rename cannot prevent (a damaged disk, a
-copy cut short). Writers on the same folder can only replace a file by one with equal content.
+A file is framed as ``decomposition.atomic`` has it, with an array in ``.npy`` form as its payload.
+Writers on the same folder can only replace a file by one with equal content.
 
 Size: only outputs on the queries are kept, in the training precision, never parameters: 4·M·R·Q·C
 bytes in float32, 7.2 MB for 1,000 models, 180 queries and 10 outputs.
@@ -11,23 +9,17 @@ bytes in float32, 7.2 MB for 1,000 models, 180 queries and 10 outputs.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
 import logging
-import os
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 
+from decomposition.atomic import read_framed, remove_abandoned, write_framed
 from decomposition.errors import StoreError
 
 MAGIC = b"decomposition bank chunk 1\n"
-SUFFIX, UNFINISHED = ".chunk", ".partial"
-ABANDONED_AFTER = 3600.0
-"""Seconds after which an unfinished file is taken for that of a killed process."""
+SUFFIX = ".chunk"
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +38,7 @@ class ChunkStore:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self.folder.glob(f"*{UNFINISHED}"):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
-                        path.unlink()
+            remove_abandoned(self.folder)
         except OSError as error:
             raise self._failure("used", error) from error
 
@@ -59,14 +48,12 @@ class ChunkStore:
             return None
         path = self._path(key)
         try:
-            content = path.read_bytes()
+            payload = read_framed(path, MAGIC, key)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._failure("read", error) from error
-        head = len(MAGIC) + hashlib.sha256().digest_size
-        digest, payload = content[len(MAGIC) : head], content[head:]
-        if not content.startswith(MAGIC) or digest != _digest(key, payload):
+        if payload is None:
             log.warning("%s is damaged: its models are trained again", path)
             return None
         return np.load(io.BytesIO(payload), allow_pickle=False)
@@ -77,35 +64,10 @@ class ChunkStore:
             return
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        payload = buffer.getvalue()
         try:
-            self._write(key, MAGIC + _digest(key, payload) + payload)
+            write_framed(self._path(key), MAGIC, key, buffer.getbuffer())
         except OSError as error:
             raise self._failure("written", error) from error
-
-    def _write(self, key: str, content: bytes) -> None:
-        assert self.folder is not None
-        descriptor, name = tempfile.mkstemp(UNFINISHED, key[:16] + "-", self.folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self._path(key))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        self._flush_folder()
-
-    def _flush_folder(self) -> None:
-        assert self.folder is not None
-        with contextlib.suppress(OSError):  # not every file system can
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None
@@ -117,7 +79,3 @@ class ChunkStore:
             "space or choose another folder; finished chunks are kept and the same command "
             "resumes after them"
         )
-
-
-def _digest(key: str, payload: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + payload).digest()

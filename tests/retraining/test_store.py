@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from decomposition.atomic import ABANDONED_AFTER
 from decomposition.errors import ProblemError, StoreError
 from decomposition.problem import Problem
 from decomposition.retraining import Bank, BankPlan, retrain_bank, retrain_part
 from decomposition.retraining.fingerprint import study_fingerprint
-from decomposition.retraining.store import ABANDONED_AFTER, ChunkStore
+from decomposition.retraining.store import ChunkStore
 from tests.cases import CASES
 from tests.retraining.plain import RECIPE, with_recipe
 
