@@ -28,6 +28,40 @@ def source_hash(*parts: str) -> str:
     return digest.hexdigest()
 
 
+@cache
+def import_closure(part: str, beyond: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """All modules of the package behind ``part`` (a file), itself among them, as for source_hash.
+
+    Imports inside functions count. A package counts with its ``__init__``. Modules ``beyond`` are
+    left out, with what stands behind them alone.
+
+    Raises:
+        FileNotFoundError: the package has no such file.
+    """
+    seen: set[str] = set()
+    todo = [part]
+    while todo:
+        one = todo.pop()
+        if one not in seen | beyond:
+            seen.add(one)
+            todo += _imported(next(iter(_files(PACKAGE / one))))
+    return tuple(sorted(seen))
+
+
+def _imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            parts = str(node.module).split(".")[1:]
+            modules = [parts, *([*parts, alias.name] for alias in node.names)]
+            # Packages on the way count; the root's __init__, which re-exports, only by itself.
+            packages = [parts[:i] for i in range(1, len(parts))] + modules
+            names = ["/".join([*one, "__init__"]) for one in packages]
+            names += ["/".join(one) for one in modules if one]
+            found |= {f"{name}.py" for name in names if (PACKAGE / f"{name}.py").is_file()}
+    return found
+
+
 def _files(path: Path) -> Iterable[Path]:
     if path.is_dir():
         return path.rglob("*.py")

@@ -42,3 +42,9 @@ def test_only_code_changes_the_hash(
 def test_a_part_that_is_not_there_is_an_error() -> None:
     with pytest.raises(FileNotFoundError, match="no module"):
         source.source_hash("nothing.py")
+
+
+def test_the_closure_of_a_module_is_what_it_imports() -> None:
+    behind = source.import_closure("curvature/kronecker.py")
+    assert {"curvature/kronecker.py", "layers.py", "linalg.py", "errors.py"} <= set(behind)
+    assert not [part for part in behind if part.startswith(("report", "run", "stages", "__init__"))]

@@ -51,12 +51,8 @@ def provenance(
         ci_level: level of every interval in the result.
     """
     return {
+        **origin(config=config, notes=notes, command=command, ci_level=ci_level),
         "schema_version": SCHEMA_VERSION,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "library_version": _version(DISTRIBUTION),
-        "command": command if command is not None else command_line(),
-        "config": _json(config),
-        "versions": _json(versions()),
         "device": device,
         "dtype": dtype,
         "seeds": _json(seeds),
@@ -64,9 +60,30 @@ def provenance(
         "parameters": int(parameters),
         "examples": int(examples),
         "queries": int(queries),
+        "timings": _json({k: round(float(v), 3) for k, v in (timings or {}).items()}),
+    }
+
+
+def origin(
+    *,
+    config: Mapping[str, object],
+    notes: Iterable[str] = (),
+    command: str | None = None,
+    ci_level: float = 0.95,
+) -> dict[str, str | int | float]:
+    """The attributes that any file of this package has: when, by what, with what, on what.
+
+    Args:
+        config, notes, command, ci_level: as for ``provenance``.
+    """
+    return {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "library_version": _version(DISTRIBUTION),
+        "command": command if command is not None else command_line(),
+        "config": _json(config),
+        "versions": _json(versions()),
         "ci_level": float(ci_level),
         "notes": _json(list(notes)),
-        "timings": _json({k: round(float(v), 3) for k, v in (timings or {}).items()}),
         "hardware": _json(hardware()),
     }
 

@@ -57,7 +57,7 @@ class Scored:
 
 
 def score(base: BaseModel, design: Design, detailed: bool, progress: bool) -> Scored:
-    """Choose dampings and score; ``detailed`` adds agreement, policies and where the loss lives."""
+    """Choose dampings and score; ``detailed`` adds curves, agreement, policies, places."""
     assert base.measured is not None
     settings, reference = design.settings, design.reference
     protocol_grids: dict[str, Grid] = grids(base.scorers, settings.multipliers(), reference)
@@ -70,11 +70,12 @@ def score(base: BaseModel, design: Design, detailed: bool, progress: bool) -> Sc
         settings,
         reference,
         progress,
+        with_curves=detailed,
     )
-    equal = datasets["/attribution"]
-    equal["best_damping"] = ("rung", np.array(list(selection.dampings[TUNED].values())))
-    equal["edge"] = ("rung", np.array(list(selection.edges[TUNED].values()), np.int64))
     if detailed:
+        equal = datasets["/attribution"]
+        equal["best_damping"] = ("rung", np.array(list(selection.dampings[TUNED].values())))
+        equal["edge"] = ("rung", np.array(list(selection.edges[TUNED].values()), np.int64))
         add_agreement(equal, base.scorers, reference, settings.negative)
         policies = policies_group(
             base.scorers,

@@ -60,21 +60,25 @@ def select(
     settings: Settings,
     reference: str,
     progress: bool = False,
+    with_curves: bool = True,
 ) -> tuple[Selection, dict[str, xr.Dataset]]:
-    """Selection, and the curves of LDS against damping as group path → dataset."""
+    """Selection, and the curves of LDS against damping as group path → dataset.
+
+    ``with_curves=False`` leaves them out: their intervals take most of the time.
+    """
     nodes, truth = tuple(scorers), measured.mean
     chosen: dict[str, np.ndarray] = {}
     dampings: dict[str, dict[str, float]] = {}
     edges: dict[str, dict[str, bool]] = {}
     curves: dict[str, xr.Dataset] = {}
     equal: np.ndarray | None = None
-    equal_lines: list[_Curve] = []
+    equal_lines: list[_Curve | None] = []
     with tqdm(
         total=len(nodes) * len(protocol_grids), desc="scoring", unit="curve", disable=not progress
     ) as bar:
         for protocol, grid in protocol_grids.items():
             stack = np.empty((len(nodes), len(grid.settings), *truth.shape), np.float32)
-            lines = []
+            lines: list[_Curve | None] = []
             for i, node in enumerate(nodes):
                 same = grid.dampings[node] is protocol_grids["equal"].dampings[node]
                 if same and equal is not None:  # protocols often agree on a node's dampings
@@ -85,7 +89,11 @@ def select(
                         scorers[node], measured.masks, grid.dampings[node], settings
                     )
                     free = scorers[node].damping_free
-                    lines.append(_curve(stack[i], truth, weights, settings.level, free))
+                    lines.append(
+                        _curve(stack[i], truth, weights, settings.level, free)
+                        if with_curves
+                        else None
+                    )
                 bar.update()
             choice = choose(fold_lds(stack, truth, folds), nodes.index(reference))
             chosen[protocol] = at_choice(stack, choice, folds)
@@ -95,7 +103,8 @@ def select(
             }
             edges[protocol] = {node: bool(choice.edge[i]) for i, node in enumerate(nodes)}
             path = "/attribution" if protocol == "equal" else f"/attribution/{protocol}"
-            curves[path] = _dataset(lines, grid, nodes)
+            if with_curves:
+                curves[path] = _dataset([line for line in lines if line], grid, nodes)
             if protocol == "equal":
                 tuned = _tuned(scorers, stack, measured, folds, grid, settings)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned

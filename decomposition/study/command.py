@@ -1,0 +1,127 @@
+"""The command line that the presets in ``analyses/`` share: predict, compute, combine, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import tyro
+
+from decomposition.errors import DecompositionError
+from decomposition.settings import Settings
+from decomposition.study.backends import Backend
+from decomposition.study.design import Study
+from decomposition.study.execute import run_study
+
+TINY_MASKS = 24
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a study is kept and what computes it."""
+
+    out: Path
+    """Folder for cells, study.nc and report.html. Stop at any time: the same command resumes, and
+    several processes or machines may work on one folder."""
+    tiny: bool = False
+    """The same study in a minute: few masks, few epochs. To try things out."""
+    backend: Literal["loky", "dask", "ray", "sequential"] = "loky"
+    """What runs the cells: processes of this machine, a Dask cluster, or a Ray cluster."""
+    address: str | None = None
+    """Of the cluster's scheduler: tcp://host:8786 (Dask); auto or host:6379 (Ray)."""
+    jobs: int | None = None
+    """Cells at a time; default as many as cores and memory allow."""
+    threads: int | None = None
+    """Threads of each; default cores / jobs."""
+    memory: float | None = None
+    """GiB that the cells at work may use together; default three quarters of what is free."""
+    dry_run: bool = False
+    """Print the predicted time and memory, and stop."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is retrained in every cell."""
+
+    masks: int | None = None
+    """Subsets on which models are retrained; default 1,000 (shared) or 200 (independent)."""
+    repeats: int | None = None
+    """Retrainings of each subset; default 1 (shared) or 5 (independent)."""
+    randomness: Literal["shared", "independent"] = "shared"
+    """What retrained models have in common with the base model; see `decompose run --help`."""
+    alpha: float = 0.5
+    """Fraction of the training examples in every subset."""
+    target: Literal["loss", "margin", "leave_one_out", "pbrf"] = "loss"
+    """What is measured; see docs/targets.md."""
+    seeds: int = 1
+    """Base models of every architecture (split, initialisation, order), each a cell of its own."""
+    resamples: int = 2000
+    """Bootstrap resamples behind every interval."""
+
+    def settings(self, tiny: bool = False) -> Settings:
+        """The settings of every cell.
+
+        Raises:
+            DecompositionError: a value is outside its range.
+        """
+        shared = self.randomness == "shared"
+        masks = self.masks or (TINY_MASKS if tiny else 1000 if shared else 200)
+        return Settings(
+            masks=masks,
+            alpha=self.alpha,
+            repeats=self.repeats or (1 if shared else 2 if tiny else 5),
+            randomness=self.randomness,
+            target=self.target,
+            second_order_masks=min(50, masks),
+            matrix_norms=False,
+            resamples=200 if tiny else self.resamples,
+        )
+
+
+class Preset(Protocol):
+    """A study to be: a frozen dataclass whose fields are its options."""
+
+    def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
+        """The study of these options."""
+        ...
+
+
+def main(preset: type[Preset]) -> None:
+    """Parse the command line of a preset and run it.
+
+    Exit codes: 0 done, 1 said what is wrong or cells failed, 130 interrupted.
+    """
+    hidden = tyro.conf.OmitArgPrefixes
+    command = dataclasses.make_dataclass(
+        preset.__name__,
+        [("execution", hidden[Execution]), ("scale", hidden[Scale]), ("preset", hidden[preset])],
+        frozen=True,
+    )
+    parsed = tyro.cli(command, description=inspect.getdoc(preset))
+    execution: Execution = parsed.execution
+    try:
+        settings = parsed.scale.settings(execution.tiny)
+        study = parsed.preset.study(settings, parsed.scale.seeds, execution.tiny)
+        outcome = run_study(
+            study,
+            execution.out,
+            backend=Backend(
+                execution.backend, execution.jobs, execution.address, execution.threads
+            ),
+            memory=None if execution.memory is None else int(execution.memory * GIB),
+            dry_run=execution.dry_run,
+            command=shlex.join(["python", *sys.argv]),
+        )
+    except DecompositionError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is done is kept, the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0 if outcome else 1)

@@ -1,0 +1,110 @@
+"""Run a study: predict, retrain, compute the cells, combine, report."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import xarray as xr
+
+from decomposition.results.provenance import origin
+from decomposition.results.write import check_writable, write_tree
+from decomposition.study.backends import Backend
+from decomposition.study.combine import combine
+from decomposition.study.design import Study
+from decomposition.study.predict import Speed, describe, predicted
+from decomposition.study.runner import run_tasks
+from decomposition.study.scored import ScoredCell
+from decomposition.study.store import CellStore
+from decomposition.study.task import Task
+from decomposition.study.tasks import CellTask, retrain_tasks, trainings
+
+RESULT = "study.nc"
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    *,
+    backend: Backend | None = None,
+    memory: int | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+    command: str | None = None,
+) -> xr.DataTree | None:
+    """Compute what is missing of a study and write ``study.nc`` and ``report.html``.
+
+    Args:
+        study: what to compute.
+        out: folder; killed at any time, the same call resumes, and several processes may share it.
+        backend: what runs the tasks; default as many local processes as cores and memory allow.
+        memory: bytes that running tasks may use together; default three quarters of what is free.
+        dry_run: print the prediction and stop.
+        progress: show progress bars and the prediction.
+        command: what to type to make the result again; default this process's command line.
+
+    Returns:
+        The combined result; None after a dry run, or while cells are missing (failed ones are
+        named on stderr; the others are kept).
+
+    Raises:
+        DecompositionError: the study, the folder or the backend cannot be used.
+    """
+    folder, backend = Path(out), backend or Backend()
+    check_writable(folder)
+    speed = Speed.measure(list(study.cells))
+    tasks = tasks_of(study, speed)
+    if progress or dry_run:
+        print(describe(predicted(tasks, folder, backend, memory)), file=sys.stderr)
+    if dry_run:
+        return None
+    run_tasks(tasks, folder, backend=backend, memory=memory, progress=progress)
+    tree = combined(study, folder, command)
+    if tree is not None:
+        from decomposition.report.grid import write_study_report
+
+        write_tree(tree, folder / RESULT)
+        write_study_report(tree, folder)
+        print(f"wrote {folder / RESULT} and {folder / 'report.html'}", file=sys.stderr)
+    return tree
+
+
+def tasks_of(study: Study, speed: Speed) -> list[Task]:
+    """Retraining first, then the cells, with the time and memory that each is expected to take."""
+    tasks: list[Task] = []
+    for cell in trainings(list(study.cells)):
+        tasks += retrain_tasks(cell, speed.training_seconds(cell))
+    tasks += [
+        CellTask(cell, speed.cell_seconds(cell), speed.cell_memory(cell)) for cell in study.cells
+    ]
+    return tasks
+
+
+def combined(study: Study, folder: Path, command: str | None = None) -> xr.DataTree | None:
+    """The study's result from the cells in the store; None while one is missing."""
+    store = CellStore(folder)
+    trees = [(cell, store.load(CellTask(cell).key())) for cell in study.cells]
+    cells = [ScoredCell(cell, tree) for cell, tree in trees if tree is not None]
+    missing = len(trees) - len(cells)
+    if missing:
+        print(
+            f"{missing} of {len(trees)} cells are missing: see `decompose study status {folder}`; "
+            "the same command computes them",
+            file=sys.stderr,
+        )
+        return None
+    level = study.cells[0].settings.level
+    tree = xr.DataTree.from_dict(combine(cells, study.factor, level))
+    tree.attrs = {
+        **origin(
+            config={"cells": [asdict(cell) for cell in study.cells]},
+            command=command,
+            ci_level=level,
+        ),
+        "study": study.name,
+        "title": study.title,
+        "description": study.description,
+        "factor": study.factor,
+    }
+    return tree

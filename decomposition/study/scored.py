@@ -1,0 +1,55 @@
+"""A computed cell read back: its levels as draws, ready for statistics over several cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from decomposition.attribution.bootstrap import Draws
+from decomposition.study.cell import Cell
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """One cell with its result."""
+
+    cell: Cell
+    tree: xr.DataTree
+
+    @property
+    def rungs(self) -> tuple[str, ...]:
+        """Nodes that have a level."""
+        return tuple(map(str, self.tree["levels"]["rung"].values))
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Damping protocols."""
+        return tuple(map(str, self.tree["levels"]["protocol"].values))
+
+    def levels(self, protocol: str, rungs: Sequence[str] | None = None) -> Draws:
+        """Levels (rungs,) under a protocol."""
+        data = self.tree["levels"].to_dataset().sel(protocol=protocol)
+        if rungs is not None:
+            data = data.sel(rung=list(rungs))
+        return Draws(data["estimate"].values, data["draws"].values.astype(np.float64))
+
+    def at_dampings(self) -> Draws:
+        """Levels (multipliers, chain rungs) at one λ for all rungs."""
+        data = self.tree["dampings"].to_dataset()
+        return Draws(data["estimate"].values, data["draws"].values.astype(np.float64))
+
+    def single(self, name: str) -> Draws | None:
+        """``ceiling`` or ``reliability`` (), where there is one."""
+        data = self.tree["levels"]
+        if name not in data.data_vars:
+            return None
+        draws = data[f"{name}_draws"].values.astype(np.float64)
+        return Draws(np.asarray(data[name].values, dtype=float), draws)
+
+    @property
+    def errors(self) -> xr.Dataset:
+        """Spectral errors, dampings, losses."""
+        return self.tree["errors"].to_dataset()

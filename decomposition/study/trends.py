@@ -1,0 +1,156 @@
+"""How levels, drops and shares change with the factor that a study varies.
+
+The slope is that of least squares over the cells, resample by resample, so its interval carries
+the masks and queries. With several seeds or architectures at each value of the factor, each group
+has its own intercept: the trend is within groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from decomposition.attribution.bootstrap import Draws
+from decomposition.chain import CHAIN, STEPS
+from decomposition.results.schema import CI_BOUNDS
+from decomposition.shares.steps import CHAIN as CHAIN_STEPS
+from decomposition.shares.steps import contrasts
+from decomposition.study.scored import ScoredCell
+
+Factor = Callable[[ScoredCell], float]
+
+FACTORS: dict[str, tuple[str, Factor]] = {
+    "epoch": ("per doubling", lambda one: np.log2(one.cell.recipe.last_epoch)),
+    "width": ("per doubling", lambda one: np.log2(max(one.cell.variant.hidden or (1,)))),
+    "depth": ("per doubling", lambda one: np.log2(len(one.cell.variant.hidden or (1,)))),
+    "examples": ("per doubling", lambda one: np.log2(one.cell.variant.examples or np.nan)),
+    "alpha": ("per 0.1", lambda one: 10.0 * one.cell.settings.alpha),
+    "label_noise": ("per 0.1", lambda one: 10.0 * one.cell.variant.label_noise),
+}
+"""Coordinate → unit of the slope, and the value of a cell on the axis of the regression."""
+IN_GRID = ("epoch", "width", "depth")
+"""Factors of a grid: each is estimated within the others' levels."""
+
+
+def trends_group(cells: Sequence[ScoredCell], factor: str, level: float) -> xr.Dataset | None:
+    """Group ``/trends``: slopes of every level and drop; None if the factor takes one value.
+
+    Args:
+        cells: in any order.
+        factor: one of FACTORS, ``multiplier`` (the damping, within cells), or ``grid``.
+        level: coverage of the intervals.
+    """
+    if factor == "multiplier":
+        return _of_damping(cells, level)
+    chosen = IN_GRID if factor == "grid" else (factor,)
+    parts = [part for name in chosen if (part := _of(cells, name, level)) is not None]
+    return xr.concat(parts, "quantity") if parts else None
+
+
+def _of(cells: Sequence[ScoredCell], factor: str, level: float) -> xr.Dataset | None:
+    unit, value = FACTORS[factor]
+    weights = _slope_weights(
+        np.array([value(one) for one in cells]), [_group(one, factor) for one in cells]
+    )
+    if weights is None:
+        return None
+    matrix = np.vstack([np.eye(len(CHAIN)), contrasts(CHAIN, CHAIN_STEPS)])
+    names = [*(f"level {rung}" for rung in CHAIN), *(f"drop {step}" for step in STEPS)]
+    slopes, p_values = [], []
+    protocols = cells[0].protocols
+    for protocol in protocols:
+        found = [one.levels(protocol, CHAIN).combine(matrix) for one in cells]
+        slope = Draws(
+            sum(w * one.estimate for w, one in zip(weights, found, strict=True)),  # type: ignore[arg-type]
+            sum(w * one.draws for w, one in zip(weights, found, strict=True)),  # type: ignore[arg-type]
+        )
+        slopes.append(slope.interval(level))
+        p_values.append(_two_sided(slope))
+    return xr.Dataset(
+        {
+            "slope": (("quantity", "protocol", "ci_bound"), np.stack(slopes, 1)),
+            "p_value": (("quantity", "protocol"), np.stack(p_values, 1)),
+            "factor": ("quantity", [factor] * len(names)),
+            "unit": ("quantity", [f"LDS {unit} of {factor}"] * len(names)),
+        },
+        {
+            "quantity": [f"{name} by {factor}" for name in names],
+            "protocol": list(protocols),
+            "ci_bound": list(CI_BOUNDS),
+        },
+    )
+
+
+def _of_damping(cells: Sequence[ScoredCell], level: float) -> xr.Dataset:
+    """Slope per decade of the one λ of all rungs, within cells."""
+    matrix = np.vstack([np.eye(len(CHAIN)), contrasts(CHAIN, CHAIN_STEPS)])
+    names = [*(f"level {rung}" for rung in CHAIN), *(f"drop {step}" for step in STEPS)]
+    total: Draws | None = None
+    for one in cells:
+        weights = _slope_weights(np.log10(one.tree["dampings"]["multiplier"].values), None)
+        assert weights is not None
+        levels = one.at_dampings().combine(matrix)
+        slope = Draws(
+            np.tensordot(weights, levels.estimate, 1),
+            np.einsum("m,bmq->bq", weights, levels.draws),
+        )
+        total = (
+            slope
+            if total is None
+            else Draws(total.estimate + slope.estimate, total.draws + slope.draws)
+        )
+    assert total is not None
+    mean = Draws(total.estimate / len(cells), total.draws / len(cells))
+    return xr.Dataset(
+        {
+            "slope": (("quantity", "protocol", "ci_bound"), mean.interval(level)[:, None]),
+            "p_value": (("quantity", "protocol"), _two_sided(mean)[:, None]),
+            "factor": ("quantity", ["multiplier"] * len(names)),
+            "unit": ("quantity", ["LDS per decade of λ"] * len(names)),
+        },
+        {
+            "quantity": [f"{name} by damping" for name in names],
+            "protocol": ["equal"],
+            "ci_bound": list(CI_BOUNDS),
+        },
+    )
+
+
+def _slope_weights(x: NDArray[np.float64], groups: list | None) -> NDArray[np.float64] | None:
+    """w with slope = Σ w_k y_k: least squares with one intercept per group; None without spread."""
+    centred = np.array(x, dtype=float)
+    labels = groups if groups is not None else [0] * len(x)
+    for label in dict.fromkeys(labels):
+        rows = [i for i, other in enumerate(labels) if other == label]
+        centred[rows] -= centred[rows].mean()
+    square = float(centred @ centred)
+    return centred / square if np.isfinite(square) and square > 1e-12 else None
+
+
+def _group(one: ScoredCell, factor: str) -> tuple[object, ...]:
+    """Everything about a cell but the factor: cells that share it share an intercept."""
+    cell = one.cell
+    hidden = cell.variant.hidden or ()
+    facts = {
+        "dataset": cell.dataset,
+        "activation": cell.variant.activation,
+        "depth": len(hidden),
+        "width": max(hidden, default=0),
+        "epoch": cell.recipe.last_epoch,
+        "examples": cell.variant.examples,
+        "label_noise": cell.variant.label_noise,
+        "alpha": cell.settings.alpha,
+        "randomness": cell.settings.randomness,
+        "seed": cell.seed,
+    }
+    return tuple(value for name, value in facts.items() if name != factor)
+
+
+def _two_sided(draws: Draws) -> NDArray[np.float64]:
+    """Bootstrap p-value of no trend."""
+    count = len(draws.draws)
+    below, above = ((draws.draws <= 0).sum(0), (draws.draws >= 0).sum(0))
+    return np.minimum(1.0, 2.0 * (1.0 + np.minimum(below, above)) / (1.0 + count))
