@@ -1,21 +1,48 @@
-"""Find a problem by name, or in a user's file as ``file.py:function``."""
+"""Find a problem by name: built in, in a data file, or in a Python file of the user's own."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from decomposition.errors import DecompositionError, ProblemError
+from decomposition.errors import ProblemError
 from decomposition.problem import Problem
+from decomposition.problems import csv_file, idx, npz
+from decomposition.problems.breast_cancer import breast_cancer
+from decomposition.problems.changes import COMMON, RECIPE, recipe_of, variant_of
+from decomposition.problems.diabetes import diabetes
 from decomposition.problems.digits import digits
+from decomposition.problems.linear_gaussian import linear_gaussian
+from decomposition.problems.options import Spec, parse
+from decomposition.problems.python_file import python_problem
+from decomposition.problems.teacher import teacher
 from decomposition.problems.variant import Variant
+from decomposition.problems.wine import wine
 from decomposition.recipe import Recipe
 
-BUILT_IN: dict[str, Callable[..., Problem]] = {"digits": digits}
+BUILT_IN: dict[str, Callable[..., Problem]] = {
+    make.__name__: make
+    for make in (digits, breast_cancer, wine, diabetes, linear_gaussian, teacher)
+}
+"""Name → function of seed, recipe, quick and variant."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """Data files of one format, named ``kind:PATH?option=value``."""
+
+    make: Callable[[Spec, str, int, Recipe | None, Variant, bool], Problem]
+    options: Mapping[str, str]
+    """Name → meaning, beside those that every problem takes."""
+    usage: str
+
+
+FILES: dict[str, FileKind] = {
+    "idx": FileKind(idx.idx_problem, idx.OPTIONS, "idx:FOLDER"),
+    "csv": FileKind(csv_file.csv_problem, csv_file.OPTIONS, "csv:FILE?target=COLUMN"),
+    "npz": FileKind(npz.npz_problem, npz.OPTIONS, "npz:FILE"),
+}
+"""Formats of data files."""
 
 
 def make_problem(
@@ -25,80 +52,65 @@ def make_problem(
     variant: Variant | None = None,
     quick: bool = False,
 ) -> Problem:
-    """Problem ``name``, built in or of a file, with a recipe and a variant of network and data.
+    """Problem ``name`` with a recipe and a variant of its network and data.
+
+    Args:
+        name: a built-in name, idx:FOLDER, csv:FILE or npz:FILE, all with options in the form
+            ``?option=value&option=value``, or path/to/file.py:function (which takes no argument,
+            and returns a Problem).
+        seed: of everything that is random in making it (not for a function of the user's own).
+        recipe: training recipe, instead of the problem's own and of options in the name.
+        variant: changes to network and data; they go before options in the name.
+        quick: a smaller network, for a first look.
 
     Raises:
-        ProblemError: unknown name, or a variant of a problem that has none (a user's function).
+        ProblemError: unknown name or option, missing or malformed file, a function that fails,
+            or a variant of a user's function, which has none.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name](seed=seed, recipe=recipe, variant=variant, quick=quick)
-    problem = load_problem(name, seed, quick)
-    if variant not in (None, Variant()):
+    if _is_python(name):
+        return _own(name, recipe, variant)
+    spec = parse(name)
+    kind, colon, path = spec.name.partition(":")
+    if spec.name in BUILT_IN:
+        spec.check(COMMON)
+        asked = variant_of(spec, variant)
+        problem = BUILT_IN[spec.name](seed=seed, recipe=recipe, variant=asked, quick=quick)
+    elif colon and kind in FILES:
+        file_kind = FILES[kind]
+        spec.check({**file_kind.options, **COMMON})
+        if not path:
+            raise ProblemError(f"{name!r} names no file: write {file_kind.usage}")
+        problem = file_kind.make(spec, path, seed, recipe, variant_of(spec, variant), quick)
+    else:
         raise ProblemError(
-            f"{name} is made by a function of your own, which takes no variant: vary it there, "
-            f"or use one of {', '.join(BUILT_IN)}"
+            f"unknown problem {name!r}: use one of {', '.join(BUILT_IN)}, or file.py:function for "
+            f"your own, or {', '.join(kind.usage for kind in FILES.values())} for data"
         )
-    return problem if recipe is None else replace(problem, recipe=recipe)
-
-
-def load_problem(spec: str, seed: int = 0, quick: bool = False) -> Problem:
-    """Problem named ``spec``: a built-in name, or ``path/to/file.py:function``.
-
-    The function takes no argument and returns a Problem; a built-in one gets ``seed``, and with
-    ``quick`` is made smaller.
-
-    Raises:
-        ProblemError: unknown name, missing file or function, or a function that fails.
-    """
-    if spec in BUILT_IN:
-        return BUILT_IN[spec](seed=seed, quick=quick)
-    path, colon, name = spec.rpartition(":")
-    if not colon or not path.endswith(".py"):
-        raise ProblemError(
-            f"unknown problem {spec!r}: use one of {', '.join(BUILT_IN)}, or file.py:function for "
-            "your own"
-        )
-    with _importable(Path(path).parent):
-        module = _import_file(Path(path))
-        function = getattr(module, name, None)
-        if not callable(function):
-            raise ProblemError(f"{path} has no function {name!r}")
-        try:
-            problem = function()
-        except DecompositionError:
-            raise
-        except Exception as error:
-            raise ProblemError(f"{path}:{name} failed: {type(error).__name__}: {error}") from error
-    if not isinstance(problem, Problem):
-        raise ProblemError(f"{path}:{name} must return a Problem, got {type(problem).__name__}")
+    if recipe is None and spec.options.keys() & RECIPE.keys():
+        problem = replace(problem, recipe=recipe_of(spec, problem.recipe))
     return problem
 
 
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let a user's file import its neighbours, at its top or when its function runs."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # the file may have tidied up itself
-            sys.path.remove(entry)
+def load_problem(spec: str, seed: int = 0, quick: bool = False) -> Problem:
+    """Problem named ``spec``, as it is: ``make_problem`` without a recipe or variant.
+
+    Raises:
+        ProblemError: as ``make_problem``.
+    """
+    return make_problem(spec, seed, quick=quick)
 
 
-def _import_file(path: Path) -> object:
-    if not path.is_file():
-        raise ProblemError(f"no such file: {path}")
-    # Named apart from every installed module, and registered: dataclasses look themselves up.
-    name = f"_problem_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ProblemError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    return module
+def _is_python(name: str) -> bool:
+    path, colon, _ = name.rpartition(":")
+    return bool(colon) and path.endswith(".py")
+
+
+def _own(name: str, recipe: Recipe | None, variant: Variant | None) -> Problem:
+    if variant not in (None, Variant()):
+        raise ProblemError(
+            f"{name} is made by a function of your own, which takes no variant: vary it there, or "
+            f"use one of {', '.join(BUILT_IN)} or a data file"
+        )
+    path, _, function = name.rpartition(":")
+    problem = python_problem(path, function)
+    return problem if recipe is None else replace(problem, recipe=recipe)

@@ -1,0 +1,94 @@
+"""From columns of text to inputs and targets: what is a number, what is a category."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from decomposition.errors import ProblemError
+from decomposition.problems.csv_sheet import Sheet, is_number
+from decomposition.problems.data_checks import class_codes
+
+MOST_CATEGORIES = 50
+"""A column of words with more values than this is taken for an identifier, not a category."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Input columns as numbers."""
+
+    values: Float[np.ndarray, "n d"]
+    names: tuple[str, ...]
+    """One per column: that of the sheet, or column=value for a category."""
+
+
+def encode(sheet: Sheet, columns: Sequence[str], categorical: Sequence[str]) -> Encoded:
+    """Input columns, one-hot where they are categories.
+
+    A column whose fields are all numbers is taken as it is, unless it is among ``categorical``.
+    Any other is a category: one column of 0 and 1 per value, in sorted order; with two values,
+    one column that is 1 at the second.
+
+    Raises:
+        ProblemError: a number that is not finite, decimal commas, or a category with more than
+            MOST_CATEGORIES values.
+    """
+    values: list[np.ndarray] = []
+    names: list[str] = []
+    for name in columns:
+        fields = sheet.column(name)
+        if name not in categorical and all(map(is_number, fields)):
+            values.append(numbers(sheet, name))
+            names.append(name)
+            continue
+        categories = _categories(sheet, name, fields)
+        shown = categories[1:] if len(categories) == 2 else categories
+        values += [np.array([field == value for field in fields], float) for value in shown]
+        names += [f"{name}={value}" for value in shown]
+    return Encoded(np.column_stack(values), tuple(names))
+
+
+def numbers(sheet: Sheet, name: str) -> Float[np.ndarray, " n"]:
+    """A column of numbers.
+
+    Raises:
+        ProblemError: a field is none, or is infinite; the message names its line.
+    """
+    fields = sheet.column(name)
+    for line, field in zip(sheet.lines, fields, strict=True):
+        if not is_number(field) or not math.isfinite(float(field)):
+            raise ProblemError(
+                f"{sheet.path}, line {line}, column {name!r}: {field!r} is not a finite number"
+            )
+    return np.array([float(field) for field in fields])
+
+
+def labels(sheet: Sheet, name: str) -> tuple[Int[np.ndarray, " n"], int]:
+    """A column of class labels as 0 … C−1, and C; numbers are sorted as numbers.
+
+    Raises:
+        ProblemError: one class only, or nearly as many classes as rows.
+    """
+    fields = sheet.column(name)
+    numeric = all(is_number(field) for field in fields)
+    values = np.array([float(field) for field in fields] if numeric else fields)
+    codes, _, classes = class_codes(values, None, f"{sheet.path}, column {name!r}")
+    return codes, classes
+
+
+def _categories(sheet: Sheet, name: str, fields: Sequence[str]) -> list[str]:
+    categories = sorted(set(fields))
+    word = next((i for i, field in enumerate(fields) if not is_number(field)), 0)
+    place = f"{sheet.path}, line {sheet.lines[word]}, column {name!r}: {fields[word]!r}"
+    if not is_number(fields[word]) and all(is_number(f.replace(",", ".", 1)) for f in fields):
+        raise ProblemError(f"{place} has a decimal comma: write numbers with a point")
+    if len(categories) > MOST_CATEGORIES:
+        raise ProblemError(
+            f"{place} makes this a category, but it has {len(categories)} values, more than "
+            f"{MOST_CATEGORIES}: correct the field, or leave the column out with drop={name}"
+        )
+    return categories
