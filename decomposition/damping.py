@@ -1,14 +1,18 @@
 """Damping: what λ means on each rung (protocols) and what is done with negative eigenvalues.
 
 The Hessian is indefinite, so (H + λI)⁻¹ needs a policy for eigenvalues μ < 0. A policy maps
-(μ, λ) to the denominators d(μ, λ) of the inverse V diag(1/d) Vᵀ. On positive semi-definite
-rungs all policies agree.
+(μ, λ) to the denominators d(μ, λ) of the inverse V diag(1/d) Vᵀ; d = ∞ leaves a direction out.
+On positive semi-definite rungs all ``POLICIES`` agree.
+
+Damping need not add λI: the factored damping of K-FAC (``decomposition.curvature.damped``) adds
+√λ κ besides, κ ≥ 0 along the same eigenvectors, and the functions here take that ``cross`` term.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -71,6 +75,36 @@ class Shift(NegativeCurvature):
         return mu - min(float(mu.min()), 0.0) + damping
 
 
+@dataclass(frozen=True)
+class Truncate(NegativeCurvature):
+    """μ + λ where that exceeds ε, else ∞: directions of damped curvature ≤ ε get no influence.
+
+    What the code published with Hong et al. 2025 (arXiv 2509.23437) does to H: it damps first,
+    (H + λI), and then sets the inverse of every eigenvalue not above ε = 10⁻⁶ to zero. Negative
+    curvature up to −λ + ε survives, barely damped; what lies below is left out. Semi-definite
+    rungs are changed too once λ ≤ ε.
+
+    Raises:
+        DampingError: ε is negative or not finite.
+    """
+
+    threshold: float = 1e-6
+    """ε."""
+    name = "truncate"
+
+    def __post_init__(self) -> None:
+        """Check ε."""
+        if not (math.isfinite(self.threshold) and self.threshold >= 0):
+            raise DampingError(
+                f"the threshold of truncation must be a finite number >= 0, got {self.threshold}"
+            )
+
+    def denominators(self, mu: Tensor, damping: float) -> Tensor:
+        """μ + λ, or ∞ where that is at most ε."""
+        damped = mu + damping
+        return damped.where(~(damped <= self.threshold), torch.inf)  # NaN stays NaN
+
+
 POLICIES: dict[str, NegativeCurvature] = {
     policy.name: policy for policy in (Absolute(), Signed(), Clip(), Shift())
 }
@@ -116,8 +150,21 @@ def inverse_eigenvalues(
             an eigenvalue is not finite.
     """
     denominators = as_policy(negative).denominators(mu, check_damping(damping))
-    if not torch.isfinite(denominators).all():
-        where = int(torch.nonzero(~torch.isfinite(denominators))[0])
+    return reciprocals(denominators, mu, damping)
+
+
+def reciprocals(
+    denominators: Float[Tensor, " P"], mu: Float[Tensor, " P"], damping: float
+) -> Float[Tensor, " P"]:
+    """1 / d for denominators d that belong to the eigenvalues ``mu`` at λ; 0 where d = ∞.
+
+    Raises:
+        DampingError: some denominator vanishes to working precision, all are infinite, or an
+            eigenvalue is not finite.
+    """
+    bad = denominators.isnan() | ~mu.isfinite()
+    if bad.any():
+        where = int(torch.nonzero(bad)[0])
         raise DampingError(
             f"damped eigenvalue {where} is {float(denominators[where])} at damping={damping:g}: "
             f"the eigenvalue itself is {float(mu[where])}"
@@ -130,6 +177,11 @@ def inverse_eigenvalues(
             f"the curvature is singular at damping={damping:g}: its smallest damped eigenvalue is "
             f"{smallest:.3g}, its largest {scale:.3g}; use another damping, above {floor:.3g}"
         )
+    if math.isinf(smallest):
+        raise DampingError(
+            f"no eigenvalue is left at damping={damping:g}: the largest is {float(mu.max()):.3g}; "
+            "use a larger damping or a policy that leaves no direction out"
+        )
     return denominators.reciprocal()
 
 
@@ -138,20 +190,31 @@ def relative_damping(c: float, trace: float, size: int) -> float:
     return c * trace / size
 
 
-def effective_dimension(mu: Float[Tensor, " P"], damping: float) -> float:
-    """Σ |μ| / (|μ| + λ): the number of directions that the damping leaves alone.
+def effective_dimension(
+    mu: Float[Tensor, " P"], damping: float, cross: Float[Tensor, " P"] | None = None
+) -> float:
+    """Σ |μ| / (|μ| + λ + √λ κ): the number of directions that the damping leaves alone.
 
     Zero eigenvalues count as none, at λ = 0 too.
+
+    Args:
+        mu: eigenvalues.
+        damping: λ.
+        cross: κ, zero where the damping adds λI.
 
     Raises:
         DampingError: λ < 0.
     """
+    value = check_damping(damping)
     magnitude = mu.abs()
+    added = value if cross is None else value + math.sqrt(value) * cross[magnitude > 0]
     magnitude = magnitude[magnitude > 0]
-    return float((magnitude / (magnitude + check_damping(damping))).sum())
+    return float((magnitude / (magnitude + added)).sum())
 
 
-def damping_for_effective_dimension(mu: Float[Tensor, " P"], target: float) -> float:
+def damping_for_effective_dimension(
+    mu: Float[Tensor, " P"], target: float, cross: Float[Tensor, " P"] | None = None
+) -> float:
     """The λ at which the effective dimension equals ``target`` (bisection in log λ).
 
     Raises:
@@ -165,7 +228,7 @@ def damping_for_effective_dimension(mu: Float[Tensor, " P"], target: float) -> f
     low, high = math.log(largest) - 80.0, math.log(largest) + 80.0
     for _ in range(100):
         middle = 0.5 * (low + high)
-        if effective_dimension(mu, math.exp(middle)) > target:
+        if effective_dimension(mu, math.exp(middle), cross) > target:
             low = middle
         else:
             high = middle

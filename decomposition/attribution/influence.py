@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.preactivation import per_example_gradients
-from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
+from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
@@ -74,9 +74,9 @@ def score_grid(
         return
     train = curvature.to_basis(gradients.train)
     query = curvature.to_basis(gradients.query)
-    mu = curvature.basis_values()
+    spectrum = curvature.spectrum()
     for damping in dampings:
-        inverse = inverse_eigenvalues(mu, check_damping(damping), negative)
+        inverse = spectrum.inverse(damping, negative)
         yield matmul((query * inverse[:, None]).T, train) / examples
 
 

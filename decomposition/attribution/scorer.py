@@ -18,17 +18,23 @@ from jaxtyping import Bool, Float
 from decomposition.attribution.influence import Gradients, random_scores
 from decomposition.attribution.lds import predicted_effects
 from decomposition.curvature.base import Curvature, Diagonalised
-from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
+from decomposition.curvature.damped import DampedSpectrum
+from decomposition.damping import NegativeCurvature
 from decomposition.linalg import matmul
 
 
 class Scorer(ABC):
     """Influence scores of one rung, float32."""
 
-    mu: Float[torch.Tensor, " P"] | None = None
-    """Eigenvalues in basis order, where they are known."""
+    spectrum: DampedSpectrum | None = None
+    """Eigenvalues in basis order and how λ enters their inverse, where they are known."""
     damping_free: bool = False
     """Whether damping changes the scores by no more than a factor, which no rank sees."""
+
+    @property
+    def mu(self) -> Float[torch.Tensor, " P"] | None:
+        """Eigenvalues in basis order, where they are known."""
+        return None if self.spectrum is None else self.spectrum.values
 
     @abstractmethod
     def scores(
@@ -38,8 +44,8 @@ class Scorer(ABC):
 
     def check(self, damping: float, negative: str | NegativeCurvature) -> None:
         """Raise DampingError if the damped rung is singular (where its eigenvalues are known)."""
-        if self.mu is not None:
-            inverse_eigenvalues(self.mu, check_damping(damping), negative)
+        if self.spectrum is not None:
+            self.spectrum.inverse(damping, negative)
 
     def predicted_effects(
         self,
@@ -72,10 +78,10 @@ class RotatedGradients:
 class SpectralScorer(Scorer):
     """A rung in its eigenbasis: a new damping costs one diagonal scaling and one product."""
 
-    def __init__(self, mu: Float[torch.Tensor, " P"], rotated: RotatedGradients) -> None:
+    def __init__(self, spectrum: DampedSpectrum, rotated: RotatedGradients) -> None:
         """Give the rotated gradients their eigenvalues."""
-        self.mu = mu
-        self.damping_free = bool((mu == mu[0]).all())
+        self.spectrum = spectrum
+        self.damping_free = spectrum.blind_to_damping()
         self._rotated = rotated
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
@@ -110,8 +116,8 @@ class SpectralScorer(Scorer):
         return np.stack([sums[:, one] @ query[one] / scale for one in subsets])
 
     def _scaled_query(self, damping: float, negative: str | NegativeCurvature) -> np.ndarray:
-        assert self.mu is not None
-        inverse = inverse_eigenvalues(self.mu, check_damping(damping), negative)
+        assert self.spectrum is not None
+        inverse = self.spectrum.inverse(damping, negative)
         return self._rotated.query * _single(inverse)[:, None]
 
 
@@ -153,7 +159,7 @@ def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str
         key = rung.basis_key()
         if key not in rotated:
             rotated[key] = RotatedGradients(rung, gradients)
-        found[name] = SpectralScorer(rung.basis_values(), rotated[key])
+        found[name] = SpectralScorer(rung.spectrum(), rotated[key])
     return found
 
 

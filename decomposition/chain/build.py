@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from decomposition.chain import reference
 from decomposition.chain.cross_layer import block_diagonal
 from decomposition.chain.eigenbasis import in_kronecker_basis
-from decomposition.chain.eigenvalues import kfac
-from decomposition.chain.linearisation import ggn
+from decomposition.chain.parts import Parts
+from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
 from decomposition.curvature import Curvature
-from decomposition.curvature.factors import ggn_diagonals, hessian_diagonals, kronecker_bases
+from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 
@@ -31,21 +30,21 @@ def build_chain(
 
     Args:
         problem: its model's present parameters are where the curvature is taken.
-        extra: name → function from the problem to a Curvature, scored beside the chain.
+        extra: name → function from the problem to a Curvature, scored beside the chain; those of
+            decomposition.chain.rungs share matrices and bases with it.
 
     Raises:
         DecompositionError: an extra rung has a reserved name, the wrong size, or is no Curvature.
     """
-    hessian, gauss_newton = reference.hessian(problem), ggn(problem)
-    bases = kronecker_bases(problem)
+    parts = Parts(problem)
     chain: dict[str, Curvature] = {
-        "hessian": hessian,
-        "ggn": gauss_newton,
-        "block_ggn": block_diagonal(gauss_newton),
-        "ekfac": in_kronecker_basis(bases, ggn_diagonals(problem, bases)),
-        "kfac": kfac(bases),
+        "hessian": parts.hessian,
+        "ggn": parts.ggn(),
+        "block_ggn": BlockGGN().build(parts),
+        "ekfac": EKFAC().build(parts),
+        "kfac": KFAC().build(parts),
     }
-    return add_extra(chain, problem, extra)
+    return add_extra(chain, parts, extra)
 
 
 def build_lattice(
@@ -56,40 +55,41 @@ def build_lattice(
     Beside the chain: block-diagonal H, and H's own diagonal in the K-FAC eigenbasis. Nodes share
     matrices and decompositions: H's blocks are views of H.
     """
-    hessian, gauss_newton = reference.hessian(problem), ggn(problem)
-    bases = kronecker_bases(problem)
+    parts = Parts(problem)
+    bases = parts.bases()
     lattice: dict[str, Curvature] = {
-        "hessian": hessian,
-        "ggn": gauss_newton,
-        "block_hessian": block_diagonal(hessian),
-        "block_ggn": block_diagonal(gauss_newton),
+        "hessian": parts.hessian,
+        "ggn": parts.ggn(),
+        "block_hessian": block_diagonal(parts.hessian),
+        "block_ggn": BlockGGN().build(parts),
         "ekfac_hessian": in_kronecker_basis(bases, hessian_diagonals(problem, bases)),
-        "ekfac": in_kronecker_basis(bases, ggn_diagonals(problem, bases)),
-        "kfac": kfac(bases),
+        "ekfac": EKFAC().build(parts),
+        "kfac": KFAC().build(parts),
     }
-    return add_extra(lattice, problem, extra)
+    return add_extra(lattice, parts, extra)
 
 
 RESERVED = frozenset((*LATTICE, "identity", "random"))
 
 
 def add_extra(
-    chain: dict[str, Curvature], problem: Problem, extra: Mapping[str, Approximation] | None
+    chain: dict[str, Curvature], parts: Parts, extra: Mapping[str, Approximation] | None
 ) -> dict[str, Curvature]:
     """Append the user's rungs, checked."""
     for name, approximation in (extra or {}).items():
         if name in RESERVED:
             raise DecompositionError(f"extra rung {name!r} has a name that the chain uses itself")
-        curvature = approximation(problem)
+        own = isinstance(approximation, Rung)
+        curvature = approximation.build(parts) if own else approximation(parts.problem)
         if not isinstance(curvature, Curvature):
             raise DecompositionError(
                 f"extra rung {name!r} must be a decomposition.curvature.Curvature, got "
                 f"{type(curvature).__name__}"
             )
-        if curvature.size != problem.parameters:
+        if curvature.size != parts.problem.parameters:
             raise DecompositionError(
                 f"extra rung {name!r} has size {curvature.size}, the model has "
-                f"{problem.parameters} parameters"
+                f"{parts.problem.parameters} parameters"
             )
         chain[name] = curvature
     return chain

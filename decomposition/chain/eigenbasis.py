@@ -6,12 +6,31 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from decomposition.curvature import BlockDiagonal, KroneckerBasis, KroneckerCurvature
+from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerBasis, KroneckerCurvature
 
 
 def in_kronecker_basis(
-    bases: Mapping[str, KroneckerBasis], diagonals: Mapping[str, Tensor]
+    bases: Mapping[str, KroneckerBasis],
+    diagonals: Mapping[str, Tensor],
+    crosses: Mapping[str, Tensor] | None = None,
 ) -> BlockDiagonal:
-    """⊕_l Q_l diag(d_l) Q_lᵀ with d_l = diag(Q_lᵀ C_ll Q_l): Frobenius-optimal in its basis."""
-    blocks = {name: KroneckerCurvature(basis, diagonals[name]) for name, basis in bases.items()}
-    return BlockDiagonal(blocks)
+    """⊕_l Q_l diag(d_l) Q_lᵀ with d_l = diag(Q_lᵀ C_ll Q_l): Frobenius-optimal in its basis.
+
+    Args:
+        bases: of layers, or of weights and biases, in parameter order.
+        diagonals: d of every basis.
+        crosses: κ of every basis, for factored damping.
+
+    Returns:
+        A block for every layer; a separated layer's is ``weight`` ⊕ ``bias``.
+    """
+    layers: dict[str, dict[str, KroneckerCurvature]] = {}
+    for key, basis in bases.items():
+        cross = None if crosses is None else crosses[key]
+        part = KroneckerCurvature(basis, diagonals[key], cross)
+        layers.setdefault(basis.block.name, {})[basis.part] = part
+    return BlockDiagonal({name: _layer(parts) for name, parts in layers.items()})
+
+
+def _layer(parts: Mapping[str, KroneckerCurvature]) -> Diagonalised:
+    return next(iter(parts.values())) if len(parts) == 1 else BlockDiagonal(parts)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from decomposition.curvature import BlockDiagonal, KroneckerBasis, KroneckerCurvature
+from decomposition.chain.eigenbasis import in_kronecker_basis
+from decomposition.curvature import BlockDiagonal, KroneckerBasis
 
 
-def kfac(bases: Mapping[str, KroneckerBasis]) -> BlockDiagonal:
-    """⊕_l A_l ⊗ S_l, in the same eigenbasis as EK-FAC."""
-    blocks = {name: KroneckerCurvature(basis, basis.products()) for name, basis in bases.items()}
-    return BlockDiagonal(blocks)
+def kfac(bases: Mapping[str, KroneckerBasis], factored_damping: bool = False) -> BlockDiagonal:
+    """⊕_l A_l ⊗ S_l, in the same eigenbasis as EK-FAC.
+
+    With ``factored_damping`` its inverse is that of (A + π√λ I) ⊗ (S + (√λ/π) I), not of
+    A ⊗ S + λI (see decomposition.curvature.damped); the matrix itself is the same.
+    """
+    products = {key: basis.products() for key, basis in bases.items()}
+    if not factored_damping:
+        return in_kronecker_basis(bases, products)
+    crosses = {key: basis.cross_damping() for key, basis in bases.items()}
+    curvature = in_kronecker_basis(bases, products, crosses)
+    note = "factored damping: λ stands for (A + π√λ I) ⊗ (S + (√λ/π) I), not for A ⊗ S + λI"
+    curvature.notes = (*curvature.notes, note)
+    return curvature

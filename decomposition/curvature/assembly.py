@@ -11,12 +11,13 @@ a later layer l act on inputs that an earlier layer m changes, the additional te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms
 from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     HessianTerms,
@@ -30,23 +31,25 @@ from decomposition.problem import Problem
 Pair = tuple[LinearBlock, LinearBlock]
 
 
-def assemble_ggn(problem: Problem) -> Float[Tensor, "P P"]:
-    """G = (1/N) Σ J_nᵀ Λ_n J_n, dense, float64, in parameter order."""
-    terms = Preactivation(problem).gauss_newton_terms
-    return _assemble(problem, terms, _add_ggn)
+def assemble_ggn(problem: Problem, fisher: Fisher = EXACT) -> Float[Tensor, "P P"]:
+    """G = (1/N) Σ J_nᵀ Λ_n J_n, dense, float64, in parameter order.
+
+    With another ``fisher`` its R Rᵀ takes the place of Λ.
+    """
+    return _assemble(problem, fisher_terms(problem, fisher), _add_ggn)
 
 
 def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
     """H = (1/N) Σ ∇²_θ ℓ_n, dense, float64, in parameter order."""
-    terms = Preactivation(problem).hessian_terms
-    return _assemble(problem, terms, _add_hessian)
+    terms_of = Preactivation(problem).hessian_terms
+    return _assemble(problem, (terms_of(x, y) for x, y in batches(problem)), _add_hessian)
 
 
-def _assemble(problem: Problem, terms: Callable, add: Callable) -> Tensor:
+def _assemble(problem: Problem, terms: Iterable, add: Callable) -> Tensor:
     size = problem.parameters
     out = torch.zeros(size, size, dtype=torch.float64, device=problem.train[0].device)
-    for x, y in batches(problem):
-        add(problem.blocks, terms(x, y), 1.0 / problem.examples, out)
+    for batch in terms:
+        add(problem.blocks, batch, 1.0 / problem.examples, out)
     _mirror(problem.blocks, out)
     return out
 

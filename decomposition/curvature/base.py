@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.damping import NegativeCurvature, check_damping, inverse_eigenvalues
+from decomposition.curvature.damped import DampedSpectrum
+from decomposition.damping import NegativeCurvature, check_damping
 from decomposition.errors import DecompositionError
 
 
@@ -38,6 +39,8 @@ class Curvature(ABC):
         self, v: Tensor, damping: float, negative: str | NegativeCurvature = "absolute"
     ) -> Tensor:
         """(C + λI)⁻¹ v for v (P,) or (P, k); ``negative`` says how eigenvalues below 0 count.
+
+        A rung whose damping adds something else than λI says so in its ``notes``.
 
         Raises:
             DampingError: λ < 0, or the damped matrix is singular to working precision.
@@ -90,6 +93,9 @@ class Diagonalised(Curvature):
     Coordinates in the basis are cheap to rescale: a new damping costs P multiplications.
     """
 
+    negative: NegativeCurvature | None = None
+    """A policy of its own for negative eigenvalues, which overrules every caller's."""
+
     @abstractmethod
     def basis_values(self) -> Float[Tensor, " P"]:
         """μ in the order of the basis."""
@@ -106,6 +112,14 @@ class Diagonalised(Curvature):
         """Equal for curvatures that share one basis."""
         return id(self)
 
+    def cross_damping(self) -> Float[Tensor, " P"] | None:
+        """κ of the damped eigenvalues μ + λ + √λ κ, in the order of the basis; None is zero."""
+        return None
+
+    def spectrum(self) -> DampedSpectrum:
+        """μ and how λ enters the inverse: what every user of a damped inverse asks."""
+        return DampedSpectrum(self.basis_values(), self.cross_damping(), self.negative)
+
     def basis_columns(self, panel: slice) -> Float[Tensor, "P panel"]:
         """Eigenvectors ``panel`` of V, dense."""
         unit = torch.zeros(self.size, panel.stop - panel.start, dtype=torch.float64)
@@ -120,5 +134,5 @@ class Diagonalised(Curvature):
         return self.from_basis(self.basis_values()[:, None] * self.to_basis(v))
 
     def _solve(self, v: Tensor, damping: float, negative: str | NegativeCurvature) -> Tensor:
-        inverse = inverse_eigenvalues(self.basis_values(), damping, negative)
+        inverse = self.spectrum().inverse(damping, negative)
         return self.from_basis(inverse[:, None] * self.to_basis(v))

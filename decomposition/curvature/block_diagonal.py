@@ -34,6 +34,13 @@ class BlockDiagonal(Diagonalised):
             start += block.size
         self.size = start
         self.notes = tuple(note for block in self._blocks.values() for note in block.notes)
+        policies = {block.negative for block in self._blocks.values()}
+        if len(policies) > 1:
+            raise DecompositionError(
+                "some blocks have a policy of their own for negative eigenvalues: give it to the "
+                "whole curvature, UnderPolicy(BlockDiagonal(…), policy)"
+            )
+        self.negative = policies.pop()
 
     def diagonal_blocks(self) -> Mapping[str, Diagonalised]:
         """The blocks themselves."""
@@ -50,6 +57,16 @@ class BlockDiagonal(Diagonalised):
     def basis_values(self) -> Tensor:
         """Eigenvalues of the first block, then of the second, …"""
         return torch.cat([block.basis_values() for block in self._blocks.values()])
+
+    def cross_damping(self) -> Tensor | None:
+        """κ of the first block, then of the second, …; zeros for blocks without."""
+        parts = [(block.size, block.cross_damping()) for block in self._blocks.values()]
+        if all(part is None for _, part in parts):
+            return None
+        zeros = [
+            torch.zeros(size, dtype=torch.float64) if part is None else part for size, part in parts
+        ]
+        return torch.cat(zeros)
 
     def basis_key(self) -> object:
         """The blocks' bases."""

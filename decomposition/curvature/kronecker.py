@@ -9,6 +9,7 @@ curvature along it (George et al. 2018, arXiv 1806.03884).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from decomposition.curvature.assembly import add_term
 from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.damped import cross_damping
 from decomposition.layers import LinearBlock
 from decomposition.linalg import eigh, matmul
 
@@ -75,24 +77,51 @@ def _canonical(basis: Tensor) -> Tensor:
     return orthonormal * r.diagonal().sign()
 
 
+Part = Literal["layer", "weight", "bias"]
+
+
 @dataclass(frozen=True)
 class KroneckerBasis:
-    """Eigenbases of both factors of one layer."""
+    """Eigenbases of both factors of one layer, or of its weight or bias alone."""
 
     block: LinearBlock
+    """Where its parameters lie; a bias counts as a layer whose only input is the constant 1."""
     inputs: FactorBasis
     """Of A (width × width)."""
     outputs: FactorBasis
     """Of S (d_out × d_out)."""
+    part: Part = "layer"
+    """What of the layer it covers."""
+
+    @property
+    def columns(self) -> slice:
+        """Columns of [W | b], that is, of the layer input with 1 appended."""
+        width = self.block.d_in
+        return {"layer": slice(None), "weight": slice(0, width), "bias": slice(-1, None)}[self.part]
+
+    @property
+    def name(self) -> str:
+        """The layer, and which part of it."""
+        where = "" if self.part == "layer" else f" ({self.part})"
+        return f"layer {self.block.name}{where}"
 
     def products(self) -> Float[Tensor, "d_out width"]:
         """K-FAC's eigenvalues σ_i α_j."""
         return torch.outer(self.outputs.values, self.inputs.values)
 
+    def cross_damping(self) -> Float[Tensor, "d_out width"]:
+        """κ of the factored damping (see decomposition.curvature.damped).
+
+        Zero for a bias of its own, whose A = 1 is no factor to damp: S + λI, as in curvlinops.
+        """
+        if self.part == "bias":
+            return torch.zeros_like(self.products())
+        return cross_damping(self.inputs.values, self.outputs.values)
+
     def notes(self) -> tuple[str, ...]:
         """A sentence for each factor with repeated eigenvalues."""
         return tuple(
-            f"layer {self.block.name}: the {factor} factor has repeated eigenvalues at "
+            f"{self.name}: the {factor} factor has repeated eigenvalues at "
             f"{', '.join(f'{a}–{b - 1}' for a, b in basis.degenerate)} (ascending), so EK-FAC is "
             "not unique there; the canonical basis is used"
             for factor, basis in (("input", self.inputs), ("output", self.outputs))
@@ -103,10 +132,16 @@ class KroneckerBasis:
 class KroneckerCurvature(Diagonalised):
     """One layer's curvature (Q_S ⊗ Q_A) diag(values) (Q_S ⊗ Q_A)ᵀ, never formed unless asked."""
 
-    def __init__(self, basis: KroneckerBasis, values: Float[Tensor, "d_out width"]) -> None:
-        """Give the basis its eigenvalues."""
+    def __init__(
+        self,
+        basis: KroneckerBasis,
+        values: Float[Tensor, "d_out width"],
+        cross: Float[Tensor, "d_out width"] | None = None,
+    ) -> None:
+        """Give the basis its eigenvalues, and ``cross`` κ if the factors are to be damped."""
         self.basis = basis
         self.values = values
+        self.cross = cross
         self.size = basis.block.size
         self.notes = basis.notes()
 
@@ -117,6 +152,10 @@ class KroneckerCurvature(Diagonalised):
     def basis_key(self) -> object:
         """The Kronecker basis: EK-FAC and K-FAC have the same."""
         return id(self.basis)
+
+    def cross_damping(self) -> Tensor | None:
+        """κ, row-major; None where λI is added to the product."""
+        return None if self.cross is None else self.cross.flatten()
 
     def to_basis(self, v: Tensor) -> Tensor:
         """Q_Sᵀ [W | b] Q_A for every column."""

@@ -15,7 +15,7 @@ perturbed in the same direction at the same time, because examples do not intera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,8 +39,9 @@ class GaussNewtonTerms:
 
     inputs: dict[str, Float[Tensor, "n width"]]
     """a_l with the 1 appended."""
-    roots: dict[str, Float[Tensor, "n C d_out"]]
-    """s_l = Sᵀ J_l, whose rows s_c satisfy J_lᵀ Λ J_m = Σ_c s_l,c s_m,cᵀ."""
+    roots: dict[str, Float[Tensor, "n K d_out"]]
+    """s_l = Rᵀ J_l, whose rows s_c satisfy J_lᵀ (R Rᵀ) J_m = Σ_c s_l,c s_m,cᵀ; for the GGN R is
+    the square root of Λ and K = C."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,24 @@ class Preactivation:
             deltas, (outputs, inputs) = self._gradient(x, y)(self._zeros(len(x)))
         return self._with_ones(inputs), deltas, outputs
 
-    def gauss_newton_terms(self, x: Tensor, y: Tensor) -> GaussNewtonTerms:
-        """C backward passes, one for each column of the square root of Λ."""
+    def gauss_newton_terms(
+        self, x: Tensor, y: Tensor, root: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> GaussNewtonTerms:
+        """K backward passes, one for each column of a root R (n, C, K) at the outputs.
+
+        Args:
+            x: inputs, float64.
+            y: targets.
+            root: (outputs, targets) → R; default the square root of Λ, for the GGN.
+        """
+        root = root or self.loss.hessian_sqrt
 
         def forward(perturbation: dict[str, Tensor]):
             return perturbed_forward(self.model, self.parameters, x, perturbation)
 
         with _differentiable(self.model):
             outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)  # pyright: ignore[reportAssignmentType]
-            columns = self.loss.hessian_sqrt(outputs, y).permute(2, 0, 1)  # (C, n, C)
+            columns = root(outputs, y).permute(2, 0, 1)  # (K, n, C)
             (roots,) = torch.func.vmap(vjp)(columns)
         return GaussNewtonTerms(
             self._with_ones(inputs), {name: r.transpose(0, 1) for name, r in roots.items()}
@@ -162,10 +172,13 @@ def _differentiable(model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def batches(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training examples in float64, in batches whose terms fit ``BATCH_BYTES``."""
+def batches(problem: Problem, columns: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training examples in float64, in batches whose terms fit ``BATCH_BYTES``.
+
+    ``columns`` is K of the Gauss–Newton terms where it may exceed the model's outputs.
+    """
     outputs = sum(b.d_out for b in problem.blocks)
-    per_example = outputs * (outputs + sum(b.width for b in problem.blocks))
+    per_example = outputs * (outputs + columns + sum(b.width for b in problem.blocks))
     size = max(1, BATCH_BYTES // (8 * per_example))
     x, y = problem.train
     for start in range(0, len(x), size):

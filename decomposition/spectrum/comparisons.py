@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from decomposition.curvature.base import Curvature, Diagonalised
-from decomposition.damping import NegativeCurvature, inverse_eigenvalues
+from decomposition.damping import NegativeCurvature
 from decomposition.spectrum.damped import DampedErrors, damped_pair
 from decomposition.spectrum.norms import Norms, norms
 
@@ -72,10 +72,10 @@ class Comparisons:
             return []
         if id(curvature) in self._solutions:
             return self._solutions[id(curvature)]
-        coordinates, mu = curvature.to_basis(self.queries), curvature.basis_values()
+        coordinates, spectrum = curvature.to_basis(self.queries), curvature.spectrum()
         found = [
             curvature.from_basis(
-                inverse_eigenvalues(mu, damping, self.plan.negative)[:, None] * coordinates
+                spectrum.inverse(damping, self.plan.negative)[:, None] * coordinates
             )
             for damping in self.plan.dampings
         ]

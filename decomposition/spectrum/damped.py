@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 
 from decomposition.curvature.base import Diagonalised
-from decomposition.damping import NegativeCurvature, as_policy, inverse_eigenvalues
+from decomposition.curvature.damped import DampedSpectrum
+from decomposition.damping import NegativeCurvature
 from decomposition.linalg import matmul
 from decomposition.spectrum.overlap import leading, squared_cosines
 
@@ -73,10 +74,13 @@ def damped_pair(
     negative: str | NegativeCurvature = "absolute",
 ) -> DampedPair:
     """The errors in both directions: each side counts as the reference once."""
-    policy = as_policy(negative)
-    mu, nu = curvature.basis_values(), reference.basis_values()
-    d, inverse_d = _damped(mu, dampings, policy)
-    e, inverse_e = _damped(nu, reference_dampings, policy)
+    mine, theirs = curvature.spectrum(), reference.spectrum()
+    mu, nu = mine.values, theirs.values
+    d, inverse_d = _damped(mine, dampings, negative)
+    e, inverse_e = _damped(theirs, reference_dampings, negative)
+    positive = ((d > 0) & d.isfinite()).all(1) & ((e > 0) & e.isfinite()).all(1)
+    # A direction left out (d = ∞) would spoil sums in which a cosine of zero meets it.
+    d, e = (side.where(side.isfinite(), 0.0) for side in (d, e))
     count = len(dampings)
     top_mu = leading(mu, leading_count)
     is_top_nu = torch.zeros(len(nu), dtype=torch.bool)
@@ -93,7 +97,6 @@ def damped_pair(
     squared = norm_d + norm_e - 2.0 * cross
     misaligned = (1.0 - cross.square() / (norm_d * norm_e)).clamp_min(0.0).numpy()
     log_ratio = d.abs().log().sum(1) - e.abs().log().sum(1)
-    positive = (d > 0).all(1) & (e > 0).all(1)
     overlap = shared / leading_count
 
     def errors(norm: torch.Tensor, trace: torch.Tensor, log: torch.Tensor) -> DampedErrors:
@@ -108,10 +111,10 @@ def damped_pair(
 
 
 def _damped(
-    mu: torch.Tensor, dampings: Sequence[float], policy: NegativeCurvature
+    spectrum: DampedSpectrum, dampings: Sequence[float], negative: str | NegativeCurvature
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Damped eigenvalues and their reciprocals, a row for each damping."""
     return (
-        torch.stack([policy.denominators(mu, damping) for damping in dampings]),
-        torch.stack([inverse_eigenvalues(mu, damping, policy) for damping in dampings]),
+        torch.stack([spectrum.denominators(damping, negative) for damping in dampings]),
+        torch.stack([spectrum.inverse(damping, negative) for damping in dampings]),
     )

@@ -1,0 +1,64 @@
+"""What the rungs at one point are made of, each part made at most once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from torch import Tensor
+
+from decomposition.chain import linearisation, reference
+from decomposition.curvature import EXACT, DenseCurvature, Fisher, KroneckerBasis
+from decomposition.curvature.factors import (
+    Factors,
+    ggn_diagonals,
+    kronecker_bases,
+    kronecker_factors,
+)
+from decomposition.problem import Problem
+
+
+class Parts:
+    """Hessian, GGNs, Kronecker bases and eigenvalues at a model's present parameters.
+
+    It lives as long as one chain is built: parameters may change between two of them. Rungs that
+    ask for the same basis are given the same object, so that scorers rotate gradients once.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        """Start empty."""
+        self.problem = problem
+        self._ggn: dict[Fisher, DenseCurvature] = {}
+        self._factors: dict[Fisher, Factors] = {}
+        self._bases: dict[tuple[Fisher, bool], dict[str, KroneckerBasis]] = {}
+        self._diagonals: dict[tuple[Fisher, bool], dict[str, Tensor]] = {}
+
+    @cached_property
+    def hessian(self) -> DenseCurvature:
+        """H."""
+        return reference.hessian(self.problem)
+
+    def ggn(self, fisher: Fisher = EXACT) -> DenseCurvature:
+        """G, or the matrix of another Fisher."""
+        if fisher not in self._ggn:
+            self._ggn[fisher] = linearisation.ggn(self.problem, fisher)
+        return self._ggn[fisher]
+
+    def bases(
+        self, fisher: Fisher = EXACT, separate_bias: bool = False
+    ) -> dict[str, KroneckerBasis]:
+        """Kronecker eigenbases of layers, or of weights and biases."""
+        key = (fisher, separate_bias)
+        if key not in self._bases:
+            if fisher not in self._factors:
+                self._factors[fisher] = kronecker_factors(self.problem, fisher)
+            factors = self._factors[fisher]
+            self._bases[key] = kronecker_bases(self.problem, factors, separate_bias)
+        return self._bases[key]
+
+    def diagonals(self, fisher: Fisher = EXACT, separate_bias: bool = False) -> dict[str, Tensor]:
+        """EK-FAC's eigenvalues in those bases."""
+        key = (fisher, separate_bias)
+        if key not in self._diagonals:
+            bases = self.bases(fisher, separate_bias)
+            self._diagonals[key] = ggn_diagonals(self.problem, bases, fisher)
+        return self._diagonals[key]

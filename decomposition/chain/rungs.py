@@ -1,0 +1,124 @@
+"""Rungs beyond the chain, each the chain's own but for the choices named in it.
+
+Every one is a function from a Problem to a Curvature, for ``extra=`` of ``build_chain`` and
+``run``; built beside a chain it shares what the chain is made of.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from decomposition.chain.cross_layer import block_diagonal, separate_bias
+from decomposition.chain.eigenbasis import in_kronecker_basis
+from decomposition.chain.eigenvalues import kfac
+from decomposition.chain.parts import Parts
+from decomposition.curvature import EXACT, Curvature, Empirical, Fisher, Sampled, UnderPolicy
+from decomposition.damping import NegativeCurvature, Truncate, as_policy
+from decomposition.problem import Problem
+
+
+class Rung(ABC):
+    """An approximation that can be built from parts that other rungs are made of too."""
+
+    @abstractmethod
+    def build(self, parts: Parts) -> Curvature:
+        """The curvature, from these parts."""
+
+    def __call__(self, problem: Problem) -> Curvature:
+        """The curvature at the model's present parameters, by itself."""
+        return self.build(Parts(problem))
+
+
+@dataclass(frozen=True)
+class HessianRung(Rung):
+    """H under a policy of its own for negative eigenvalues.
+
+    Raises:
+        DampingError: unknown policy.
+    """
+
+    policy: str | NegativeCurvature = field(default_factory=Truncate)
+    """Name or instance (see decomposition.damping)."""
+
+    def __post_init__(self) -> None:
+        """Check the policy."""
+        as_policy(self.policy)
+
+    def build(self, parts: Parts) -> UnderPolicy:
+        """The chain's H, decomposed once for both."""
+        return UnderPolicy(parts.hessian, self.policy)
+
+
+@dataclass(frozen=True)
+class BlockGGN(Rung):
+    """⊕_l G_ll of any Fisher, with weights and biases together or apart."""
+
+    fisher: Fisher = EXACT
+    separate_bias: bool = False
+
+    def build(self, parts: Parts) -> Curvature:
+        """Views of the Fisher's dense matrix."""
+        full = parts.ggn(self.fisher)
+        if self.separate_bias:
+            return separate_bias(full, parts.problem.blocks)
+        return block_diagonal(full)
+
+
+@dataclass(frozen=True)
+class FullGGN(Rung):
+    """The whole matrix (1/N) Σ J_nᵀ R_n R_nᵀ J_n of any Fisher."""
+
+    fisher: Fisher = EXACT
+
+    def build(self, parts: Parts) -> Curvature:
+        """Dense."""
+        return parts.ggn(self.fisher)
+
+
+@dataclass(frozen=True)
+class EKFAC(Rung):
+    """Kronecker eigenbases of any Fisher with that Fisher's own curvature along them."""
+
+    fisher: Fisher = EXACT
+    separate_bias: bool = False
+
+    def build(self, parts: Parts) -> Curvature:
+        """In the same bases as the K-FAC of these choices."""
+        choices = (self.fisher, self.separate_bias)
+        return in_kronecker_basis(parts.bases(*choices), parts.diagonals(*choices))
+
+
+@dataclass(frozen=True)
+class KFAC(Rung):
+    """A ⊗ S of any Fisher; with ``factored_damping`` the factors are damped, not their product."""
+
+    fisher: Fisher = EXACT
+    separate_bias: bool = False
+    factored_damping: bool = False
+
+    def build(self, parts: Parts) -> Curvature:
+        """Eigenvalues are products, whatever the damping."""
+        return kfac(parts.bases(self.fisher, self.separate_bias), self.factored_damping)
+
+
+def sampled_kfac(samples: int = 1, seed: int = 0) -> KFAC:
+    """K-FAC from Monte-Carlo labels, ``samples`` per example (rung ``kfac_mc1`` with one)."""
+    return KFAC(Sampled(samples, seed))
+
+
+def sampled_ekfac(samples: int = 1, seed: int = 0) -> EKFAC:
+    """EK-FAC of the same sampled Fisher, basis and eigenvalues (rung ``ekfac_mc1`` with one)."""
+    return EKFAC(Sampled(samples, seed))
+
+
+def sampled_block_ggn(samples: int = 1, seed: int = 0) -> BlockGGN:
+    """Diagonal blocks of the sampled Fisher (rung ``block_ggn_mc1`` with one label)."""
+    return BlockGGN(Sampled(samples, seed))
+
+
+def fisher_rungs(seed: int = 0) -> dict[str, Rung]:
+    """One-sample and empirical Fishers in every structure of the chain, for ``extra=``."""
+    made = {"ggn": FullGGN, "block_ggn": BlockGGN, "ekfac": EKFAC, "kfac": KFAC}
+    kinds: dict[str, Fisher] = {"mc1": Sampled(1, seed), "empirical": Empirical()}
+    return {f"{rung}_{kind}": made[rung](kinds[kind]) for kind in kinds for rung in made}

@@ -1,0 +1,147 @@
+"""The Fisher matrices that a Gauss–Newton curvature can stand for: exact, sampled, empirical.
+
+Each is F = (1/N) Σ_n J_nᵀ (R_n R_nᵀ) J_n with its own root R_n (C × K) at the model's outputs:
+
+    exact       R Rᵀ = Λ_n (K = C): the GGN, the *type-2* Fisher
+    sampled     R = [∇_f ℓ(f, ỹ_1), …, ∇_f ℓ(f, ỹ_K)] / √K with labels ỹ_k drawn from the model's
+                predictive distribution p(y | f) ∝ exp(−ℓ(f, y)): unbiased, E[R Rᵀ] = Λ_n
+    empirical   R = ∇_f ℓ(f, y) with the training label (K = 1): no estimate of the GGN
+
+(Martens 2020, arXiv 1412.1193; Kunstner et al. 2019, arXiv 1905.12558.)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import singledispatch
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.draws import uniforms
+from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, batches
+from decomposition.errors import DecompositionError
+from decomposition.losses import CrossEntropy, Loss, MeanSquaredError
+from decomposition.problem import Problem
+
+
+class Fisher(ABC):
+    """Which Fisher matrix."""
+
+    @property
+    def columns(self) -> int:
+        """K, where it may exceed C; 0 where not."""
+        return 0
+
+    @abstractmethod
+    def root(
+        self, loss: Loss, f: Float[Tensor, "n C"], y: Tensor, first: int
+    ) -> Float[Tensor, "n C K"]:
+        """R of the examples ``first`` … ``first`` + n − 1."""
+
+
+@dataclass(frozen=True)
+class Exact(Fisher):
+    """R Rᵀ = Λ: the sum over all labels, no sampling."""
+
+    def root(self, loss: Loss, f: Tensor, y: Tensor, first: int) -> Tensor:
+        """The square root of Λ."""
+        return loss.hessian_sqrt(f, y)
+
+
+@dataclass(frozen=True)
+class Sampled(Fisher):
+    """K labels per example from the model's predictive distribution.
+
+    Draw k of example n depends on (seed, k, n) alone: neither batches nor the number of samples
+    change it, and factors, corrected eigenvalues and dense blocks of one seed are made of the
+    same labels, that is, of one sampled Fisher.
+
+    Raises:
+        DecompositionError: fewer than one sample, or a negative seed.
+    """
+
+    samples: int = 1
+    """K."""
+    seed: int = 0
+    """Seed of the labels."""
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if self.samples < 1:
+            raise DecompositionError(f"a sampled Fisher needs samples >= 1, got {self.samples}")
+        if self.seed < 0:
+            raise DecompositionError(f"the seed of a sampled Fisher must be >= 0, got {self.seed}")
+
+    @property
+    def columns(self) -> int:
+        """K."""
+        return self.samples
+
+    def root(self, loss: Loss, f: Tensor, y: Tensor, first: int) -> Tensor:
+        """∇_f ℓ(f, ỹ_k) / √K."""
+        draws = [
+            uniforms((self.seed, k), first, *f.shape).to(f.device) for k in range(self.samples)
+        ]
+        gradients = [sampled_gradient(loss, f, u) for u in draws]
+        return torch.stack(gradients, -1) / self.samples**0.5
+
+
+@dataclass(frozen=True)
+class Empirical(Fisher):
+    """The training labels' own gradients."""
+
+    def root(self, loss: Loss, f: Tensor, y: Tensor, first: int) -> Tensor:
+        """∇_f ℓ(f, y)."""
+        gradient = torch.func.grad(lambda outputs: loss.per_example(outputs, y).sum())(f)
+        return gradient[:, :, None]
+
+
+EXACT = Exact()
+
+
+@singledispatch
+def sampled_gradient(
+    loss: Loss, f: Float[Tensor, "n C"], u: Float[Tensor, "n C"]
+) -> Float[Tensor, "n C"]:
+    """∇_f ℓ(f, ỹ) with ỹ drawn from p(y | f) ∝ exp(−ℓ(f, y)) by uniforms ``u`` in (0, 1).
+
+    Register a function for a loss of one's own: ``sampled_gradient.register(MyLoss, function)``.
+
+    Raises:
+        DecompositionError: nobody has said how to draw labels under this loss.
+    """
+    raise DecompositionError(
+        f"no way is known to draw labels under the loss {type(loss).__name__}: register one with "
+        "decomposition.curvature.fisher.sampled_gradient.register, or use exact factors"
+    )
+
+
+@sampled_gradient.register
+def _(loss: CrossEntropy, f: Tensor, u: Tensor) -> Tensor:
+    """p − e_ỹ with ỹ ~ Categorical(p), by inversion of its distribution function."""
+    p = f.softmax(-1)
+    cumulative = p.cumsum(-1)
+    label = (cumulative < u[:, :1] * cumulative[:, -1:]).sum(-1)
+    return p - torch.nn.functional.one_hot(label, p.shape[-1])
+
+
+@sampled_gradient.register
+def _(loss: MeanSquaredError, f: Tensor, u: Tensor) -> Tensor:
+    """2 (f − ỹ) / C = √(2/C) ε: ℓ = ‖f − y‖²/C is the density of ỹ ~ N(f, (C/2) I)."""
+    return (2.0 / f.shape[-1]) ** 0.5 * torch.special.ndtri(u)
+
+
+def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
+    """Layer inputs a_l and roots s_l = R_nᵀ J_l of every batch of training examples."""
+    preactivation = Preactivation(problem)
+    first = 0
+    for x, y in batches(problem, fisher.columns):
+        start = first
+        yield preactivation.gauss_newton_terms(
+            x, y, lambda f, y, start=start: fisher.root(problem.loss_function, f, y, start)
+        )
+        first += len(x)
