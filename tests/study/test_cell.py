@@ -1,0 +1,96 @@
+"""A cell's name: everything that changes its numbers changes it, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from decomposition import source
+from decomposition.errors import ProblemError
+from decomposition.problems.variant import Variant
+from decomposition.recipe import Recipe
+from decomposition.settings import Settings
+from decomposition.study.cell import Cell, file_digest, shape_of
+from decomposition.study.tasks import CellTask, RetrainTask, trainings
+
+CELL = Cell(variant=Variant(hidden=(8,), activation="tanh"), recipe=Recipe(epochs=4))
+CHANGES = [
+    {"dataset": "wine"},
+    {"variant": Variant(hidden=(9,), activation="tanh")},
+    {"variant": Variant(hidden=(8,), activation="relu")},
+    {"variant": Variant(hidden=(8,), activation="tanh", label_noise=0.1)},
+    {"recipe": Recipe(epochs=4, checkpoint=2)},
+    {"recipe": Recipe(epochs=4, lr=0.02)},
+    {"settings": Settings(alpha=0.4)},
+    {"settings": Settings(damping_points=5)},
+    {"seed": 1},
+    {"ladder": True},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_another_configuration_is_another_cell(change: dict) -> None:
+    assert CellTask(replace(CELL, **change)).key() != CellTask(CELL).key()
+
+
+def test_equal_configurations_are_one_cell() -> None:
+    last = replace(CELL, recipe=replace(CELL.recipe, checkpoint=4))
+    assert CellTask(last).key() == CellTask(CELL).key()
+    assert CellTask(replace(CELL, checkpoints=(1, 2))).key() == CellTask(CELL).key()
+    assert CellTask(CELL, predicted=3.0, peak=5).key() == CellTask(CELL).key()
+
+
+@pytest.mark.parametrize("part", ["curvature/kronecker.py", "attribution/lds.py", "damping.py"])
+def test_changed_code_is_another_cell(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = CellTask(CELL).key()
+    read = Path.read_text
+    changed = source.PACKAGE / part
+
+    def edited(path: Path, *args: str, **named: str) -> str:
+        text = read(path, *args, **named)
+        return text + "\nEDITED = 1\n" if path == changed else text
+
+    source.source_hash.cache_clear()
+    monkeypatch.setattr(Path, "read_text", edited)
+    assert CellTask(CELL).key() != before
+    source.source_hash.cache_clear()
+
+
+def test_checkpoints_of_one_schedule_share_their_training() -> None:
+    cells = [CELL.at(epoch) for epoch in (1, 4, 2)]
+    (shared,) = trainings(cells)
+    assert shared.recipe.last_epoch == 4
+    assert shared.checkpoints == (1, 2)
+    other = replace(CELL, variant=Variant(hidden=(9,), activation="tanh"))
+    assert len(trainings([*cells, other])) == 2
+
+
+def test_what_only_scores_does_not_retrain() -> None:
+    (one,) = trainings([CELL])
+    (other,) = trainings([replace(CELL, settings=Settings(damping_points=5), ladder=True)])
+    assert RetrainTask(one, 0, 2).key() == RetrainTask(other, 0, 2).key()
+
+
+def test_a_file_counts_with_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n1,2\n")
+    before = file_digest(f"csv:{path}?target=b")
+    assert before == file_digest(f"csv:{path}?target=a")
+    path.write_text("a,b\n1,3\n")
+    assert file_digest(f"csv:{path}?target=b") != before
+    assert file_digest("digits") == ""
+
+
+def test_a_checkpoint_beyond_the_training_is_refused() -> None:
+    with pytest.raises(ProblemError, match="after 9 epochs lies outside the training of 4"):
+        replace(CELL, checkpoints=(9,))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shown"),
+    [((16,), "16"), ((16,) * 8, "16×8"), ((64, 32), "64-32"), ((), "linear"), (None, "")],
+)
+def test_shapes_are_written_as_people_do(hidden: tuple[int, ...] | None, shown: str) -> None:
+    assert shape_of(Variant(hidden=hidden)) == shown
