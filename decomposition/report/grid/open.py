@@ -1,0 +1,48 @@
+"""Read a study's tree, or say exactly why the file is not one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import xarray as xr
+
+from decomposition.errors import ResultFileError
+
+STUDY_NAME = "study.nc"
+"""File name of a combined study inside its folder."""
+
+
+def open_study(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> xr.DataTree:
+    """A study's tree as it is, or read from the file, or from the folder that holds ``study.nc``.
+
+    Raises:
+        ResultFileError: the file is missing, damaged, or no study; the message says which.
+    """
+    if isinstance(tree_or_path, xr.DataTree):
+        tree, where = tree_or_path, "the tree"
+    else:
+        path = Path(tree_or_path)
+        path = path / STUDY_NAME if path.is_dir() else path
+        tree, where = _read(path), str(path)
+    if "study" not in tree.attrs:
+        raise ResultFileError(
+            f"{where} is not a study (no attribute `study`); give the {STUDY_NAME} of a study, or "
+            "read a single result with `decompose report`"
+        )
+    return tree
+
+
+def _read(path: Path) -> xr.DataTree:
+    if not path.exists():
+        raise ResultFileError(f"no study at {path}; run one of the analyses/ with --out there")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            return opened.load()
+    except Exception as error:
+        # HDF5, h5netcdf and xarray raise a dozen types between them for a damaged file
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResultFileError(
+            f"{path} cannot be read as a netCDF-4 file ({first}); it is damaged or something "
+            "else: run the study's command again, which redoes only what is missing"
+        ) from error
