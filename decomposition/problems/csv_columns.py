@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from decomposition.errors import ProblemError
-from decomposition.problems.csv_sheet import Sheet, is_number
+from decomposition.problems.csv_sheet import Sheet, is_number, mostly_numbers
 from decomposition.problems.data_checks import class_codes
 
 MOST_CATEGORIES = 50
@@ -30,12 +30,12 @@ def encode(sheet: Sheet, columns: Sequence[str], categorical: Sequence[str]) -> 
     """Input columns, one-hot where they are categories.
 
     A column whose fields are all numbers is taken as it is, unless it is among ``categorical``.
-    Any other is a category: one column of 0 and 1 per value, in sorted order; with two values,
-    one column that is 1 at the second.
+    One of words is a category: one column of 0 and 1 per value, in sorted order; with two
+    values, one column that is 1 at the second.
 
     Raises:
-        ProblemError: a number that is not finite, decimal commas, or a category with more than
-            MOST_CATEGORIES values.
+        ProblemError: a number that is not finite, a word among numbers, decimal commas, or a
+            category with more than MOST_CATEGORIES values.
     """
     values: list[np.ndarray] = []
     names: list[str] = []
@@ -45,7 +45,7 @@ def encode(sheet: Sheet, columns: Sequence[str], categorical: Sequence[str]) -> 
             values.append(numbers(sheet, name))
             names.append(name)
             continue
-        categories = _categories(sheet, name, fields)
+        categories = _categories(sheet, name, fields, named=name in categorical)
         shown = categories[1:] if len(categories) == 2 else categories
         values += [np.array([field == value for field in fields], float) for value in shown]
         names += [f"{name}={value}" for value in shown]
@@ -80,15 +80,20 @@ def labels(sheet: Sheet, name: str) -> tuple[Int[np.ndarray, " n"], int]:
     return codes, classes
 
 
-def _categories(sheet: Sheet, name: str, fields: Sequence[str]) -> list[str]:
+def _categories(sheet: Sheet, name: str, fields: Sequence[str], named: bool) -> list[str]:
     categories = sorted(set(fields))
     word = next((i for i, field in enumerate(fields) if not is_number(field)), 0)
     place = f"{sheet.path}, line {sheet.lines[word]}, column {name!r}: {fields[word]!r}"
-    if not is_number(fields[word]) and all(is_number(f.replace(",", ".", 1)) for f in fields):
+    if not named and mostly_numbers(fields):
+        raise ProblemError(
+            f"{place} stands among numbers: correct it, leave the column out with drop={name}, or "
+            f"take its values as categories with categorical={name}"
+        )
+    if not named and all(is_number(field.replace(",", ".", 1)) for field in fields):
         raise ProblemError(f"{place} has a decimal comma: write numbers with a point")
     if len(categories) > MOST_CATEGORIES:
         raise ProblemError(
-            f"{place} makes this a category, but it has {len(categories)} values, more than "
-            f"{MOST_CATEGORIES}: correct the field, or leave the column out with drop={name}"
+            f"{place} is a category, but the column has {len(categories)} values, more than "
+            f"{MOST_CATEGORIES}: leave it out with drop={name}"
         )
     return categories

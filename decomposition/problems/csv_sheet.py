@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from decomposition.errors import ProblemError
@@ -88,6 +88,11 @@ def is_number(field: str) -> bool:
     return "_" not in field
 
 
+def mostly_numbers(fields: Sequence[str]) -> bool:
+    """Whether more than half of the fields are numbers."""
+    return 2 * sum(map(is_number, fields)) > len(fields)
+
+
 def read_sheet(spec: Spec, path: str) -> Sheet:
     """The sheet in a file, UTF-8, with or without a header line.
 
@@ -139,7 +144,7 @@ def _fields(text: str, separator: str, path: str) -> Iterator[tuple[int, tuple[s
 def _detected(text: str, path: str) -> str:
     """The separator that cuts most of the first lines into as many fields as the first."""
     head = "\n".join([line for line in text.splitlines() if line.strip()][:SAMPLE])
-    best, most = "", 0
+    best, most = "", 1  # the first line agrees with itself
     for separator in SEPARATORS.values():
         try:
             widths = [len(row) for _, row in _fields(head, separator, path)]
@@ -157,16 +162,15 @@ def _detected(text: str, path: str) -> str:
 
 
 def _has_header(rows: list[tuple[str, ...]], spec: Spec, path: str) -> bool:
-    """A first line with a number in it is data; one of words over numbers is a header."""
+    """A first line with a number in it is data; words over (mostly) numbers are a header."""
     answer = spec.choice("header", ("auto", "yes", "no"), "auto")
     if answer != "auto":
         return answer == "yes"
     if any(is_number(field) for field in rows[0]):
         return False
-    columns = zip(*rows[1:], strict=True)
-    if any(all(is_number(field) or is_missing(field) for field in column) for column in columns):
+    if any(mostly_numbers(column) for column in zip(*rows[1:], strict=True)):
         return True
     raise ProblemError(
-        f"{path}: no column holds numbers alone, so the first line could be a header or data: say "
+        f"{path}: no column holds numbers, so the first line could be a header or data: say "
         "header=yes or header=no"
     )

@@ -55,11 +55,12 @@ def read_arrays(spec: Spec, path: str) -> Arrays:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file that it opens itself open where it finds it damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
         raise _unreadable(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # unsupported, encrypted
         raise _unreadable(path, error) from error
 
 
