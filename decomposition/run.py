@@ -44,7 +44,8 @@ def run(
 
     Trains the base model unless ``problem.initial`` says that it is trained, retrains it on
     random subsets, builds every rung, and scores all of them spectrally and against the
-    retrained models. Killed at any time, the same call resumes the retraining from ``out``.
+    retrained models, or against what else ``settings.target`` names. Killed at any time, the
+    same call resumes the retraining from ``out``.
     Tables and curves are those of the first base model; levels and shares of all of them.
 
     Args:
@@ -69,7 +70,7 @@ def run(
     clock = Clock()
     base = prepare(problem, folder, extra, settings, clock, progress)
     groups: dict[str, xr.Dataset] = {}
-    notes = _rung_notes(base.rungs)
+    notes = [*_rung_notes(base.rungs), *base.notes]
     levels = ceiling = design = by_repeats = None
     scored: list[scores.Scored] = []
     if settings.attribution:
@@ -79,6 +80,7 @@ def run(
             ceiling = scores.ceiling_of(base, design)
             groups |= scored[0].datasets
             scores.add_ceiling(groups["/attribution"], ceiling, settings.level)
+            groups["/attribution"].attrs |= base.attributes
             notes += scores.notes(scored[0].selection, ceiling, REFERENCE)
             by_repeats = scores.repeats_curve_of(base, scored[0], REFERENCE, settings.level)
             tuned = scored[0].selection.dampings["tuned"]

@@ -12,6 +12,10 @@ from jaxtyping import Float
 from decomposition.damping import as_policy
 from decomposition.errors import DecompositionError
 from decomposition.retraining.plan import BankPlan
+from decomposition.targets.names import Target, check_target
+
+LEAST_EXAMPLES = 4
+"""Two folds of two: fewer examples cannot be ranked where their damping was not chosen."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,11 @@ class Settings:
         DecompositionError: a value is outside its range; the message names it.
     """
 
+    target: Target = "loss"
+    """What the scores predict. loss, margin: that output of models retrained on random subsets.
+    leave_one_out: the loss of models retrained without one example. pbrf: the loss after the
+    proximal Bregman response to that removal, which asks of a curvature no more than influence
+    functions promise (see docs/targets.md)."""
     masks: int = 1000
     """Number of random subsets on which the model is retrained."""
     alpha: float = 0.5
@@ -37,6 +46,11 @@ class Settings:
     the intervals also cover the choice of base model."""
     second_order_masks: int = 100
     """With one repeat: subsets retrained once more in another order, for the noise ceiling."""
+    leave_one_out_examples: int = 200
+    """Targets leave_one_out and pbrf: how many training examples are removed, one at a time,
+    chosen at random; all of them if there are no more. Takes the place of masks and alpha."""
+    pbrf_damping: float = 1.0
+    """Target pbrf: its proximal λ, as a multiple of trace(GGN) / P."""
     attribution: bool = True
     """Retrain and score attribution; without it only the spectra and their errors."""
     lattice: bool = True
@@ -61,9 +75,19 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every value once."""
+        check_target(self.target)
         if self.attribution:
             _ = self.plan
         as_policy(self.negative)
+        if self.leave_one_out_examples < LEAST_EXAMPLES:
+            raise DecompositionError(
+                f"leave_one_out_examples must be >= {LEAST_EXAMPLES}, got "
+                f"{self.leave_one_out_examples}"
+            )
+        if not 0 < self.pbrf_damping < math.inf:
+            raise DecompositionError(
+                f"pbrf_damping must be positive and finite, got {self.pbrf_damping}"
+            )
         if not (0 < self.damping_low < self.damping_high < math.inf):
             raise DecompositionError(
                 f"dampings need 0 < low < high, got damping_low={self.damping_low}, "
@@ -82,7 +106,7 @@ class Settings:
 
     @property
     def plan(self) -> BankPlan:
-        """The retraining part.
+        """The retraining part of targets loss and margin.
 
         Raises:
             ProblemError: alpha outside (0, 1), fewer than two masks, no repeats.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,14 +15,19 @@ from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
+from decomposition.retraining.measures import Measure
+from decomposition.targets.margin import Margin
+from decomposition.targets.names import check_problem
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Loss gradients at the model's present parameters (float64, columns are examples)."""
+    """Gradients at the model's present parameters (float64, columns are examples)."""
 
     train: Float[Tensor, "P N"]
+    """Of the loss on every training example."""
     query: Float[Tensor, "P Q"]
+    """Of the measured function on every query: the loss, or the margin."""
 
 
 def loss_gradients(problem: Problem) -> Gradients:
@@ -30,6 +35,25 @@ def loss_gradients(problem: Problem) -> Gradients:
     return Gradients(
         per_example_gradients(problem, *problem.train).T,
         per_example_gradients(problem, *problem.query).T,
+    )
+
+
+def target_gradients(problem: Problem, function: Measure = "loss") -> Gradients:
+    """Loss gradients g_i of the training examples, and ∇m_q of the measured function.
+
+    Removing example i moves θ by (C + λI)⁻¹ g_i / N whatever is measured, so the same product
+    with ∇m_q predicts the change of m_q, with the sign of τ: that of the change itself.
+
+    Raises:
+        ProblemError: the margin of a problem without classes.
+    """
+    if function == "loss":
+        return loss_gradients(problem)
+    check_problem(problem, function)
+    margin = replace(problem, loss=Margin())
+    return Gradients(
+        per_example_gradients(problem, *problem.train).T,
+        per_example_gradients(margin, *problem.query).T,
     )
 
 

@@ -8,16 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from decomposition.attribution.influence import Gradients, loss_gradients
+from decomposition.attribution.influence import Gradients, target_gradients
 from decomposition.attribution.scorer import FixedScorer, Scorer, scorer, scorers_of
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import Curvature, ScaledIdentity
 from decomposition.problem import Problem
-from decomposition.retraining.bank import Bank, retrain_bank
+from decomposition.retraining.bank import Bank
 from decomposition.settings import Settings
 from decomposition.stages.selection import Measured
 from decomposition.stages.spectra import decompose_all
+from decomposition.targets.measurement import (
+    Measurement,
+    measure_leave_one_out,
+    measure_proximal_responses,
+    measure_subsets,
+)
+from decomposition.targets.names import TargetError, check_problem, measured_function
 
 
 @dataclass
@@ -49,6 +56,10 @@ class BaseModel:
     gradients: Gradients
     scorers: dict[str, Scorer]
     """Rungs and baselines; empty without attribution."""
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+    """What the levels are, for ``/attribution``."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know about the target."""
 
 
 def prepare(
@@ -59,29 +70,80 @@ def prepare(
     clock: Clock,
     progress: bool,
 ) -> BaseModel:
-    """Train, build every rung, retrain, decompose the rungs, and rotate the gradients."""
+    """Train, build every rung, measure the target, decompose the rungs, rotate the gradients.
+
+    Raises:
+        DecompositionError: the problem does not have the target, or as the stages.
+    """
+    check_problem(problem, settings.target)
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
     with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
         rungs = (build_lattice if settings.lattice else build_chain)(trained, extra)
         split = frobenius_split(rungs)
-        gradients = loss_gradients(trained)
-    bank = measured = None
-    if settings.attribution:
+        gradients = target_gradients(trained, measured_function(settings.target))
+    found: Measurement | None = None
+    if settings.attribution and settings.target != "pbrf":
         with clock.stage("retrain"):
-            store = None if folder is None else folder / "bank"
-            bank = retrain_bank(trained, settings.plan, store, progress=progress)
-            measured = Measured(
-                bank.masks, bank.measurements(trained), bank.second_measurements(trained)
-            )
+            found = _retrain(trained, settings, folder, progress)
     with clock.stage("eigendecompositions"):
         decompose_all(rungs, progress)
-    scorers: dict[str, Scorer] = {}
-    if settings.attribution:
-        with clock.stage("scores"):
-            scorers = scorers_of(rungs, gradients)
-            scorers |= _baselines(trained, rungs, gradients, settings)
-    return BaseModel(trained, bank, measured, rungs, split, gradients, scorers)
+    if settings.attribution and settings.target == "pbrf":  # in the eigenbasis of the GGN
+        with clock.stage("respond"):
+            found = _respond(trained, rungs, settings, folder, progress)
+    if found is None:
+        return BaseModel(trained, None, None, rungs, split, gradients, {})
+    with clock.stage("scores"):
+        scorers = scorers_of(rungs, gradients)
+        scorers |= _baselines(trained, rungs, gradients, settings)
+    measured = Measured(found.weights, found.truth, found.second)
+    return BaseModel(
+        trained,
+        found.bank,
+        measured,
+        rungs,
+        split,
+        gradients,
+        scorers,
+        found.attributes,
+        found.notes,
+    )
+
+
+def _retrain(
+    problem: Problem, settings: Settings, folder: Path | None, progress: bool
+) -> Measurement:
+    store = None if folder is None else folder / "bank"
+    if settings.target == "leave_one_out":
+        count = settings.leave_one_out_examples
+        return measure_leave_one_out(problem, settings.plan, count, store, progress)
+    function = measured_function(settings.target)
+    return measure_subsets(problem, settings.plan, function, store, progress)
+
+
+def _respond(
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    settings: Settings,
+    folder: Path | None,
+    progress: bool,
+) -> Measurement:
+    found = measure_proximal_responses(
+        problem,
+        rungs["ggn"],
+        settings.pbrf_damping,
+        settings.plan,
+        settings.leave_one_out_examples,
+        None if folder is None else folder / "pbrf",
+        progress,
+    )
+    left_out = int(found.attributes["pbrf_unconverged"])
+    if left_out and settings.base_seeds > 1:
+        raise TargetError(
+            f"{left_out} proximal responses of a base model did not converge, and base models are "
+            "compared on the same examples: raise pbrf_damping or use one base seed"
+        )
+    return found
 
 
 def _baselines(

@@ -1,0 +1,1 @@
+"""What influence scores are held against: subsets, single removals, and the proximal response."""

@@ -1,0 +1,174 @@
+"""The proximal Bregman response function: where θ_s moves when an example is removed.
+
+The minimum of PBO_i (see ``proximal``) is sought in the coordinates z in which the damped
+Gauss–Newton matrix is the identity, δ = V diag(μ + λ)^(−1/2) z: there the fixed-point iteration
+z ← z − ∇PBO_i is Newton's method with the matrix at θ_s, its first step is the influence
+function with the GGN, and what is left is the non-linearity of the network alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from tqdm import tqdm
+
+from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.preactivation import per_example_gradients
+from decomposition.damping import inverse_eigenvalues
+from decomposition.problem import Problem
+from decomposition.retraining.fingerprint import study_fingerprint
+from decomposition.retraining.plan import BankPlan
+from decomposition.retraining.store import ChunkStore
+from decomposition.source import source_hash
+from decomposition.targets.anderson import FixedPoints, anderson
+from decomposition.targets.names import TargetError
+from decomposition.targets.proximal import ProximalObjective
+
+SOURCE = ("targets/anderson.py", "targets/pbrf.py", "targets/proximal.py")
+"""The code, beside the losses, that a response depends on."""
+
+TOLERANCE = 1e-6
+"""Gradient at the response, relative to that at θ_s, both in the norm of (G + λI)⁻¹."""
+FLOOR = 1e-5
+"""Gradients at θ_s below this fraction of their root mean square are held to that instead: of an
+example that the model has fitted perfectly, rounding leaves little else."""
+CHUNK = 20
+"""Examples that are solved, and kept on disk, together."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProximalResponses:
+    """What the responding models answer to the queries."""
+
+    removed: Int64[np.ndarray, " M"]
+    """The training example of each response."""
+    outputs: Float[np.ndarray, "M Q C"]
+    """f(x_q; θ_i), float64."""
+    base_outputs: Float[np.ndarray, "Q C"]
+    """f(x_q; θ_s), float64."""
+    residual: Float[np.ndarray, " M"]
+    """‖∇PBO_i(θ_i)‖ relative to its value at θ_s (see TOLERANCE, FLOOR); infinite: diverged."""
+    damping: float
+    """λ."""
+
+    @property
+    def converged(self) -> Bool[np.ndarray, " M"]:
+        """Whether the residual is within TOLERANCE."""
+        return self.residual <= TOLERANCE
+
+
+def proximal_responses(
+    problem: Problem,
+    curvature: Diagonalised,
+    damping: float,
+    removed: Int64[np.ndarray, " M"],
+    weight: float = 1.0,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> ProximalResponses:
+    """Solve PBO_i for every removed example i, or read from ``folder`` what is there.
+
+    Args:
+        problem: trained; the responses start from its model's parameters.
+        curvature: the metric of the iteration: the GGN, or EK-FAC where that is too large. The
+            responses do not depend on it beyond their residual.
+        damping: λ > 0 of the proximal term.
+        removed: training examples.
+        weight: part of the example's weight that is removed, in (0, 1].
+        folder: where finished chunks are kept; the same call resumes. None keeps nothing.
+        progress: show a progress bar.
+
+    Raises:
+        TargetError: λ or the weight is out of range.
+        DampingError: the damped metric is singular.
+        StoreError: the folder cannot be used.
+    """
+    if not 0 < damping < float("inf"):
+        raise TargetError(f"the proximal damping must be positive and finite, got {damping}")
+    if not 0 < weight <= 1:
+        raise TargetError(f"the removed weight must lie in (0, 1], got {weight}")
+    solver = _Solver(problem, curvature, damping, weight)
+    store, study = ChunkStore(folder), _study(problem, damping, weight)
+    outputs, residual = [], []
+    with tqdm(
+        total=len(removed), desc="proximal responses", unit="example", disable=not progress
+    ) as bar:
+        for start in range(0, len(removed), CHUNK):
+            chunk = removed[start : start + CHUNK]
+            keys = [_key(study, what, chunk) for what in ("outputs", "residual")]
+            found = [store.load(key) for key in keys]
+            if found[0] is None or found[1] is None:
+                found = list(solver.solve(torch.from_numpy(chunk)))
+                for key, values in zip(keys, found, strict=True):
+                    store.save(key, values)
+            outputs.append(found[0])
+            residual.append(found[1])
+            bar.update(len(chunk))
+    return ProximalResponses(
+        removed, np.concatenate(outputs), solver.base_outputs(), np.concatenate(residual), damping
+    )
+
+
+class _Solver:
+    """Minimises PBO_i in whitened coordinates."""
+
+    def __init__(
+        self, problem: Problem, curvature: Diagonalised, damping: float, weight: float
+    ) -> None:
+        self._problem, self._curvature, self._weight = problem, curvature, weight
+        self._objective = ProximalObjective(problem, damping)
+        inverse = inverse_eigenvalues(curvature.basis_values(), damping)
+        self._root = inverse.sqrt()[:, None]
+        self._floor = 0.0
+
+    def solve(self, removed: Int64[Tensor, " m"]) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs (m, Q, C) on the queries, and residuals (m,)."""
+        found = self._minimise(removed)
+        outputs = self._objective.query_outputs(self._delta(found.points))
+        return outputs.contiguous().numpy(), found.residual.numpy()
+
+    def base_outputs(self) -> np.ndarray:
+        zero = torch.zeros(1, self._curvature.size, dtype=torch.float64)
+        return self._objective.query_outputs(zero)[0].contiguous().numpy()
+
+    def _minimise(self, removed: Tensor) -> FixedPoints:
+        def descent(z: Tensor, which: Tensor) -> Tensor:
+            gradient = self._objective.gradient(self._delta(z), removed[which], self._weight)
+            return -(self._root * self._curvature.to_basis(gradient.T.contiguous())).T
+
+        start = torch.zeros(len(removed), self._curvature.size, dtype=torch.float64)
+        size = descent(start, torch.arange(len(removed))).norm(dim=1)
+        return anderson(descent, start, size.clamp_min(self._smallest()), TOLERANCE)
+
+    def _smallest(self) -> float:
+        """FLOOR times the root mean square over all training examples of ‖∇PBO_i(θ_s)‖."""
+        if self._floor == 0.0:
+            gradients = per_example_gradients(self._problem, *self._problem.train).T.contiguous()
+            whitened = self._root * self._curvature.to_basis(gradients)
+            mean = float(whitened.square().sum(0).mean()) ** 0.5
+            self._floor = FLOOR * self._weight * mean / self._problem.examples
+        return self._floor
+
+    def _delta(self, z: Float[Tensor, "m P"]) -> Float[Tensor, "m P"]:
+        return self._curvature.from_basis((self._root * z.T).contiguous()).T.contiguous()
+
+
+def _study(problem: Problem, damping: float, weight: float) -> str:
+    """Hash of what all responses have in common; the trained parameters stand for the start."""
+    theta = {name: value.detach() for name, value in problem.model.named_parameters()}
+    facts = (
+        study_fingerprint(problem, BankPlan(), theta),
+        source_hash(*SOURCE),
+        repr((damping, weight)),
+    )
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _key(study: str, what: str, removed: np.ndarray) -> str:
+    return hashlib.sha256(f"{study} {what} {removed.tolist()}".encode()).hexdigest()
