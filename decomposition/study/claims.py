@@ -117,7 +117,7 @@ CLAIMS = (
         "error",
         "The K-FAC eigenvalue mismatch accounts for the majority of the error "
         "(squared Frobenius error of K-FAC against the Hessian).",
-        "share of the eigenvalue step in ‖H − K‖², against 0.5",
+        "share of the eigenvalue step in ‖H − K‖² (paper: increase of ‖H − X‖²), against 0.5",
         exact="frobenius",
     ),
     Claim(

@@ -165,11 +165,13 @@ def _exact(
 
 
 def _exact_share(claim: Claim, one: ScoredCell, chain: Sequence[Step], protocol: str) -> float:
-    if claim.exact == "frobenius":
-        if tuple(chain) != CHAIN:  # the additive split holds for the exact chain alone
-            return float("nan")
+    if claim.exact == "frobenius" and tuple(chain) == CHAIN:  # additive, with its cross term
         return float(one.errors["frobenius_share"].sel(split=BLAMED))
+    error = (
+        one.errors["frobenius_error"] ** 2  # sampled factors: no additive split, so the increase
+        if claim.exact == "frobenius"
+        else one.errors["inverse_error"].sel(protocol=protocol)
+    )
     step = next(step for step in chain if step.name == BLAMED)
-    error = one.errors["inverse_error"].sel(protocol=protocol)
     before, after = (float(error.sel(rung=node)) for node in (step.before, step.after))
     return (after - before) / after if after > 0 else float("nan")
