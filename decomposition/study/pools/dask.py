@@ -1,0 +1,97 @@
+"""Workers of a Dask cluster.
+
+Futures rather than joblib's Dask backend: that one sends batches and fails as a whole with a lost
+worker, while a future is run again by the scheduler, and tells which task was lost for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from decomposition.study.failure import StudyError
+from decomposition.study.machine import cores
+from decomposition.study.pools.interface import Lost
+from decomposition.study.worker import Job, Report, execute
+
+CONNECT_SECONDS = 30
+
+
+class DaskPool:
+    """The cluster at ``address``, or one of this machine's processes if there is none.
+
+    Raises:
+        StudyError: Dask is not installed, or no scheduler answers.
+    """
+
+    def __init__(self, address: str | None, jobs: int | None, threads: int | None) -> None:
+        """Connect later."""
+        self.address, self.jobs, self.threads = address, jobs, threads
+        self._stack = contextlib.ExitStack()
+        self._client: Any = None
+        self._futures: dict[Any, Job] = {}
+
+    def __enter__(self) -> DaskPool:
+        """Connect, or start a cluster of this machine's cores."""
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise StudyError(
+                "--backend dask needs Dask: pip install 'curvature-decomposition[dask]'"
+            ) from error
+        target = self.address
+        if target is None:
+            count = self.jobs or max(1, cores() // (self.threads or 1))
+            options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+            target = self._stack.enter_context(LocalCluster(n_workers=count, **options))
+        try:
+            client = Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise StudyError(
+                f"no Dask scheduler answers at {self.address} ({error or 'time out'}): give the "
+                "address that `dask scheduler` or cluster.scheduler_address shows, such as "
+                "--address tcp://host:8786"
+            ) from error
+        self._client = self._stack.enter_context(client)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Disconnect."""
+        self.stop()
+        self._stack.close()
+
+    def size(self) -> tuple[int, int]:
+        """One job per worker process, on as many threads as the worker was started with."""
+        nthreads = list(self._client.nthreads().values()) or [1]
+        threads = self.threads or min(nthreads)
+        return threads * len(nthreads), threads
+
+    def run(self, jobs: Sequence[Job], limit: int) -> Iterator[Report | Lost]:
+        """Keep ``limit`` jobs on the cluster."""
+        from distributed import as_completed
+
+        waiting, collected = iter(jobs), as_completed()
+
+        def submit() -> None:
+            job = next(waiting, None)
+            if job is not None:
+                name = f"{job.task.kind}-{job.key[:12]}-{uuid.uuid4().hex[:8]}"
+                future = self._client.submit(execute, job, key=name, pure=False)
+                self._futures[future] = job
+                collected.add(future)
+
+        for _ in range(min(limit, len(jobs))):
+            submit()
+        for future in collected:
+            job = self._futures.pop(future)
+            error = None if future.status == "finished" else future.exception()
+            yield future.result() if error is None else Lost(job.key, error)
+            submit()
+
+    def stop(self) -> None:
+        """Take back what waits; a worker finishes the job it has begun, and keeps its result."""
+        if self._futures:
+            self._client.cancel(list(self._futures))
+            self._futures.clear()

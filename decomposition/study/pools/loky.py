@@ -1,0 +1,60 @@
+"""Processes of this machine, through joblib's loky."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from decomposition.study.machine import cores
+from decomposition.study.pools.interface import Lost
+from decomposition.study.worker import Job, Report, execute
+
+
+class LokyPool:
+    """Workers that start with the first jobs; loky ends all of them when one is killed."""
+
+    def __enter__(self) -> LokyPool:
+        """Nothing to start yet."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the workers; a job that still runs is killed."""
+        self.stop()
+
+    def size(self) -> tuple[int, int]:
+        """This machine's cores, divided among the jobs."""
+        return cores(), 0
+
+    def run(self, jobs: Sequence[Job], limit: int) -> Iterator[Report | Lost]:
+        """Hand out jobs one by one; if a worker dies, all that were handed out are Lost."""
+        if not jobs:
+            return
+        out: dict[str, None] = {}
+
+        def handed_out() -> Iterator[object]:
+            for job in jobs:
+                out[job.key] = None
+                yield delayed(execute)(job)
+
+        # with one worker joblib would compute in this process, which must survive its jobs
+        workers = max(2, limit)
+        threads = jobs[0].threads
+        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
+            options: dict[str, Any] = {"batch_size": 1, "pre_dispatch": limit}
+            parallel = Parallel(return_as="generator_unordered", **options)
+            try:
+                reports: Any = parallel(handed_out())
+                for report in reports:
+                    del out[report.key]
+                    yield report
+            except BrokenProcessPool as error:  # joblib's TerminatedWorkerError is one
+                yield from [Lost(key, error) for key in out]
+
+    def stop(self) -> None:
+        """Kill the workers."""
+        options: dict[str, Any] = {"reuse": True}  # typed as str by joblib
+        get_reusable_executor(**options).shutdown(wait=True, kill_workers=True)
