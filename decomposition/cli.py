@@ -36,9 +36,10 @@ class Choices(Settings):
 class Run:
     """Decompose a problem: train, retrain on subsets, build every rung, score, report.
 
-    PROBLEM is a built-in name (see `decompose problems`) or file.py:function, where the function
-    returns a decomposition.Problem. Writes result.nc and report.html into --out, and keeps the
-    retrained models' outputs there: stop it at any time, the same command resumes.
+    PROBLEM is a built-in name, a data file (idx:FOLDER, csv:FILE?target=COLUMN, npz:FILE; see
+    `decompose problems`) or file.py:function, where the function returns a decomposition.Problem.
+    Writes result.nc and report.html into --out, and keeps the retrained models' outputs there:
+    stop it at any time, the same command resumes.
 
     Examples:
         decompose run digits --out out/
@@ -48,7 +49,7 @@ class Run:
     """
 
     problem: tyro.conf.Positional[str]
-    """Built-in name, or file.py:function."""
+    """Built-in name, data file, or file.py:function; options as 'NAME?option=value'."""
     out: Path
     """Folder for result.nc, report.html and the bank."""
     settings: tyro.conf.OmitArgPrefixes[Choices]
@@ -93,7 +94,7 @@ class Spectrum:
     """
 
     source: tyro.conf.Positional[str]
-    """Built-in problem, file.py:function, or a result (the file or its folder)."""
+    """Built-in problem, data file, file.py:function, or a result (the file or its folder)."""
     inspection: tyro.conf.OmitArgPrefixes[Inspection]
     """What to compute."""
     out: Path | None = None
@@ -106,7 +107,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Problems:
-    """List the built-in problems."""
+    """List the built-in problems, the formats of data files, and their options."""
 
 
 def main() -> None:
@@ -193,11 +194,9 @@ def _report(command: Report) -> None:
 
 
 def _problems() -> None:
-    from decomposition.problems import BUILT_IN
+    from decomposition.problems.listing import listing
 
-    for name, make in BUILT_IN.items():
-        print(f"{name:12} {(make.__doc__ or '').strip().splitlines()[0]}")
-    print("\nYour own: decompose run file.py:function, where the function returns a Problem.")
+    print(listing())
 
 
 if __name__ == "__main__":

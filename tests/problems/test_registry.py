@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from decomposition import Recipe
 from decomposition.errors import ProblemError
-from decomposition.problems import load_problem
+from decomposition.problems import BUILT_IN, Variant, load_problem, make_problem
 
 GOOD = """
 from __future__ import annotations
@@ -90,3 +91,18 @@ def test_a_file_named_like_an_installed_module_does_not_replace_it(folder: Path)
 def test_what_is_wrong_is_said(folder: Path, spec: str, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         load_problem(spec.format(folder=folder))
+
+
+def test_a_users_problem_takes_another_recipe_but_no_variant(folder: Path) -> None:
+    name = f"{folder}/mine.py:make"
+    recipe = Recipe(epochs=3, lr=0.5)
+    assert make_problem(name, recipe=recipe, variant=Variant()).recipe == recipe
+    with pytest.raises(ProblemError, match="made by a function of your own, which takes no varia"):
+        make_problem(name, variant=Variant(examples=4))
+    del sys.modules["neighbour"]
+
+
+def test_a_negative_seed_is_refused_by_every_built_in_problem() -> None:
+    for name in BUILT_IN:
+        with pytest.raises(ProblemError, match="the seed of a problem must be >= 0, got -1"):
+            make_problem(name, -1)

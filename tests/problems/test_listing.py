@@ -1,0 +1,42 @@
+"""What ``decompose problems`` says is so."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from decomposition.problems import BUILT_IN, make_problem
+from decomposition.problems.changes import COMMON
+from decomposition.problems.listing import EXAMPLES, listing
+from decomposition.problems.options import parse
+from decomposition.problems.registry import FILES
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return listing()
+
+
+@pytest.mark.parametrize("name", list(BUILT_IN))
+def test_every_problem_is_listed_with_its_sizes_and_task(text: str, name: str) -> None:
+    problem = make_problem(name)
+    task = "regression" if problem.loss_function.name == "mse" else "classification"
+    pattern = rf"^{name} +{problem.examples:,} +{problem.queries} +{problem.parameters:,} +{task} "
+    assert re.search(pattern, text, re.MULTILINE)
+
+
+def test_every_format_and_option_is_explained(text: str) -> None:
+    for kind in FILES.values():
+        assert kind.usage in text
+        for option in (*kind.options, *COMMON):
+            assert re.search(rf"^  {option} +\S", text, re.MULTILINE)
+    assert "file.py:function" in text
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_use_options_that_exist(text: str, example: str) -> None:
+    spec = parse(example)
+    kind = spec.name.partition(":")[0]
+    spec.check({**(FILES[kind].options if kind in FILES else {}), **COMMON})
+    assert f"'{example}'" in text
