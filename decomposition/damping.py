@@ -5,13 +5,14 @@ The Hessian is indefinite, so (H + λI)⁻¹ needs a policy for eigenvalues μ <
 On positive semi-definite rungs all ``POLICIES`` agree.
 
 Damping need not add λI: the factored damping of K-FAC (``decomposition.curvature.damped``) adds
-√λ κ besides, κ ≥ 0 along the same eigenvectors, and the functions here take that ``cross`` term.
+other amounts along the same eigenvectors, and the effective dimension here takes them.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -190,30 +191,30 @@ def relative_damping(c: float, trace: float, size: int) -> float:
     return c * trace / size
 
 
+Added = Callable[[float], Tensor]
+"""λ → what damping adds to every eigenvalue (P,)."""
+
+
 def effective_dimension(
-    mu: Float[Tensor, " P"], damping: float, cross: Float[Tensor, " P"] | None = None
+    mu: Float[Tensor, " P"], damping: float, added: Added | None = None
 ) -> float:
-    """Σ |μ| / (|μ| + λ + √λ κ): the number of directions that the damping leaves alone.
+    """Σ |μ| / (|μ| + λ): the number of directions that the damping leaves alone.
 
-    Zero eigenvalues count as none, at λ = 0 too.
-
-    Args:
-        mu: eigenvalues.
-        damping: λ.
-        cross: κ, zero where the damping adds λI.
+    Zero eigenvalues count as none, at λ = 0 too. Where damping adds something else than λ,
+    ``added`` says what (``DampedSpectrum.added``).
 
     Raises:
         DampingError: λ < 0.
     """
     value = check_damping(damping)
     magnitude = mu.abs()
-    added = value if cross is None else value + math.sqrt(value) * cross[magnitude > 0]
-    magnitude = magnitude[magnitude > 0]
-    return float((magnitude / (magnitude + added)).sum())
+    known = magnitude > 0
+    extra = value if added is None else added(value)[known]
+    return float((magnitude[known] / (magnitude[known] + extra)).sum())
 
 
 def damping_for_effective_dimension(
-    mu: Float[Tensor, " P"], target: float, cross: Float[Tensor, " P"] | None = None
+    mu: Float[Tensor, " P"], target: float, added: Added | None = None
 ) -> float:
     """The λ at which the effective dimension equals ``target`` (bisection in log λ).
 
@@ -228,7 +229,7 @@ def damping_for_effective_dimension(
     low, high = math.log(largest) - 80.0, math.log(largest) + 80.0
     for _ in range(100):
         middle = 0.5 * (low + high)
-        if effective_dimension(mu, math.exp(middle), cross) > target:
+        if effective_dimension(mu, math.exp(middle), added) > target:
             low = middle
         else:
             high = middle

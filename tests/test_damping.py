@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from decomposition.damping import (
     POLICIES,
     NegativeCurvature,
+    Truncate,
     as_policy,
     check_damping,
     damping_for_effective_dimension,
@@ -149,3 +150,27 @@ def test_effective_dimensions_that_do_not_exist_are_named(target: float) -> None
 def test_a_zero_spectrum_has_no_effective_dimension() -> None:
     with pytest.raises(DampingError):
         damping_for_effective_dimension(torch.zeros(3, dtype=torch.float64), 1.0)
+
+
+def test_truncation_leaves_out_what_damping_does_not_lift_above_the_threshold() -> None:
+    """1/(μ + λ) where μ + λ > ε, else 0: −2 and −0.5 are left out at λ = 0.1, 0 is not."""
+    found = inverse_eigenvalues(MU, 0.1, Truncate())
+    np.testing.assert_allclose(found, [0.0, 0.0, 1 / 0.1, 1 / 1.1, 1 / 3.1])
+    assert not Truncate().indefinite(MU, 0.1)
+
+
+def test_truncation_needs_no_damping_to_invert_a_singular_matrix() -> None:
+    np.testing.assert_allclose(inverse_eigenvalues(MU, 0.0, Truncate()), [0, 0, 0, 1, 1 / 3])
+
+
+@pytest.mark.parametrize("threshold", [-1.0, float("nan"), float("inf")])
+def test_impossible_thresholds_are_refused(threshold: float) -> None:
+    with pytest.raises(DampingError, match="threshold of truncation"):
+        Truncate(threshold)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_truncation_hides_no_broken_eigenvalue(bad: float) -> None:
+    mu = torch.tensor([1.0, bad], dtype=torch.float64)
+    with pytest.raises(DampingError, match="damped eigenvalue 1"):
+        inverse_eigenvalues(mu, 0.1, Truncate())

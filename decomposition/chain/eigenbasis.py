@@ -12,22 +12,21 @@ from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerBasis,
 def in_kronecker_basis(
     bases: Mapping[str, KroneckerBasis],
     diagonals: Mapping[str, Tensor],
-    crosses: Mapping[str, Tensor] | None = None,
+    factored_damping: bool = False,
 ) -> BlockDiagonal:
     """⊕_l Q_l diag(d_l) Q_lᵀ with d_l = diag(Q_lᵀ C_ll Q_l): Frobenius-optimal in its basis.
 
     Args:
         bases: of layers, or of weights and biases, in parameter order.
         diagonals: d of every basis.
-        crosses: κ of every basis, for factored damping.
+        factored_damping: whether λ damps the factors, not their product.
 
     Returns:
         A block for every layer; a separated layer's is ``weight`` ⊕ ``bias``.
     """
     layers: dict[str, dict[str, KroneckerCurvature]] = {}
     for key, basis in bases.items():
-        cross = None if crosses is None else crosses[key]
-        part = KroneckerCurvature(basis, diagonals[key], cross)
+        part = KroneckerCurvature(basis, diagonals[key], factored_damping)
         layers.setdefault(basis.block.name, {})[basis.part] = part
     return BlockDiagonal({name: _layer(parts) for name, parts in layers.items()})
 

@@ -17,8 +17,7 @@ def kfac(bases: Mapping[str, KroneckerBasis], factored_damping: bool = False) ->
     products = {key: basis.products() for key, basis in bases.items()}
     if not factored_damping:
         return in_kronecker_basis(bases, products)
-    crosses = {key: basis.cross_damping() for key, basis in bases.items()}
-    curvature = in_kronecker_basis(bases, products, crosses)
+    curvature = in_kronecker_basis(bases, products, factored_damping=True)
     note = "factored damping: λ stands for (A + π√λ I) ⊗ (S + (√λ/π) I), not for A ⊗ S + λI"
     curvature.notes = (*curvature.notes, note)
     return curvature

@@ -13,7 +13,16 @@ from decomposition.chain.cross_layer import block_diagonal, separate_bias
 from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.eigenvalues import kfac
 from decomposition.chain.parts import Parts
-from decomposition.curvature import EXACT, Curvature, Empirical, Fisher, Sampled, UnderPolicy
+from decomposition.curvature import (
+    EXACT,
+    BlockDiagonal,
+    Curvature,
+    DenseCurvature,
+    Empirical,
+    Fisher,
+    Sampled,
+    UnderPolicy,
+)
 from decomposition.damping import NegativeCurvature, Truncate, as_policy
 from decomposition.problem import Problem
 
@@ -57,7 +66,7 @@ class BlockGGN(Rung):
     fisher: Fisher = EXACT
     separate_bias: bool = False
 
-    def build(self, parts: Parts) -> Curvature:
+    def build(self, parts: Parts) -> BlockDiagonal:
         """Views of the Fisher's dense matrix."""
         full = parts.ggn(self.fisher)
         if self.separate_bias:
@@ -71,7 +80,7 @@ class FullGGN(Rung):
 
     fisher: Fisher = EXACT
 
-    def build(self, parts: Parts) -> Curvature:
+    def build(self, parts: Parts) -> DenseCurvature:
         """Dense."""
         return parts.ggn(self.fisher)
 
@@ -83,7 +92,7 @@ class EKFAC(Rung):
     fisher: Fisher = EXACT
     separate_bias: bool = False
 
-    def build(self, parts: Parts) -> Curvature:
+    def build(self, parts: Parts) -> BlockDiagonal:
         """In the same bases as the K-FAC of these choices."""
         choices = (self.fisher, self.separate_bias)
         return in_kronecker_basis(parts.bases(*choices), parts.diagonals(*choices))
@@ -97,7 +106,7 @@ class KFAC(Rung):
     separate_bias: bool = False
     factored_damping: bool = False
 
-    def build(self, parts: Parts) -> Curvature:
+    def build(self, parts: Parts) -> BlockDiagonal:
         """Eigenvalues are products, whatever the damping."""
         return kfac(parts.bases(self.fisher, self.separate_bias), self.factored_damping)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.damped import DampedSpectrum
+from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
 from decomposition.damping import NegativeCurvature, check_damping
 from decomposition.errors import DecompositionError
 
@@ -112,13 +112,13 @@ class Diagonalised(Curvature):
         """Equal for curvatures that share one basis."""
         return id(self)
 
-    def cross_damping(self) -> Float[Tensor, " P"] | None:
-        """κ of the damped eigenvalues μ + λ + √λ κ, in the order of the basis; None is zero."""
+    def factored_damping(self) -> FactoredDamping | None:
+        """What λ adds besides itself, in the order of the basis; None: λI alone is added."""
         return None
 
     def spectrum(self) -> DampedSpectrum:
         """μ and how λ enters the inverse: what every user of a damped inverse asks."""
-        return DampedSpectrum(self.basis_values(), self.cross_damping(), self.negative)
+        return DampedSpectrum(self.basis_values(), self.factored_damping(), self.negative)
 
     def basis_columns(self, panel: slice) -> Float[Tensor, "P panel"]:
         """Eigenvectors ``panel`` of V, dense."""

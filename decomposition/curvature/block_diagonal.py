@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.errors import DecompositionError
 
@@ -58,15 +59,12 @@ class BlockDiagonal(Diagonalised):
         """Eigenvalues of the first block, then of the second, …"""
         return torch.cat([block.basis_values() for block in self._blocks.values()])
 
-    def cross_damping(self) -> Tensor | None:
-        """κ of the first block, then of the second, …; zeros for blocks without."""
-        parts = [(block.size, block.cross_damping()) for block in self._blocks.values()]
+    def factored_damping(self) -> FactoredDamping | None:
+        """That of the first block, then of the second, …; λ alone for blocks without."""
+        parts = [(block.size, block.factored_damping()) for block in self._blocks.values()]
         if all(part is None for _, part in parts):
             return None
-        zeros = [
-            torch.zeros(size, dtype=torch.float64) if part is None else part for size, part in parts
-        ]
-        return torch.cat(zeros)
+        return FactoredDamping.joined([part or FactoredDamping.none(n) for n, part in parts])
 
     def basis_key(self) -> object:
         """The blocks' bases."""

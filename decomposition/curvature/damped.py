@@ -4,15 +4,19 @@ Exact damping inverts C + λI. The factored damping of Martens & Grosse (2015, s
 
     (A + π√λ I) ⊗ (S + (√λ/π) I),    π = √((tr A / d_A) / (tr S / d_S)),
 
-which is diagonal in the same basis: (α_j + π√λ)(σ_i + √λ/π) = σ_i α_j + λ + √λ κ_ij with the
-*cross damping* κ_ij = π σ_i + α_j / π. So every inverse here is V diag(1/d) Vᵀ with
+which is diagonal in the same basis: (α_j + π√λ)(σ_i + √λ/π) = σ_i α_j + λ + √λ (π σ_i + α_j/π).
+So every inverse here is V diag(1/d) Vᵀ with
 
-    d(μ, λ) = d_policy(μ, λ) + √λ κ,    κ = 0 for exact damping.
+    d(μ, λ) = d_policy(μ, λ) + √λ κ + λ ν,
+
+κ = ν = 0 for exact damping; κ_ij = π σ_i + α_j/π, ν = 0 where both factors are damped; and
+κ_ij = α_j/π, ν = −1 where S alone is.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,15 +27,53 @@ from decomposition.damping import NegativeCurvature, as_policy, check_damping, r
 
 
 @dataclass(frozen=True)
+class FactoredDamping:
+    """What damping adds besides λ, along every basis vector."""
+
+    root: Float[Tensor, " P"]
+    """κ ≥ 0, which √λ multiplies."""
+    whole: Float[Tensor, " P"]
+    """ν, which λ multiplies."""
+
+    def at(self, damping: float) -> Float[Tensor, " P"]:
+        """√λ κ + λ ν."""
+        return math.sqrt(damping) * self.root + damping * self.whole
+
+    @staticmethod
+    def none(size: int) -> FactoredDamping:
+        """Zeros: λ alone."""
+        zeros = torch.zeros(size, dtype=torch.float64)
+        return FactoredDamping(zeros, zeros)
+
+    @staticmethod
+    def joined(parts: Sequence[FactoredDamping]) -> FactoredDamping:
+        """One after the other."""
+        return FactoredDamping(
+            torch.cat([part.root for part in parts]), torch.cat([part.whole for part in parts])
+        )
+
+
+def factor_ratio(alpha: Float[Tensor, " width"], sigma: Float[Tensor, " d_out"]) -> float | None:
+    """π from the eigenvalues of A and S; None where a factor vanishes, and nothing is balanced."""
+    means = float(alpha.mean()), float(sigma.mean())
+    return math.sqrt(means[0] / means[1]) if min(means) > 0 else None
+
+
+@dataclass(frozen=True)
 class DampedSpectrum:
     """All that a damped inverse takes from a curvature besides its basis."""
 
     values: Float[Tensor, " P"]
     """μ in the order of the basis."""
-    cross: Float[Tensor, " P"] | None = None
-    """κ ≥ 0; None is zero: exact damping."""
+    factored: FactoredDamping | None = None
+    """None: exact damping."""
     negative: NegativeCurvature | None = None
     """A policy of the curvature's own, which overrules the caller's."""
+
+    def added(self, damping: float) -> Float[Tensor, " P"]:
+        """λ + √λ κ + λ ν: what λ adds to the eigenvalues that are not negative."""
+        exact = torch.full_like(self.values, damping)
+        return exact if self.factored is None else exact + self.factored.at(damping)
 
     def denominators(
         self, damping: float, negative: str | NegativeCurvature = "absolute"
@@ -39,7 +81,7 @@ class DampedSpectrum:
         """d(μ, λ), unchecked."""
         policy = self.negative or as_policy(negative)
         plain = policy.denominators(self.values, damping)
-        return plain if self.cross is None else plain + math.sqrt(damping) * self.cross
+        return plain if self.factored is None else plain + self.factored.at(damping)
 
     def inverse(
         self, damping: float, negative: str | NegativeCurvature = "absolute"
@@ -54,16 +96,4 @@ class DampedSpectrum:
 
     def blind_to_damping(self) -> bool:
         """Whether every λ gives the same inverse up to a factor."""
-        constant = bool((self.values == self.values[0]).all())
-        return constant and (self.cross is None or bool((self.cross == self.cross[0]).all()))
-
-
-def cross_damping(
-    alpha: Float[Tensor, " width"], sigma: Float[Tensor, " d_out"]
-) -> Float[Tensor, "d_out width"]:
-    """κ_ij = π σ_i + α_j / π from the eigenvalues of A and S; zero where a factor vanishes."""
-    ratio = float(alpha.mean()) / float(sigma.mean()) if float(sigma.mean()) > 0 else 0.0
-    if ratio <= 0:
-        return torch.zeros(len(sigma), len(alpha), dtype=alpha.dtype)
-    pi = math.sqrt(ratio)
-    return pi * sigma[:, None] + alpha[None, :] / pi
+        return self.factored is None and bool((self.values == self.values[0]).all())

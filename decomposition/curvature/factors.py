@@ -79,8 +79,8 @@ def _separated(block: LinearBlock, a: Tensor, outputs: FactorBasis) -> dict[str,
     bases = {f"{block.name}.weight": KroneckerBasis(weight, inputs, outputs, "weight")}
     if block.bias:
         bias = LinearBlock(block.name, block.start + weight.size, 1, block.d_out, bias=False)
-        inputs = factor_basis(a[block.d_in :, block.d_in :])
-        bases[f"{block.name}.bias"] = KroneckerBasis(bias, inputs, outputs, "bias")
+        one = factor_basis(a[block.d_in :, block.d_in :])
+        bases[f"{block.name}.bias"] = KroneckerBasis(bias, one, outputs, "bias", inputs)
     return bases
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decomposition.curvature.assembly import add_term
 from decomposition.curvature.base import Diagonalised
-from decomposition.curvature.damped import cross_damping
+from decomposition.curvature.damped import FactoredDamping, factor_ratio
 from decomposition.layers import LinearBlock
 from decomposition.linalg import eigh, matmul
 
@@ -92,6 +92,8 @@ class KroneckerBasis:
     """Of S (d_out × d_out)."""
     part: Part = "layer"
     """What of the layer it covers."""
+    weight_inputs: FactorBasis | None = None
+    """Of the weight's A, for a bias: both share one damping of S."""
 
     @property
     def columns(self) -> slice:
@@ -109,14 +111,22 @@ class KroneckerBasis:
         """K-FAC's eigenvalues σ_i α_j."""
         return torch.outer(self.outputs.values, self.inputs.values)
 
-    def cross_damping(self) -> Float[Tensor, "d_out width"]:
-        """κ of the factored damping (see decomposition.curvature.damped).
+    def factored_damping(self) -> FactoredDamping:
+        """Of (A + π√λ I) ⊗ (S + (√λ/π) I), in the order of the basis.
 
-        Zero for a bias of its own, whose A = 1 is no factor to damp: S + λI, as in curvlinops.
+        The A = 1 of a bias of its own is no factor to damp: S + (√λ/π) I with the π of the
+        layer's weight, as curvlinops 3.0.1 has it.
         """
+        of_weight = self.weight_inputs or self.inputs
+        pi = factor_ratio(of_weight.values, self.outputs.values)
+        alpha, sigma = self.inputs.values, self.outputs.values[:, None]
+        if pi is None:
+            return FactoredDamping.none(self.block.size)
         if self.part == "bias":
-            return torch.zeros_like(self.products())
-        return cross_damping(self.inputs.values, self.outputs.values)
+            root, whole = alpha / pi + 0 * sigma, -1.0
+        else:
+            root, whole = pi * sigma + alpha / pi, 0.0
+        return FactoredDamping(root.flatten(), torch.full_like(root, whole).flatten())
 
     def notes(self) -> tuple[str, ...]:
         """A sentence for each factor with repeated eigenvalues."""
@@ -136,12 +146,12 @@ class KroneckerCurvature(Diagonalised):
         self,
         basis: KroneckerBasis,
         values: Float[Tensor, "d_out width"],
-        cross: Float[Tensor, "d_out width"] | None = None,
+        factored_damping: bool = False,
     ) -> None:
-        """Give the basis its eigenvalues, and ``cross`` κ if the factors are to be damped."""
+        """Give the basis its eigenvalues, and say whether λ damps the factors one by one."""
         self.basis = basis
         self.values = values
-        self.cross = cross
+        self._factored = basis.factored_damping() if factored_damping else None
         self.size = basis.block.size
         self.notes = basis.notes()
 
@@ -153,9 +163,9 @@ class KroneckerCurvature(Diagonalised):
         """The Kronecker basis: EK-FAC and K-FAC have the same."""
         return id(self.basis)
 
-    def cross_damping(self) -> Tensor | None:
-        """κ, row-major; None where λI is added to the product."""
-        return None if self.cross is None else self.cross.flatten()
+    def factored_damping(self) -> FactoredDamping | None:
+        """That of the basis, row-major; None where λI is added to the product."""
+        return self._factored
 
     def to_basis(self, v: Tensor) -> Tensor:
         """Q_Sᵀ [W | b] Q_A for every column."""

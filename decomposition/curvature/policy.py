@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.damped import FactoredDamping
 from decomposition.damping import NegativeCurvature, as_policy
 
 
@@ -40,9 +41,9 @@ class UnderPolicy(Diagonalised):
         """That of the curvature: gradients are rotated once for both."""
         return self.curvature.basis_key()
 
-    def cross_damping(self) -> Tensor | None:
-        """κ of the curvature."""
-        return self.curvature.cross_damping()
+    def factored_damping(self) -> FactoredDamping | None:
+        """That of the curvature."""
+        return self.curvature.factored_damping()
 
     def to_basis(self, v: Tensor) -> Tensor:
         """Vᵀ v."""
