@@ -112,6 +112,11 @@ def chain_of(protocol: str) -> str:
     return protocol.rpartition(CHAIN_MARK)[0]
 
 
+def chain_title(chain: str) -> str:
+    """The name of a chain as a heading."""
+    return f"{chain or 'exact'} chain".capitalize()
+
+
 def damping_of(protocol: str) -> str:
     """The damping protocol in a protocol's name."""
     return protocol.rpartition(CHAIN_MARK)[2]

@@ -24,11 +24,13 @@ class Columns:
     """Figures side by side, up to three in a row; one below the other on a phone."""
 
     figures: tuple[Figure, ...]
+    wide: bool = False
+    """Whether a figure may be as wide as the text."""
 
     @property
     def css(self) -> str:
         """How wide one of them may be: the whole page, half of it, or a third."""
-        return {1: "whole", 2: "half", 4: "half"}.get(len(self.figures), "third")
+        return "whole" if self.wide else "half" if len(self.figures) in (1, 2, 4) else "third"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,13 @@ import os
 
 import xarray as xr
 
-from decomposition.report.grid.cells import Grid, protocol_label
+from decomposition.report.grid.cells import (
+    Grid,
+    chain_of,
+    chain_title,
+    damping_of,
+    protocol_label,
+)
 from decomposition.report.grid.claims import Claim, Finding, claims
 from decomposition.report.grid.open import open_study
 from decomposition.report.markdown import escaped
@@ -28,15 +34,24 @@ def claims_markdown(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> str:
     found = claims(grid)
     if not found:
         return "The study tested no claims.\n"
-    protocols = list(found[0].findings)
-    head = ["claim", *(escaped(protocol_label(p)) for p in protocols)]
-    lines = [_line(head), "|---" * len(head) + "|", *(_line(_row(c)) for c in found)]
-    return "\n".join([*lines, "", _below(grid), ""])
+    chains = list(dict.fromkeys(map(chain_of, found[0].findings)))
+    tables = [_table(found, chain, named=len(chains) > 1) for chain in chains]
+    return "\n\n".join([*tables, _below(grid)]) + "\n"
 
 
-def _row(claim: Claim) -> list[str]:
+def _table(found: list[Claim], chain: str, named: bool) -> str:
+    """The table of one chain's protocols, under the chain's name where there are several."""
+    protocols = [p for p in found[0].findings if chain_of(p) == chain]
+    title = [f"**{escaped(chain_title(chain))}**", ""] if named else []
+    head = ["claim", *(escaped(protocol_label(damping_of(p))) for p in protocols)]
+    rule = "|---" * len(head) + "|"
+    rows = (_line([_sentence(c), *(_cell(c.findings[p]) for p in protocols)]) for c in found)
+    return "\n".join([*title, _line(head), rule, *rows])
+
+
+def _sentence(claim: Claim) -> str:
     effect = f"<br>*effect: {escaped(claim.effect)}*" if claim.effect else ""
-    return [escaped(claim.text) + effect, *(_cell(f) for f in claim.findings.values())]
+    return escaped(claim.text) + effect
 
 
 def _cell(finding: Finding) -> str:

@@ -14,7 +14,6 @@ from decomposition.report.interval import Interval
 from decomposition.report.palette import MUTED
 from decomposition.report.study import interval, labels
 
-
 ENDS = ("lower", "upper")
 
 

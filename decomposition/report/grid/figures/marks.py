@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from decomposition.report.palette import GRID, MUTED, PAPER, RungStyle
 
 LINE = 0.115
 """Inches from one mark of a band to the next; smaller, and the intervals touch."""
+
+LABEL = 18
+"""Characters of a band's label before it is wrapped."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def draw_bands(
         ax.axhline(row - 0.5, color=GRID, linewidth=0.8)
     ax.set_xlim(low, high)
     ax.set_ylim(len(bands) - 0.5, -0.5)
-    ax.set_yticks(range(len(bands)), list(names))
+    ax.set_yticks(range(len(bands)), [textwrap.fill(name, LABEL) for name in names])
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from decomposition.report.figures.canvas import axes_or_new, report_style, say_missing
 from decomposition.report.grid.cells import Grid, protocol_label, step_label
+from decomposition.report.grid.figures.factor import factor_label
 from decomposition.report.grid.figures.marks import (
     Mark,
     band_height,
@@ -85,7 +86,7 @@ def plot_trends(tree: xr.DataTree, kind: str, factor: str, ax: Axes | None = Non
         draw_bands(ax, [t.label for t in found], bands, low, high)
         ax.axvline(0, color=MUTED, linewidth=1.0)
         ax.set_xlabel(found[0].unit)
-        ax.set_title(f"{kind.capitalize()} by {factor.replace('_', ' ')}")
+        ax.set_title(f"{kind.capitalize()} by {factor_label(factor)}")
         looks = [(RungStyle(INK, "-", markers[p]), protocol_label(p)) for p in names]
         legend_outside(ax, looks, columns=2)
     return ax

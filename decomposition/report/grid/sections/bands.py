@@ -8,6 +8,7 @@ from decomposition.report.content import Figure, Table, Text
 from decomposition.report.grid.cells import Grid, protocol_label
 from decomposition.report.grid.content import Columns, Details, StudyBlock
 from decomposition.report.grid.layout import layout
+from decomposition.report.wording import joined
 
 ROWS_A_FIGURE = 12
 """More bands than this make a figure that no screen holds."""
@@ -25,33 +26,34 @@ def band_figures(grid: Grid, what: str, protocols: list[str], draw: Draw) -> lis
         protocols: those that have something to show.
         draw: makes one figure.
     """
-    table = layout(grid)
     blocks: list[StudyBlock] = []
-    for p, protocol in enumerate(protocols):
-        if p and not grid.small:
-            names = ", ".join(protocol_label(other) for other in protocols[1:])
-            blocks.append(
-                Text(
-                    f"With so many cells only the first protocol is drawn; {names}: see the table."
-                )
-            )
-            break
-        for c, rows in enumerate(table.chunks(ROWS_A_FIGURE)):
-            figures = tuple(
-                draw(protocol, column, list(rows)) for column in range(len(table.columns))
-            )
-            shown = Columns(figures)
-            if p == 0 and c == 0:
-                blocks.append(shown)
-                continue
-            span = (
-                f", {table.rows[rows[0]]} to {table.rows[rows[-1]]}"
-                if len(rows) < len(table.rows)
-                else ""
-            )
-            anchor = f"{what}-{protocol.replace('_', '-')}-{c}"
-            blocks.append(Details(anchor, f"{protocol_label(protocol)}{span}", (shown,)))
+    for protocol in protocols if grid.small else protocols[:1]:
+        first, *others = _columns(grid, protocol, draw)
+        anchor = f"{what}-{protocol.replace('_', '-')}"
+        if protocol != protocols[0]:
+            blocks.append(Details(anchor, protocol_label(protocol), (first, *others)))
+            continue
+        blocks.append(first)
+        if others:
+            summary = f"{protocol_label(protocol)}, further cells"
+            blocks.append(Details(anchor, summary, tuple(others)))
+    if not grid.small and len(protocols) > 1:
+        names = joined([protocol_label(protocol) for protocol in protocols[1:]])
+        text = f"Of so many cells only {protocol_label(protocols[0])} is drawn; the table holds"
+        blocks.append(Text(f"{text} {names} too."))
     return blocks
+
+
+def _columns(grid: Grid, protocol: str, draw: Draw) -> list[Columns]:
+    """The figures of a protocol: a row of them per run of cells, or a single row of runs."""
+    table = layout(grid)
+    found = [
+        tuple(draw(protocol, column, list(rows)) for column in range(len(table.columns)))
+        for rows in table.chunks(ROWS_A_FIGURE)
+    ]
+    if len(table.columns) == 1:
+        return [Columns(tuple(figure for figures in found for figure in figures))]
+    return [Columns(figures) for figures in found]
 
 
 def behind(anchor: str, table: Table) -> Details:

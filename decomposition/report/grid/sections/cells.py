@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decomposition.report.content import Cell, Table, missing
+from decomposition.report.content import Cell, Table, Text, missing
 from decomposition.report.grid.cells import Grid, plain
 from decomposition.report.grid.content import StudySection
 from decomposition.report.grid.layout import architecture
@@ -35,32 +35,37 @@ VALUES = {
 
 
 def cells(grid: Grid) -> StudySection:
-    """One row per cell; columns that the study does not hold are left out."""
+    """One row per cell; what is the same in all of them is said once."""
     if not grid.cells:
         return StudySection("cells", TITLE, (missing("The study holds no cells."),))
     named = {name: grid.coordinate(name) for name in COORDINATES}
-    values = {name: grid.of_cells(name) for name in VALUES}
+    varying = {n: found for n, found in named.items() if len(set(map(str, found.values()))) > 1}
+    values = {name: array for name in VALUES if (array := grid.of_cells(name)) is not None}
     rows: list[tuple[Cell, ...]] = []
     for cell in grid.cells:
         row: list[Cell] = [grid.names[cell]]
-        row += [_coordinate(name, found[cell]) for name, found in named.items() if found]
+        row += [_coordinate(name, found[cell]) for name, found in varying.items()]
         for array in values.values():
-            if array is not None:
-                found = array.sel(cell=cell)
-                row.append(interval(found) if found.dims else _known(float(found)))
+            one = array.sel(cell=cell)
+            row.append(interval(one) if one.dims else _known(float(one)))
         rows.append(tuple(row))
-    heads = [COORDINATES[name] for name, found in named.items() if found]
-    heads += [VALUES[name] for name, array in values.items() if array is not None]
+    heads = [*(COORDINATES[n] for n in varying), *(VALUES[n] for n in values)]
     table = Table("cells", "Every cell of the study", ("cell", *heads), tuple(rows))
-    return StudySection("cells", TITLE, (table,))
+    same = [
+        f"{COORDINATES[name]}: {plain(_coordinate(name, found[grid.cells[0]]))}"
+        for name, found in named.items()
+        if found and name not in varying
+    ]
+    shared = Text(f"The same in every cell – {'; '.join(same)}.")
+    return StudySection("cells", TITLE, (shared, table) if same else (table,))
 
 
 def _coordinate(name: str, value: object) -> Cell:
+    if name == "examples" and value == 0:
+        return "all"
     if name == "hidden":
         return architecture(value) or "its own"
-    if isinstance(value, int) and not (name == "examples" and value == 0):
-        return value
-    return "all" if name == "examples" and value == 0 else plain(value) or "its own"
+    return value if isinstance(value, int | float) else str(value) or "its own"
 
 
 def _known(value: float) -> Cell:

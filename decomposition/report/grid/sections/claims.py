@@ -8,7 +8,7 @@ from functools import partial
 import xarray as xr
 
 from decomposition.report.content import Cell, Figure, Items, Table, Text, missing
-from decomposition.report.grid.cells import Grid, chain_of, protocol_label
+from decomposition.report.grid.cells import Grid, chain_of, chain_title, protocol_label
 from decomposition.report.grid.claims import OUTCOMES, SUPPORTED, Claim, outcome
 from decomposition.report.grid.claims import claims as found_claims
 from decomposition.report.grid.content import ClaimTable, Columns, Details, StudyBlock, StudySection
@@ -46,7 +46,7 @@ def claims(grid: Grid) -> StudySection:
             "contradicted only where its test says so at that level; the rest is not resolved."
         )
     )
-    shown = tuple(Columns((_figure(grid, found, chain),)) for chain in chains)
+    shown = tuple(Columns((_figure(grid, found, chain),), wide=True) for chain in chains)
     blocks.append(Details("claims-figure", "The same as a figure", shown))
     data = grid.group("/claims")
     assert data is not None
@@ -71,7 +71,7 @@ def _summary(found: list[Claim]) -> str:
 def _caption(chain: str, count: int) -> str:
     if count == 1:
         return "Claims by damping protocol"
-    return f"Claims by damping protocol, {chain or 'exact'} chain"
+    return f"{chain_title(chain)}: claims by damping protocol"
 
 
 def _figure(grid: Grid, found: list[Claim], chain: str) -> Figure:

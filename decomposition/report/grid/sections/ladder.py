@@ -24,7 +24,7 @@ def ladder(grid: Grid) -> StudySection:
     """A waterfall per cell and protocol, and the table of drops and shares."""
     found, drop = ladders(grid), grid.array("/ladder", "drop")
     if not found or drop is None:
-        what = "The study does not lead from one protocol to the other; `paper_protocol` does."
+        what = "The study does not lead from one protocol to the other, as paper_protocol does."
         return StudySection("ladder", TITLE, (missing(what),))
     protocols = [p for p in labels(drop, "protocol") if np.isfinite(drop.sel(protocol=p)).any()]
     cells = [int(c) for c in drop["cell"].values]
@@ -33,11 +33,18 @@ def ladder(grid: Grid) -> StudySection:
         f"{intervals(grid)[:-1]}. To the left is a loss of LDS."
     )
     blocks: list[StudyBlock] = [Text(text)]
+    # a tree may hold a ladder without a cell
+    if not cells:
+        return StudySection("ladder", TITLE, (missing("The ladder was scored in no cell."),))
     shown_protocols = protocols if len(cells) * len(protocols) <= DRAWN else protocols[:1]
-    for i, cell in enumerate(cells[:DRAWN]):
-        shown = Columns(tuple(_figure(grid, protocol, cell) for protocol in shown_protocols))
-        name = grid.names.get(cell, f"cell {cell}")
-        blocks.append(shown if i == 0 else Details(f"ladder-{cell}", name, (shown,)))
+    first, *others = [
+        tuple(_figure(grid, protocol, cell) for protocol in shown_protocols)
+        for cell in cells[:DRAWN]
+    ]
+    blocks.append(Columns(first))
+    if others:
+        rest = Columns(tuple(figure for figures in others for figure in figures))
+        blocks.append(Details("ladder-others", plural(len(others), "further cell"), (rest,)))
     if len(shown_protocols) < len(protocols) or len(cells) > DRAWN:
         drawn = f"{plural(min(len(cells), DRAWN), 'cell')} under {protocol_label(protocols[0])}"
         blocks.append(Text(f"Drawn: {drawn}. The table holds every cell and protocol."))
