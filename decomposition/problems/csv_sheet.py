@@ -103,18 +103,20 @@ def read_sheet(spec: Spec, path: str) -> Sheet:
     try:
         text = file_of(path, "CSV file").read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
-        raise ProblemError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        raise ProblemError(
+            f"{path} cannot be read as UTF-8 text ({error}): decompress it, or save it as UTF-8"
+        ) from error
     named = spec.choice("sep", ("auto", *SEPARATORS), "auto")
     separator = _detected(text, path) if named == "auto" else SEPARATORS[named]
     numbered = list(_fields(text, separator, path))
     if len(numbered) < 2:
         raise ProblemError(f"{path} has {len(numbered)} lines with data: is it the right file?")
-    width = len(numbered[0][1])
+    width, _ = _common([len(row) for _, row in numbered])
     for line, row in numbered:
         if len(row) != width:
             raise ProblemError(
-                f"{path}, line {line}: {len(row)} fields, but line {numbered[0][0]} has {width} "
-                "(an unquoted separator inside a field, or the wrong sep?)"
+                f"{path}, line {line}: {len(row)} fields where most lines have {width} (an "
+                "unquoted separator inside a field, a line that is no data, or the wrong sep?)"
             )
     header = _has_header([row for _, row in numbered], spec, path)
     names = numbered[0][1] if header else tuple(str(number + 1) for number in range(width))
@@ -142,16 +144,16 @@ def _fields(text: str, separator: str, path: str) -> Iterator[tuple[int, tuple[s
 
 
 def _detected(text: str, path: str) -> str:
-    """The separator that cuts most of the first lines into as many fields as the first."""
+    """The separator that cuts most of the first lines into equally many fields."""
     head = "\n".join([line for line in text.splitlines() if line.strip()][:SAMPLE])
-    best, most = "", 1  # the first line agrees with itself
+    best, most = "", 1  # a line agrees with itself
     for separator in SEPARATORS.values():
         try:
             widths = [len(row) for _, row in _fields(head, separator, path)]
         except ProblemError:  # a quote that this separator cannot close
             continue
-        agreeing = sum(width == widths[0] for width in widths) if widths else 0
-        if agreeing > most and widths[0] > 1:
+        width, agreeing = _common(widths)
+        if agreeing > most and width > 1:
             best, most = separator, agreeing
     if not best:
         raise ProblemError(
@@ -159,6 +161,11 @@ def _detected(text: str, path: str) -> str:
             f"{', '.join(SEPARATORS)}"
         )
     return best
+
+
+def _common(widths: Sequence[int]) -> tuple[int, int]:
+    """The most frequent width, and how many lines have it."""
+    return Counter(widths).most_common(1)[0] if widths else (0, 0)
 
 
 def _has_header(rows: list[tuple[str, ...]], spec: Spec, path: str) -> bool:

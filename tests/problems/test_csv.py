@@ -206,7 +206,7 @@ WRONG = {
     "identifier": (
         everywhere(4, lambda i, _: f"id{i}"), "target=kind", "40 classes in 40 rows: is it a number"
     ),
-    "ragged": (lambda body: body[2].append("x"), "target=kind", "line 4: 6 fields, but line 1 has"),
+    "ragged": (lambda body: body[2].append("x"), "target=kind", "line 4: 6 fields where most lines have 5"),
     "typing error": (
         changed(30, 0, "1.2.3"), "target=kind", "line 32, column 'size': '1.2.3' stands among num"
     ),
@@ -253,6 +253,7 @@ def test_a_word_among_numbers_may_be_declared_a_category(tmp_path: Path) -> None
         ("a,a\n1,2\n3,4\n", "two columns are named 'a'"),
         ("red,round\ngreen,flat\n", "say header=yes or header=no"),
         (",x,y\n0,1.5,a\n1,2.5,b\n2,3.5,a\n3,4,b\n", r"column 1 has no name.*drop=1"),
+        ("40,2\n" + "1,2,a\n3,4,b\n" * 20, "line 1: 2 fields where most lines have 3"),
         ('a,b\n"x,1\n', "line 2|no separator"),
     ],
 )
