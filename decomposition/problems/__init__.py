@@ -1,7 +1,24 @@
-"""Built-in problems, and loading one of your own from a Python file."""
+"""Built-in problems, data files, and problems from a user's own Python file, by name.
+
+Known truths: ``linear_truth``, ``least_squares`` and ``leave_one_out`` belong to the problem
+``linear_gaussian``, ``teacher_truth`` to ``teacher``.
+"""
 
 from decomposition.problems.digits import digits
+from decomposition.problems.least_squares import least_squares, leave_one_out
+from decomposition.problems.linear_gaussian import linear_truth
 from decomposition.problems.registry import BUILT_IN, load_problem, make_problem
+from decomposition.problems.teacher import teacher_truth
 from decomposition.problems.variant import Variant
 
-__all__ = ["BUILT_IN", "Variant", "digits", "load_problem", "make_problem"]
+__all__ = [
+    "BUILT_IN",
+    "Variant",
+    "digits",
+    "least_squares",
+    "leave_one_out",
+    "linear_truth",
+    "load_problem",
+    "make_problem",
+    "teacher_truth",
+]
