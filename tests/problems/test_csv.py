@@ -206,7 +206,7 @@ WRONG = {
     "identifier": (
         everywhere(4, lambda i, _: f"id{i}"), "target=kind", "40 classes in 40 rows: is it a number"
     ),
-    "ragged": (lambda body: body[2].append("x"), "target=kind", "line 4: 6 fields where most lines"),
+    "ragged": (lambda body: body[2].append("x"), "target=kind", "line 4: 6 fields where most"),
     "typing error": (
         changed(30, 0, "1.2.3"), "target=kind", "line 32, column 'size': '1.2.3' stands among num"
     ),
