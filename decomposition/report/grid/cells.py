@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import xarray as xr
 
-from decomposition.report.palette import RungStyle, rung_styles
+from decomposition.report.palette import RUNG_LABELS, RungStyle, rung_styles
 from decomposition.report.study import PROTOCOLS, STEP_LABELS, Study, labels
 from decomposition.results.schema import BASELINES, CHAIN, CROSS_TERM
 
@@ -19,8 +19,13 @@ GRID_FACTOR = "grid"
 SMALL = 24
 """Cells of the largest study that is drawn in full."""
 
+DRAWN = 16
+"""Rungs that a figure holds."""
+
 CHAIN_MARK = ", "
 """Between the name of a chain and that of a damping protocol."""
+
+_MARKERS = "Hd8x+1234"
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,22 @@ class Grid(Study):
         return [*ends[0], *others, *ends[1]]
 
     @cached_property
+    def drawn(self) -> list[str]:
+        """The rungs in figures of levels: well-known ones, then others while there is room."""
+        others = [r for r in self.rungs if r not in RUNG_LABELS]
+        room = max(DRAWN - (len(self.rungs) - len(others)), 0)
+        return [r for r in self.rungs if r not in others[room:]]
+
+    @cached_property
     def styles(self) -> dict[str, RungStyle]:
-        """Rung → style, the same for the whole report."""
-        return rung_styles(self.rungs)
+        """Rung → style, the same for the whole report; markers tell equal colours apart."""
+        styles, met = rung_styles(self.rungs), set()
+        for rung, style in styles.items():
+            if (style.color, style.marker) in met:
+                spare = next((m for m in _MARKERS if (style.color, m) not in met), style.marker)
+                styles[rung] = style = replace(style, marker=spare)
+            met.add((style.color, style.marker))
+        return styles
 
     @cached_property
     def steps(self) -> list[str]:

@@ -28,8 +28,9 @@ def plot_error_and_level(
     protocol: str = "equal",
     ax: Axes | None = None,
 ) -> Axes:
-    """A dot per cell and rung, the rungs of a cell joined: a line that falls is a better matrix
-    with a better score.
+    """A dot per cell and rung: where it falls to the right, a better matrix has a better score.
+
+    In a small study the rungs of a cell are joined.
 
     Args:
         tree: a study.
@@ -39,7 +40,7 @@ def plot_error_and_level(
     """
     grid = Grid(tree)
     level, array = grid.of_cells("level"), grid.of_cells(error)
-    rungs = [r for r in grid.rungs if r not in BASELINES]
+    rungs = [r for r in grid.drawn if r not in BASELINES]
     with report_style():
         ax = axes_or_new(ax, 4.8, 4.0)
         if level is None or array is None or protocol not in labels(level, "protocol"):
@@ -53,13 +54,17 @@ def plot_error_and_level(
             if (y := interval(level, cell=cell, protocol=protocol, rung=rung)).known
         }
         points = {place: point for place, point in points.items() if math.isfinite(point[0])}
-        for cell in grid.cells:
+        for cell in grid.cells if grid.small else ():
             line = sorted(point for (of, _), point in points.items() if of == cell)
             ax.plot(*np.reshape(line, (-1, 2)).T, color=MUTED, lw=0.6, alpha=0.4, zorder=1)
         for rung in rungs:
             dots = [point for (_, of), point in points.items() if of == rung]
             style = grid.styles[rung]
-            look = {"color": style.color, "marker": style.marker, "markersize": 4.6}
+            look = {
+                "color": style.color,
+                "marker": style.marker,
+                "markersize": 4.6 if grid.small else 2.4,
+            }
             ax.plot(*np.reshape(dots, (-1, 2)).T, linestyle="none", **look)
         ax.set_xlabel(ERRORS.get(error, error))
         ax.set_ylabel("LDS")

@@ -78,7 +78,7 @@ def factor_curves(grid: Grid, protocol: str) -> Curves:
             for c in grid.cells
             if (value := interval(here, cell=c, rung=rung)).known
         ]
-        for rung in grid.rungs
+        for rung in grid.drawn
         if np.isfinite(here.sel(rung=rung).values).any()
     }
 

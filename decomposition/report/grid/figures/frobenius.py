@@ -31,7 +31,10 @@ def frobenius_shares(grid: Grid) -> dict[tuple[int, str], float]:
 
 
 def plot_frobenius(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None = None) -> Axes:
-    """A dot per cell and step; on the diagonal the matrix error would tell the loss of LDS."""
+    """A dot per cell and step; on the diagonal the matrix error would tell the loss of LDS.
+
+    Intervals are drawn in a small study.
+    """
     grid = Grid(tree)
     share, of_error = grid.of_cells("share"), frobenius_shares(grid)
     with report_style():
@@ -54,9 +57,14 @@ def plot_frobenius(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None =
             style = step_style(step)
             here = [point for (_, of), point in known.items() if of == step]
             x, y = [x for x, _ in here], [y for _, y in here]
-            lower, upper = (np.clip([getattr(v, e) for v in y], low, high) for e in ENDS)
-            ax.vlines(x, lower, upper, color=style.color, linewidth=0.8)
-            look = {"color": style.color, "marker": style.marker, "markersize": 4.6}
+            if grid.small:
+                lower, upper = (np.clip([getattr(v, e) for v in y], low, high) for e in ENDS)
+                ax.vlines(x, lower, upper, color=style.color, linewidth=0.8)
+            look = {
+                "color": style.color,
+                "marker": style.marker,
+                "markersize": 4.6 if grid.small else 2.8,
+            }
             ax.plot(x, [v.estimate for v in y], linestyle="none", **look)
         ax.axhline(0, color=MUTED, linewidth=0.8)
         ax.set_xlim(ends[0] - 4, ends[1] + 6)

@@ -43,7 +43,7 @@ def plot_cell_levels(
     level, ceiling = grid.of_cells("level"), grid.of_cells("ceiling")
     table = layout(grid)
     chosen = list(rows) if rows is not None else list(range(len(table.rows)))
-    rungs = grid.rungs
+    rungs = grid.drawn
     width = 3.9 if len(table.columns) > 1 else 4.8
     with report_style():
         ax = axes_or_new(ax, width, 0.9 + len(chosen) * band_height(len(rungs)) + 0.1 * len(rungs))
@@ -75,7 +75,7 @@ def plot_cell_levels(
 
 def _band(grid: Grid, level: xr.DataArray, cell: int, protocol: str) -> list[Mark | None]:
     styles, marks = grid.styles, []
-    for rung in grid.rungs:
+    for rung in grid.drawn:
         value = interval(level, cell=cell, protocol=protocol, rung=rung)
         told = f"{grid.names[cell]}, {rung_label(rung)}: {span(value)}" if grid.small else ""
         marks.append(Mark(value, styles[rung], told))

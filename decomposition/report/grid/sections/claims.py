@@ -43,7 +43,8 @@ def claims(grid: Grid) -> StudySection:
     blocks.append(
         Text(
             f"In brackets: {intervals(grid)} of the effect over all cells. A claim is supported or "
-            "contradicted only where its test says so at that level; the rest is not resolved."
+            "contradicted only where its test says so at that level; the rest is not resolved. It "
+            "can be decided over all cells together and still be open in each of them alone."
         )
     )
     shown = tuple(Columns((_figure(grid, found, chain),), wide=True) for chain in chains)

@@ -27,12 +27,15 @@ def levels(grid: Grid) -> StudySection:
         return StudySection("levels", TITLE, (missing("The study holds no LDS."),))
     protocols = [p for p in labels(level, "protocol") if np.isfinite(level.sel(protocol=p)).any()]
     text = (
-        f"A band per cell, in it a mark per rung with its {intervals(grid)[:-1]}; "
-        + ("the dashed line is the noise ceiling. " if grid.of_cells("ceiling") is not None else "")
-        + "Rest a pointer on a mark for its numbers."
+        f"A band per cell, in it a mark per rung with its {intervals(grid)[:-1]}. "
+        + ("The dashed line is the noise ceiling. " if grid.of_cells("ceiling") is not None else "")
+        + ("Rest a pointer on a mark for its numbers." if grid.small else "")
     )
-    blocks: list[StudyBlock] = [Text(text)]
-    blocks += band_figures(grid, "levels", protocols, partial(_figure, grid))
+    left = [rung_label(r, 60) for r in grid.rungs if r not in grid.drawn]
+    if left:
+        text = f"{text} In the table alone: {joined(left)}."
+    blocks: list[StudyBlock] = [Text(text.strip())]
+    blocks += band_figures(grid, "levels", protocols, len(grid.drawn), partial(_figure, grid))
     blocks += _errors(grid, protocols)
     blocks.append(behind("levels-all", _table(grid, protocols)))
     return StudySection("levels", TITLE, tuple(blocks))
@@ -44,7 +47,7 @@ def _figure(grid: Grid, protocol: str, column: int, rows: list[int]) -> Figure:
     table = layout(grid)
     cells = [table.cells[r, column] for r in rows if (r, column) in table.cells]
     parts = []
-    for rung in grid.rungs:
+    for rung in grid.drawn:
         found = level.sel(cell=cells, protocol=protocol, rung=rung, ci_bound="estimate").values
         if np.isfinite(found).any():
             low, high = float(np.nanmin(found)), float(np.nanmax(found))
@@ -66,12 +69,13 @@ def _errors(grid: Grid, protocols: list[str]) -> list[StudyBlock]:
             dict.fromkeys((protocols[0], protocols[-1])) if grid.of_cells(error) is not None else ()
         ):
             label = protocol_label(protocol)
+            joint = "; the rungs of a cell are joined" if grid.small else ""
             figures.append(
                 Figure(
                     f"{error.replace('_', '-')}-{protocol.replace('_', '-')}",
                     f"LDS of every rung of every cell against {name}, {label}; the numbers are in "
                     "the table of levels.",
-                    f"LDS against {name}, {label}; the rungs of a cell are joined.",
+                    f"LDS against {name}, {label}{joint}.",
                     partial(plot_error_and_level, grid.tree, error=error, protocol=protocol),
                 )
             )

@@ -34,9 +34,13 @@ def shares(grid: Grid) -> StudySection:
         + (hollow if grid.of_cells("shapley") is not None else "")
     )
     blocks: list[StudyBlock] = [Text(text)]
-    blocks += band_figures(grid, "shares", protocols, partial(_figure, grid))
+    blocks += band_figures(grid, "shares", protocols, _lines(grid), partial(_figure, grid))
     blocks.append(behind("shares-all", _table(grid)))
     return StudySection("shares", TITLE, tuple(blocks))
+
+
+def _lines(grid: Grid) -> int:
+    return len(grid.steps) * (1 if grid.of_cells("shapley") is None else 2)
 
 
 def _undefined(grid: Grid, protocol: str) -> int:
