@@ -19,6 +19,8 @@ Residual = Callable[[Float[Tensor, "k n"], Int64[Tensor, " k"]], Float[Tensor, "
 
 DIVERGED = 10.0
 """A residual that has grown by this factor is given up."""
+RANK_TOLERANCE = 1e-13
+"""Eigenvalues of ΔRᵀΔR below this fraction of the largest are directions already spent."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +73,6 @@ def _step(r: Tensor, moves: list[Tensor], changes: list[Tensor]) -> Tensor:
     if not moves:
         return r
     change = torch.stack(changes, -1)
-    weights = torch.linalg.lstsq(change, r[..., None]).solution
+    gram = torch.linalg.pinv(change.mT @ change, hermitian=True, rtol=RANK_TOLERANCE)
+    weights = gram @ (change.mT @ r[..., None])
     return r - ((torch.stack(moves, -1) + change) @ weights)[..., 0]

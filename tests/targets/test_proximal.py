@@ -1,0 +1,90 @@
+"""The proximal Bregman objective: its gradient, its curvature, its divergence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from decomposition import Problem
+from decomposition.attribution.influence import loss_gradients
+from decomposition.curvature.assembly import assemble_ggn
+from decomposition.targets.proximal import ProximalObjective
+from tests.cases import CASES
+
+LAMBDA = 0.3
+
+
+def plain_objective(problem: Problem, theta: Tensor, removed: int, weight: float) -> Tensor:
+    """Written with torch's own divergences."""
+    model, x, y = problem.double_model(), problem.train[0], problem.train[1]
+    trained = problem.theta()
+    parts = theta.split([p.numel() for p in model.parameters()])
+    named = {
+        name: part.view_as(p)
+        for (name, p), part in zip(model.named_parameters(), parts, strict=True)
+    }
+    f, anchor = functional_call(model, named, (x,)), model(x).detach()
+    if problem.loss_function.name == "mse":
+        divergence = (f - anchor).square().mean()
+        loss = (f - y)[removed].square().mean()
+    else:
+        divergence = torch.nn.functional.kl_div(
+            f.log_softmax(-1), anchor.log_softmax(-1), reduction="batchmean", log_target=True
+        )
+        loss = torch.nn.functional.cross_entropy(f[removed], y[removed])
+    distance = (theta - trained).square().sum()
+    return divergence - weight * loss / len(x) + 0.5 * LAMBDA * distance
+
+
+@pytest.mark.parametrize("case", ["deep_linear", "linear_softmax", "gelu", "residual"])
+def test_gradient_is_that_of_the_objective(case: str) -> None:
+    problem = CASES[case]()
+    generator = torch.Generator().manual_seed(0)
+    delta = 0.3 * torch.randn(3, problem.parameters, generator=generator, dtype=torch.float64)
+    removed = torch.tensor([0, 7, 23])
+    found = ProximalObjective(problem, LAMBDA).gradient(delta, removed, 0.7)
+    for k in range(3):
+        theta = (problem.theta() + delta[k]).requires_grad_()
+        value = plain_objective(problem, theta, int(removed[k]), 0.7)
+        (expected,) = torch.autograd.grad(value, theta)
+        torch.testing.assert_close(found[k], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_gradient_does_not_depend_on_the_rows_taken_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = CASES["gelu"]()
+    delta = 0.1 * torch.ones(2, problem.parameters, dtype=torch.float64)
+    objective, removed = ProximalObjective(problem, LAMBDA), torch.tensor([3, 20])
+    expected = objective.gradient(delta, removed)
+    monkeypatch.setattr("decomposition.targets.proximal.ROWS", 10)
+    torch.testing.assert_close(objective.gradient(delta, removed), expected)
+
+
+def test_at_the_trained_parameters_it_is_the_removed_examples_gradient(problem: Problem) -> None:
+    removed = torch.arange(problem.examples)[::5]
+    zero = torch.zeros(len(removed), problem.parameters, dtype=torch.float64)
+    found = ProximalObjective(problem, LAMBDA).gradient(zero, removed)
+    expected = -loss_gradients(problem).train.T[removed] / problem.examples
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+def test_its_curvature_there_is_the_damped_ggn(problem: Problem) -> None:
+    """With no weight removed; by central differences of the gradient."""
+    objective, step = ProximalObjective(problem, LAMBDA), 1e-5
+    directions = step * torch.eye(problem.parameters, dtype=torch.float64)
+    which = torch.zeros(problem.parameters, dtype=torch.long)
+    ahead = objective.gradient(directions, which, 0.0)
+    behind = objective.gradient(-directions, which, 0.0)
+    expected = assemble_ggn(problem) + LAMBDA * torch.eye(problem.parameters, dtype=torch.float64)
+    np.testing.assert_allclose((ahead - behind) / (2 * step), expected, rtol=0, atol=1e-8)
+
+
+def test_query_outputs_are_the_models(problem: Problem) -> None:
+    delta = torch.zeros(2, problem.parameters, dtype=torch.float64)
+    found = ProximalObjective(problem, LAMBDA).query_outputs(delta)
+    expected = problem.double_model()(problem.query[0].double()).detach()
+    torch.testing.assert_close(found, expected.expand(2, -1, -1), rtol=1e-12, atol=1e-12)
