@@ -1,1 +1,19 @@
 """A study: a grid of independent tasks, computed once each, on one machine or a cluster."""
+
+from decomposition.study.backends import Backend
+from decomposition.study.cell import Cell
+from decomposition.study.command import Execution, Preset, Scale, main
+from decomposition.study.design import Study, architectures
+from decomposition.study.execute import run_study
+
+__all__ = [
+    "Backend",
+    "Cell",
+    "Execution",
+    "Preset",
+    "Scale",
+    "Study",
+    "architectures",
+    "main",
+    "run_study",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from decomposition.results.write import check_writable, write_tree
 from decomposition.study.backends import Backend
 from decomposition.study.combine import combine
 from decomposition.study.design import Study
-from decomposition.study.predict import Speed, describe, predicted
+from decomposition.study.groups import Group, makespan
+from decomposition.study.messages import GIB, plan_text
+from decomposition.study.plan import missing_groups
+from decomposition.study.predict import Speed, cell_memory
 from decomposition.study.runner import run_tasks
 from decomposition.study.scored import ScoredCell
 from decomposition.study.store import CellStore
 from decomposition.study.task import Task
-from decomposition.study.tasks import CellTask, retrain_tasks, trainings
+from decomposition.study.tasks import CellTask, RetrainTask, retrain_tasks, trainings
 
 RESULT = "study.nc"
 
@@ -53,11 +57,12 @@ def run_study(
     """
     folder, backend = Path(out), backend or Backend()
     check_writable(folder)
-    speed = Speed.measure(list(study.cells))
-    tasks = tasks_of(study, speed)
+    tasks = tasks_of(study, Speed.measure(study.cells))
+    groups = missing_groups(tasks, folder, backend, memory)
     if progress or dry_run:
-        print(describe(predicted(tasks, folder, backend, memory)), file=sys.stderr)
+        print(_prediction(study, groups), file=sys.stderr)
     if dry_run:
+        print(plan_text(groups, memory), file=sys.stderr)
         return None
     run_tasks(tasks, folder, backend=backend, memory=memory, progress=progress)
     tree = combined(study, folder, command)
@@ -75,10 +80,34 @@ def tasks_of(study: Study, speed: Speed) -> list[Task]:
     tasks: list[Task] = []
     for cell in trainings(list(study.cells)):
         tasks += retrain_tasks(cell, speed.training_seconds(cell))
-    tasks += [
-        CellTask(cell, speed.cell_seconds(cell), speed.cell_memory(cell)) for cell in study.cells
-    ]
+    tasks += [CellTask(cell, speed.cell_seconds(cell), cell_memory(cell)) for cell in study.cells]
     return tasks
+
+
+def _prediction(study: Study, groups: Sequence[Group]) -> str:
+    if not groups:
+        return f"{study.title}: all {len(study.cells)} cells are there"
+    tasks = [task for group in groups for task in group.tasks]
+    processor = sum(task.seconds() for task in tasks)
+    models = sum(task.models for task in tasks if isinstance(task, RetrainTask))
+    cells = sum(isinstance(task, CellTask) for task in tasks)
+    largest = max(
+        task.memory() * min(group.jobs, len(group.tasks))
+        for group in groups
+        for task in group.tasks
+    )
+    return (
+        f"{study.title}: {models:,} models to retrain and {cells} cells to compute; predicted "
+        f"{_duration(makespan(groups))} here, {_duration(processor)} of one core, at most "
+        f"{largest / GIB:.1f} GiB"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def combined(study: Study, folder: Path, command: str | None = None) -> xr.DataTree | None:

@@ -1,53 +1,55 @@
 """How long a study will take and how much memory it needs, before it starts.
 
-Rates are measured on this machine in a few seconds: one epoch of every architecture's stack, one
-eigendecomposition and one matrix product, each on one thread. What a cell needs of each follows
-from its size: O(P³) for the eigendecompositions of H, G and their blocks, O(N P²) for assembling
-them, and the ranks of masks × queries for the levels. Processes that share a machine's memory bus
-slow each other down; the eigendecompositions, which are bound by it, most.
+Rates are measured on this machine in a few seconds, on every core at once, because that is how a
+study runs: one epoch of every architecture's stack, an eigendecomposition and a matrix product,
+each on one thread. What a cell needs of them follows from its size: O(P³) for the
+eigendecompositions of H, G and their blocks, O(N P²) for assembling them, and the ranks of
+masks × queries for the levels.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from decomposition.linalg import eigh, matmul
-from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.cells import Chunk
 from decomposition.retraining.training import BankTraining
 from decomposition.study.cell import Cell
+from decomposition.study.machine import cores
 from decomposition.study.tasks import trainings, untrained
 
 EIGH_SIZE, GEMM_SIZE = 1200, 1500
+MEASURED_EPOCHS = 2
 FIXED_SECONDS = 8.0
-"""Imports, data, training of the base model's first epochs, everything that no size explains."""
+"""Imports, data, per-example gradients: what no size explains."""
 RANKED_PER_SECOND = 9.0e6
 """Masks × queries × predictions that are ranked and linearised in a second."""
-PREDICTIONS = 450
-"""Node-damping pairs of one cell."""
-ASSEMBLY_GEMMS = 14.0
-"""Assembling H, G, their diagonals and rotating gradients, in units of N P² multiply-adds."""
-SHARED_BUS = 1.25
-"""How much longer an eigendecomposition takes beside others."""
-DENSE_COPIES = 9.5
-"""P × P matrices alive at once: measured peaks are 9 to 10."""
+PREDICTIONS = 28
+"""Ranked predictions per rung: dampings × protocols, fewer where protocols agree."""
+RUNGS, LADDER_RUNGS = 9, 16
+ASSEMBLY_PRODUCTS = 14.0
+"""Assembling H, G and their diagonals, and rotating gradients, in units of N P² multiply-adds."""
+BASE_MODEL_FACTOR = 25.0
+"""One model alone on all examples, against a model's part of a full stack on half of them."""
+DENSE_COPIES, LADDER_COPIES = 9.5, 11.5
+"""P × P matrices alive at once: measured peaks."""
 PROCESS = 700 << 20
 """Bytes of a process that has done nothing yet."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Measured rates of this machine on one thread."""
+    """Measured rates of one thread while the other cores do the same."""
 
     eigh: float
     """Seconds per n³ of a symmetric eigendecomposition."""
-    gemm: float
+    product: float
     """Seconds per multiply-add of a float64 matrix product."""
     training: dict[Cell, float]
     """Seconds per model and epoch of every training."""
@@ -55,95 +57,85 @@ class Speed:
     @staticmethod
     def measure(cells: Sequence[Cell]) -> Speed:
         """Take a few seconds to measure."""
+        generator = torch.Generator().manual_seed(0)
+        square = torch.randn(GEMM_SIZE, GEMM_SIZE, generator=generator, dtype=torch.float64)
+        symmetric = square[:EIGH_SIZE, :EIGH_SIZE] @ square[:EIGH_SIZE, :EIGH_SIZE].T
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            generator = torch.Generator().manual_seed(0)
-            square = torch.randn(GEMM_SIZE, GEMM_SIZE, generator=generator, dtype=torch.float64)
-            symmetric = square[:EIGH_SIZE, :EIGH_SIZE] @ square[:EIGH_SIZE, :EIGH_SIZE].T
-            return Speed(
-                _best(lambda: eigh(symmetric)) / EIGH_SIZE**3,
-                _best(lambda: matmul(square, square)) / GEMM_SIZE**3,
-                {cell: _training_rate(cell) for cell in trainings(list(cells))},
-            )
+            with threadpool_limits(1):
+                return Speed(
+                    _side_by_side(lambda: _seconds(lambda: eigh(symmetric))) / EIGH_SIZE**3,
+                    _side_by_side(lambda: _seconds(lambda: matmul(square, square))) / GEMM_SIZE**3,
+                    {cell: _side_by_side(_stack(cell)) for cell in trainings(list(cells))},
+                )
         finally:
             torch.set_num_threads(threads)
 
-    def training_seconds(self, cell: Cell) -> float:
+    def training_seconds(self, training: Cell) -> float:
         """Seconds of one model of a training up to its last checkpoint."""
-        return self.training[cell] * cell.recipe.last_epoch
+        return self.training[training] * training.recipe.last_epoch
 
     def cell_seconds(self, cell: Cell) -> float:
         """Seconds of one cell on one thread, its bank being there."""
-        problem = untrained(cell)
-        size, examples, settings = problem.parameters, problem.examples, cell.settings
-        eigen = 2.0 * (size**3 + sum(block.size**3 for block in problem.blocks))
-        masks = settings.masks
+        problem, settings = untrained(cell), cell.settings
+        size, rungs = problem.parameters, LADDER_RUNGS if cell.ladder else RUNGS
+        blocks = sum(block.size**3 for block in problem.blocks)
+        eigen = 2.0 * (size**3 + blocks) + (blocks if cell.ladder else 0.0)
         products = (
-            ASSEMBLY_GEMMS * examples * size**2
-            + 13 * 9 * masks * size * problem.queries
-            + 9 * masks * examples * size
+            ASSEMBLY_PRODUCTS * problem.examples * size**2
+            + rungs * settings.damping_points * settings.masks * size * problem.queries
+            + rungs * settings.masks * problem.examples * size
         )
-        ranks = PREDICTIONS * masks * problem.queries / RANKED_PER_SECOND
-        base = self.training_rate(cell) * cell.recipe.last_epoch * BASE_MODEL_FACTOR
-        return FIXED_SECONDS + base + SHARED_BUS * self.eigh * eigen + self.gemm * products + ranks
+        ranks = PREDICTIONS * rungs * settings.masks * problem.queries / RANKED_PER_SECOND
+        base = BASE_MODEL_FACTOR * self._rate(cell) * cell.recipe.last_epoch
+        return FIXED_SECONDS + base + self.eigh * eigen + self.product * products + ranks
 
-    def training_rate(self, cell: Cell) -> float:
-        """Seconds per model and epoch of the training that a cell belongs to."""
-        for other, rate in self.training.items():
-            if (other.variant, other.dataset) == (cell.variant, cell.dataset):
-                return rate
-        return 0.0
-
-    @staticmethod
-    def cell_memory(cell: Cell) -> int:
-        """Peak bytes of the process that computes a cell."""
-        problem = untrained(cell)
-        settings = cell.settings
-        predictions = 4 * 9 * settings.damping_points * settings.masks * problem.queries
-        gradients = 12 * problem.parameters * (problem.examples + problem.queries)
-        dense = int(DENSE_COPIES * 8 * problem.parameters**2)
-        return PROCESS + dense + 4 * gradients + 2 * predictions
+    def _rate(self, cell: Cell) -> float:
+        same = [rate for other, rate in self.training.items() if other.variant == cell.variant]
+        return same[0] if same else 0.0
 
 
-BASE_MODEL_FACTOR = 25.0
-"""A stack of one model, on all examples, against a model's part of a full stack on half of them."""
+def cell_memory(cell: Cell) -> int:
+    """Peak bytes of the process that computes a cell."""
+    problem, settings = untrained(cell), cell.settings
+    rungs = LADDER_RUNGS if cell.ladder else RUNGS
+    predictions = 4 * rungs * settings.damping_points * settings.masks * problem.queries
+    gradients = 4 * rungs * problem.parameters * (problem.examples + problem.queries)
+    copies = LADDER_COPIES if cell.ladder else DENSE_COPIES
+    return PROCESS + int(copies * 8 * problem.parameters**2) + gradients + 2 * predictions
 
 
-def _best(work, repeats: int = 3) -> float:
-    def once() -> float:
-        start = time.perf_counter()
+def _side_by_side(make: Callable[[], float]) -> float:
+    """Mean of what ``make`` measures on every core at once."""
+    count = cores()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return float(np.mean(list(pool.map(lambda _: make(), range(count)))))
+
+
+def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """Median seconds of one call."""
+    marks = [time.perf_counter()]
+    for _ in range(repeats):
         work()
-        return time.perf_counter() - start
-
-    return min(once() for _ in range(repeats))
-
-
-def _training_rate(cell: Cell) -> float:
-    """Seconds per model and epoch of a full chunk, from its second epoch on."""
-    problem = untrained(cell)
-    training = BankTraining(problem, cell.settings.plan, None)
-    chunk: Chunk = training.chunks[0]
-    trainer = BatchedTrainer(problem)
-    stack = trainer.stack(chunk.models)
-    for row, mask in enumerate(range(chunk.start, chunk.stop)):
-        start = training.trainer.start(mask, chunk.repeat)
-        stack.load(row, {name: value[None] for name, value in start.items()})
-    marks: list[float] = []
-
-    def after_epoch(done: int) -> None:
         marks.append(time.perf_counter())
-        if done == MEASURED_EPOCHS:
-            raise _Enough
-
-    with contextlib.suppress(_Enough):
-        trainer.train(stack, lambda epoch: training.trainer.order(chunk, epoch), after_epoch)
-    epochs = np.diff(marks)
-    return float(np.min(epochs)) / chunk.models if len(epochs) else 0.0
+    return float(np.median(np.diff(marks)))
 
 
-MEASURED_EPOCHS = 3
+def _stack(training: Cell) -> Callable[[], float]:
+    """Seconds per model and epoch of one full chunk of a training."""
+    recipe = replace(training.recipe, epochs=max(MEASURED_EPOCHS, training.recipe.epochs))
+    problem = replace(untrained(training), recipe=replace(recipe, checkpoint=MEASURED_EPOCHS))
+    bank = BankTraining(problem, training.settings.plan, None)
+    chunk = bank.chunks[0]
 
+    def measure() -> float:
+        marks: list[float] = []
 
-class _Enough(Exception):
-    pass
+        def after_epoch() -> None:
+            marks.append(time.perf_counter())
+
+        bank.trainer.outputs(chunk, (), after_epoch)
+        return float(np.min(np.diff(marks))) / chunk.models
+
+    return measure

@@ -31,6 +31,7 @@ class RetrainTask(Task):
     """At the last of its checkpoints."""
     part: int
     parts: int
+    models: int = field(default=0, compare=False)
     predicted: float = field(default=0.0, compare=False)
     peak: int = field(default=1 << 28, compare=False)
 
@@ -162,6 +163,6 @@ def retrain_tasks(cell: Cell, seconds_per_model: float = 0.0) -> list[RetrainTas
     training = BankTraining(untrained(cell), cell.settings.plan, None, None, cell.checkpoints)
     parts = len(training.chunks)
     return [
-        RetrainTask(cell, part, parts, seconds_per_model * chunk.models)
+        RetrainTask(cell, part, parts, chunk.models, seconds_per_model * chunk.models)
         for part, chunk in enumerate(training.chunks)
     ]
