@@ -7,9 +7,13 @@ worker, while a future is run again by the scheduler, and tells which task was l
 from __future__ import annotations
 
 import contextlib
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
+
+from tqdm import tqdm
 
 from decomposition.study.failure import StudyError
 from decomposition.study.machine import cores
@@ -17,6 +21,9 @@ from decomposition.study.pools.interface import Lost
 from decomposition.study.worker import Job, Report, execute
 
 CONNECT_SECONDS = 30
+PATIENCE = 60.0
+"""Seconds without any outcome after which a cluster without workers is mentioned."""
+LOST_WORKER = "distributed.deploy.lost-worker-timeout"
 
 
 class DaskPool:
@@ -36,6 +43,7 @@ class DaskPool:
     def __enter__(self) -> DaskPool:
         """Connect, or start a cluster of this machine's cores."""
         try:
+            from dask import config
             from distributed import Client, LocalCluster
         except ImportError as error:
             raise StudyError(
@@ -43,8 +51,10 @@ class DaskPool:
             ) from error
         target = self.address
         if target is None:
+            # a cluster gives up a worker that takes longer to come back
+            self._stack.enter_context(config.set({LOST_WORKER: "10 minutes"}))
             count = self.jobs or max(1, cores() // (self.threads or 1))
-            options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+            options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
             target = self._stack.enter_context(LocalCluster(n_workers=count, **options))
         try:
             client = Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -70,28 +80,40 @@ class DaskPool:
 
     def run(self, jobs: Sequence[Job], limit: int) -> Iterator[Report | Lost]:
         """Keep ``limit`` jobs on the cluster."""
-        from distributed import as_completed
+        from distributed import wait
 
-        waiting, collected = iter(jobs), as_completed()
+        waiting = iter(jobs)
+        for job in islice(waiting, limit):
+            self._submit(job)
+        while self._futures:
+            try:
+                with self._client.as_current():
+                    first: Any = wait([*self._futures], PATIENCE, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                if not self._client.nthreads():
+                    tqdm.write("the Dask cluster has no workers: waiting for them", sys.stderr)
+                continue
+            for future in first.done:
+                job = self._futures.pop(future)
+                error = None if future.status == "finished" else future.exception()
+                yield future.result() if error is None else Lost(job.key, error)
+                for job in islice(waiting, 1):
+                    self._submit(job)
 
-        def submit() -> None:
-            job = next(waiting, None)
-            if job is not None:
-                name = f"{job.task.kind}-{job.key[:12]}-{uuid.uuid4().hex[:8]}"
-                future = self._client.submit(execute, job, key=name, pure=False)
-                self._futures[future] = job
-                collected.add(future)
-
-        for _ in range(min(limit, len(jobs))):
-            submit()
-        for future in collected:
-            job = self._futures.pop(future)
-            error = None if future.status == "finished" else future.exception()
-            yield future.result() if error is None else Lost(job.key, error)
-            submit()
+    def _submit(self, job: Job) -> None:
+        name = f"{job.task.kind}-{job.key[:12]}-{uuid.uuid4().hex[:8]}"
+        self._futures[self._client.submit(_execute, job, key=name, pure=False)] = job
 
     def stop(self) -> None:
         """Take back what waits; a worker finishes the job it has begun, and keeps its result."""
         if self._futures:
             self._client.cancel(list(self._futures))
             self._futures.clear()
+
+
+def _execute(job: Job) -> Report:
+    """Without the cluster: xarray would ask it for a lock on every file in memory."""
+    from dask import config
+
+    with config.set(scheduler="threads"):
+        return execute(job)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from decomposition.study.failure import StudyError
@@ -73,8 +74,8 @@ class RayPool:
             return
         remote = self._ray.remote(num_cpus=jobs[0].threads, max_retries=DEATHS_ALLOWED + 1)(execute)
         waiting = iter(jobs)
-        for _ in range(min(limit, len(jobs))):
-            self._submit(remote, waiting)
+        for job in islice(waiting, limit):
+            self._running[remote.remote(job)] = job
         while self._running:
             for reference in self._ray.wait(list(self._running), num_returns=1)[0]:
                 job = self._running.pop(reference)
@@ -83,12 +84,8 @@ class RayPool:
                 except self._ray.exceptions.RayError as error:
                     outcome = Lost(job.key, error)
                 yield outcome
-                self._submit(remote, waiting)
-
-    def _submit(self, remote: Any, waiting: Iterator[Job]) -> None:
-        job = next(waiting, None)
-        if job is not None:
-            self._running[remote.remote(job)] = job
+                for job in islice(waiting, 1):
+                    self._running[remote.remote(job)] = job
 
     def stop(self) -> None:
         """Interrupt what runs and take back what waits."""
