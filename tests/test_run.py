@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from decomposition.chain import CHAIN, LATTICE
 from decomposition.curvature import EigenpairCurvature, SolveCurvature
 from decomposition.problems.digits import mlp
 from decomposition.results.validate import check_tree
+from decomposition.targets.names import MEASURES
 
 TINY = Settings(masks=20, second_order_masks=6, resamples=100, damping_points=5)
 VARYING = {"created_at", "timings"}
@@ -173,6 +175,43 @@ def test_independent_randomness_with_repeats() -> None:
     assert tree["/bank"]["outputs"].sizes["repeat"] == 2
 
 
+@pytest.mark.parametrize(("target", "masks"), [("margin", 20), ("leave_one_out", 12), ("pbrf", 12)])
+def test_every_target_has_levels_shares_and_a_ceiling(
+    target: str, masks: int, tmp_path: Path
+) -> None:
+    settings = replace(
+        TINY, target=target, leave_one_out_examples=12, matrix_norms=False, lattice=False
+    )  # fmt: skip
+    tree = run(tiny(), tmp_path, settings=settings, progress=False)
+    check_tree(tree, "the result", strict=True)
+    same(open_result(tmp_path), tree)
+    found = tree["/attribution"]
+    assert found.attrs["target"] == target
+    assert found.attrs["measure"] == MEASURES[target]
+    assert json.loads(tree.attrs["config"])["settings"]["target"] == target
+    assert tree["/bank"]["masks"].shape == (masks, 30)
+    assert bool(found["lds_mean"].notnull().all())
+    assert bool(tree["/shares"]["drop"].sel(metric="lds").dropna("step").notnull().all())
+    assert float(found["ceiling"].sel(ci_bound="estimate")) <= 1.0
+    if target != "margin":
+        assert target in " ".join(json.loads(tree.attrs["notes"]))
+    if target == "pbrf":
+        assert float(found["ceiling"].sel(ci_bound="lower")) == pytest.approx(1.0)
+        assert float(found["lds_mean"].sel(rung="ggn", ci_bound="estimate").max()) > 0.95
+
+
+def test_with_one_repeat_the_margin_orders_models_as_the_loss_does(result: xr.DataTree) -> None:
+    """m = −log(exp ℓ − 1) for every model and ∇m ∝ −∇ℓ for every query: no rank changes."""
+    tree = run(tiny(), settings=replace(TINY, target="margin"), progress=False)
+    for name, tolerance in (("lds", 1e-12), ("ceiling", 1e-12)):
+        expected = result["/attribution"][name]
+        actual = tree["/attribution"][name]
+        if "rung" in expected.dims:
+            rungs = ["hessian", "ggn", "ekfac", "kfac", "identity"]
+            expected, actual = expected.sel(rung=rungs), actual.sel(rung=rungs)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
 def test_a_rung_known_by_its_solver_alone_is_scored_but_has_no_spectrum(tmp_path: Path) -> None:
     def solver(problem: Problem) -> SolveCurvature:
         ggn = build_chain(problem)["ggn"]
@@ -215,6 +254,9 @@ def test_a_trained_problem_is_not_trained_again() -> None:
         ({"resamples": 10}, "resamples must be >= 100"),
         ({"level": 1.0}, "level must lie in"),
         ({"seed": -1}, "seed must be"),
+        ({"target": "trak"}, "target must be one of loss, margin, .*got 'trak'"),
+        ({"leave_one_out_examples": 3}, "leave_one_out_examples must be >= 4, got 3"),
+        ({"pbrf_damping": 0.0}, "pbrf_damping must be positive and finite, got 0.0"),
     ],
 )
 def test_settings_out_of_range_are_named(changes: dict, message: str) -> None:

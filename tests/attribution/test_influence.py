@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from decomposition import DecompositionError, Problem, build_chain, build_lattice, influence_scores
-from decomposition.attribution.influence import loss_gradients, score_grid
+from decomposition.attribution.influence import loss_gradients, score_grid, target_gradients
 from decomposition.attribution.scorer import effects_over, scorer
 from decomposition.chain import LATTICE
 from decomposition.curvature import (
@@ -144,6 +144,31 @@ def test_score_is_the_derivative_of_the_query_loss_to_removal(convex: Convex) ->
         more = convex.query_losses(convex.solve(problem, weights))
         slope = (less - more) / (2 * step)
         scale = np.abs(scores[:, i]).max()
+        np.testing.assert_allclose(scores[:, i], slope, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_score_of_the_margin_is_its_derivative_to_removal() -> None:
+    """The same sign as for the loss: that of the change of what is measured."""
+    convex = Convex(False, damping=0.1, n=30)
+    problem = convex.problem
+    gradients = target_gradients(problem, "margin")
+    scores = next(score_grid(build_chain(problem)["hessian"], gradients, [convex.damping])).numpy()
+    x, y = (part.numpy() for part in problem.query)
+
+    def margins(theta: np.ndarray) -> np.ndarray:
+        f = np.c_[x, np.ones(len(x))] @ np.c_[theta[:9].reshape(3, 3), theta[9:]].T
+        p = (np.exp(f) / np.exp(f).sum(1, keepdims=True))[np.arange(len(y)), y]
+        return np.log(p / (1 - p))
+
+    step = 1e-3
+    for i in range(0, problem.examples, 10):
+        weights = np.ones(problem.examples)
+        weights[i] = 1 - step
+        less = margins(convex.solve(problem, weights))
+        weights[i] = 1 + step
+        more = margins(convex.solve(problem, weights))
+        scale = np.abs(scores[:, i]).max()
+        slope = (less - more) / (2 * step)
         np.testing.assert_allclose(scores[:, i], slope, rtol=1e-5, atol=1e-5 * scale)
 
 
