@@ -15,6 +15,9 @@ import torch
 
 from decomposition.curvature.base import Curvature, Diagonalised
 
+ROUNDING = 1e-24
+"""Squared relative error below which two matrices are equal in float64."""
+
 
 def frobenius_split(chain: Mapping[str, Curvature]) -> dict[str, float]:
     """Squared Frobenius error of each step, and the cross term, keyed by step name."""
@@ -43,4 +46,7 @@ def frobenius_split(chain: Mapping[str, Curvature]) -> dict[str, float]:
         across += 2.0 * float(torch.linalg.norm(ggn[start:stop, stop:])) ** 2
         start = stop
     split["cross_term"] = 2.0 * (float((residual * ggn).sum()) - inner_blocks)
-    return {**split, "cross_layer": across, "eigenbasis": basis, "eigenvalues": values}
+    split |= {"cross_layer": across, "eigenbasis": basis, "eigenvalues": values}
+    # Where all rungs agree, what is left is rounding, of which nobody's share is worth knowing.
+    floor = ROUNDING * float(torch.linalg.norm(hessian)) ** 2
+    return {step: value if abs(value) > floor else 0.0 for step, value in split.items()}

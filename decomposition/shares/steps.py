@@ -15,20 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decomposition.attribution.bootstrap import Draws
+from decomposition.chain.step import Step
 from decomposition.errors import DecompositionError
 
 
 class ShareError(DecompositionError):
     """Nodes, steps and levels do not fit together."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a chain, from one node to the next."""
-
-    name: str
-    before: str
-    after: str
 
 
 CHAIN = (

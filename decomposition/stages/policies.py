@@ -75,7 +75,9 @@ def policies_group(
 
 
 def _indefinite(rung: Scorer) -> bool:
-    return rung.mu is not None and float(rung.mu.min()) < -ROUNDING * float(rung.mu.max())
+    if rung.mu is None or (rung.spectrum is not None and rung.spectrum.negative is not None):
+        return False  # unknown, or under a policy of its own
+    return float(rung.mu.min()) < -ROUNDING * float(rung.mu.max())
 
 
 def _invertible(rung: Scorer, damping: float, policy: str) -> bool:

@@ -81,8 +81,9 @@ def _mean_eigenvalue(rung: Scorer) -> float:
 
 def _at(rung: Scorer, dimension: float) -> float:
     """λ at an effective dimension; a rung of lower rank gets its smallest sensible λ."""
-    assert rung.mu is not None
+    spectrum = rung.spectrum
+    assert spectrum is not None
     try:
-        return damping_for_effective_dimension(rung.mu, dimension)
+        return damping_for_effective_dimension(spectrum.values, dimension, spectrum.added)
     except DampingError:
-        return 1e-10 * float(rung.mu.abs().max())
+        return 1e-10 * float(spectrum.values.abs().max())

@@ -19,9 +19,9 @@ from decomposition.attribution.bootstrap import Resamples, bootstrap
 from decomposition.attribution.linearised import linearise
 from decomposition.attribution.scorer import Scorer, SpectralScorer
 from decomposition.chain import CHAIN, STEPS
+from decomposition.chain.step import Step
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.settings import Settings
-from decomposition.shares.steps import Step
 from decomposition.shares.where import path_decomposition, query_drops
 from decomposition.stages.selection import Measured, Selection
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from decomposition.attribution.bootstrap import Draws
 from decomposition.chain.ladder import PAPER_CHAIN
+from decomposition.chain.step import Step
 from decomposition.results.schema import CI_BOUNDS
-from decomposition.shares.steps import CHAIN, Step, drops
+from decomposition.shares.steps import CHAIN, drops
 from decomposition.shares.verdict import holm
 from decomposition.study.claims import BLAMED, CLAIMS, Claim
 from decomposition.study.scored import ScoredCell

@@ -54,7 +54,7 @@ def plot_spectral_waterfall(
         ax.set_yticks(range(last + 1), [*map(_label, rows), "total"])
         ax.set_ylim(last + 0.6, -0.6)
         ends = np.cumsum([v.estimate for v in rows.values()])
-        ax.set_xlim(min(0.0, ends.min() * 1.15), max(whole.estimate, ends.max()) * 1.25)
+        ax.set_xlim(min(0.0, ends.min() * 1.15), max(whole.estimate, ends.max()) * 1.25 or 1.0)
         ax.set_xlabel(f"{SHARE_METRICS.get(metric, metric)} against H")
         ax.set_title(_title(metric, protocol))
         ax.grid(axis="y", visible=False)
