@@ -1,4 +1,4 @@
-"""The command line: ``decompose run | spectrum | report | problems``."""
+"""The command line: ``decompose run | spectrum | report | problems | study``."""
 
 from __future__ import annotations
 
@@ -110,6 +110,23 @@ class Problems:
     """List the built-in problems, the formats of data files, and their options."""
 
 
+@dataclass(frozen=True)
+class Study:
+    """See how far a study is: what is done, running, failed or missing, and the time left.
+
+    Examples:
+        decompose study status grid/
+        decompose study status grid/ --all
+    """
+
+    action: tyro.conf.Positional[Literal["status"]]
+    """What to do."""
+    out: tyro.conf.Positional[Path]
+    """The study's folder."""
+    all: bool = False
+    """Name every task, not just the first of each state."""
+
+
 def main() -> None:
     """Entry point of ``decompose``; exit codes: 0 done, 1 said what is wrong, 130 interrupted."""
     if "--version" in sys.argv[1:2]:
@@ -119,7 +136,8 @@ def main() -> None:
         Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
         | Annotated[Report, tyro.conf.subcommand("report")]
-        | Annotated[Problems, tyro.conf.subcommand("problems")],
+        | Annotated[Problems, tyro.conf.subcommand("problems")]
+        | Annotated[Study, tyro.conf.subcommand("study")],
         prog="decompose",
         description="Which step of a curvature approximation costs how much attribution quality?",
     )
@@ -130,6 +148,8 @@ def main() -> None:
             _spectrum(command)
         elif isinstance(command, Report):
             _report(command)
+        elif isinstance(command, Study):
+            _study(command)
         else:
             _problems()
     except DecompositionError as error:
@@ -191,6 +211,12 @@ def _report(command: Report) -> None:
     else:
         write = report.write_report if html else report.write_markdown
         print(f"wrote {write(first, folder)}")
+
+
+def _study(command: Study) -> None:
+    from decomposition.study.status import study_status
+
+    print(study_status(command.out).text(everything=command.all))
 
 
 def _problems() -> None:
