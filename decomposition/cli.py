@@ -183,7 +183,12 @@ def _run(command: Run) -> None:
 def quick_settings(settings: Settings) -> Settings:
     """The settings of ``--quick``: what the user has changed stays, what is slow is cut."""
     default = Settings()
-    changes = {"masks": 100, "second_order_masks": 30, "matrix_norms": False}
+    changes = {
+        "masks": 100,
+        "second_order_masks": 30,
+        "leave_one_out_examples": 60,
+        "matrix_norms": False,
+    }
     unchanged = {k: v for k, v in changes.items() if getattr(settings, k) == getattr(default, k)}
     return replace(settings, **unchanged)
 

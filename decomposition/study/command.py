@@ -18,7 +18,7 @@ from decomposition.study.backends import Backend
 from decomposition.study.design import Study
 from decomposition.study.execute import run_study
 
-TINY_MASKS = 24
+TINY_MASKS, TINY_EXAMPLES, LEAVE_ONE_OUT_EXAMPLES = 24, 12, 200
 GIB = 1 << 30
 
 
@@ -79,7 +79,9 @@ class Scale:
             randomness=self.randomness,
             target=self.target,
             second_order_masks=min(50, masks),
+            leave_one_out_examples=TINY_EXAMPLES if tiny else LEAVE_ONE_OUT_EXAMPLES,
             matrix_norms=False,
+            damping_points=5 if tiny else 13,
             resamples=200 if tiny else self.resamples,
         )
 

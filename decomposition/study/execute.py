@@ -78,7 +78,7 @@ def run_study(
 def tasks_of(study: Study, speed: Speed) -> list[Task]:
     """Retraining first, then the cells, with the time and memory that each is expected to take."""
     tasks: list[Task] = []
-    for cell in trainings(list(study.cells)):
+    for cell in trainings(study.cells):
         tasks += retrain_tasks(cell, speed.training_seconds(cell))
     tasks += [CellTask(cell, speed.cell_seconds(cell), cell_memory(cell)) for cell in study.cells]
     return tasks

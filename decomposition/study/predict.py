@@ -67,7 +67,7 @@ class Speed:
                 return Speed(
                     _side_by_side(lambda: _seconds(lambda: eigh(symmetric))) / EIGH_SIZE**3,
                     _side_by_side(lambda: _seconds(lambda: matmul(square, square))) / GEMM_SIZE**3,
-                    {cell: _side_by_side(_stack(cell)) for cell in trainings(list(cells))},
+                    {cell: _side_by_side(_stack(cell)) for cell in trainings(cells, every=True)},
                 )
         finally:
             torch.set_num_threads(threads)
@@ -88,12 +88,23 @@ class Speed:
             + rungs * settings.masks * problem.examples * size
         )
         ranks = PREDICTIONS * rungs * settings.masks * problem.queries / RANKED_PER_SECOND
-        base = BASE_MODEL_FACTOR * self._rate(cell) * cell.recipe.last_epoch
-        return FIXED_SECONDS + base + self.eigh * eigen + self.product * products + ranks
+        return (
+            FIXED_SECONDS
+            + self._own_training(cell)
+            + self.eigh * eigen
+            + self.product * products
+            + ranks
+        )
 
-    def _rate(self, cell: Cell) -> float:
+    def _own_training(self, cell: Cell) -> float:
+        """Seconds of the base model and, for single removals, of a bank that no other cell has."""
         same = [rate for other, rate in self.training.items() if other.variant == cell.variant]
-        return same[0] if same else 0.0
+        rate = same[0] * cell.recipe.last_epoch if same else 0.0
+        if cell.settings.target != "leave_one_out":
+            return BASE_MODEL_FACTOR * rate
+        plan = cell.settings.plan
+        models = cell.settings.leave_one_out_examples * plan.repeats + plan.second_masks
+        return rate * (BASE_MODEL_FACTOR + models / plan.alpha)  # they keep all examples but one
 
 
 def cell_memory(cell: Cell) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from decomposition.source import import_closure
 from decomposition.study.cell import Cell
 from decomposition.study.compute import compute_cell
 from decomposition.study.task import Task
+from decomposition.targets.names import ONE_AT_A_TIME
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,14 @@ def untrained(cell: Cell) -> Problem:
     return replace(problem, initial=start)
 
 
-def trainings(cells: list[Cell]) -> list[Cell]:
-    """One cell for every distinct training, at its last checkpoint and with all of them."""
+def trainings(cells: Sequence[Cell], every: bool = False) -> list[Cell]:
+    """One cell for every distinct training, at its last checkpoint and with all of them.
+
+    Cells whose target removes single examples train alone; only ``every`` names theirs too.
+    """
     found: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        if cell.settings.target in ("loss", "margin"):  # the others have banks of their own
+        if every or cell.settings.target not in ONE_AT_A_TIME:
             recipe = replace(cell.recipe, checkpoint=None)
             key = (
                 cell.dataset,
