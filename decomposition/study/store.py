@@ -1,4 +1,4 @@
-"""Results of tasks on disk: one framed netCDF-4 file per key, never trusted blindly.
+"""Results of tasks on disk: one framed file per key, never trusted blindly.
 
 Beside a result stand what is no part of it: when and how fast it was made (``times``), or why there
 is none (``failures``). The payload holds no clock and no host: equal trees give equal bytes.
@@ -7,7 +7,6 @@ is none (``failures``). The payload holds no clock and no host: equal trees give
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import xarray as xr
 from decomposition.atomic import read_framed, remove_abandoned, write_atomically, write_framed
 from decomposition.errors import StoreError
 from decomposition.study.failure import Failure
+from decomposition.study.payload import bytes_tree, tree_bytes
 
 MAGIC = b"decomposition cell 1\n"
 SUFFIX = ".cell"
@@ -66,14 +66,15 @@ class CellStore:
     def load(self, key: str) -> xr.DataTree | None:
         """The result saved under ``key``, in memory; None if there is none or it is damaged."""
         payload = self._payload(key)
-        if payload is None:
-            return None
-        with xr.open_datatree(io.BytesIO(payload), engine="h5netcdf") as opened:
-            return opened.load()
+        return None if payload is None else bytes_tree(payload)
 
     def save(self, key: str, tree: xr.DataTree) -> None:
-        """Keep ``tree`` under ``key``: afterwards it is on the disk whole, or not at all."""
-        payload = tree.to_netcdf(engine="h5netcdf")
+        """Keep ``tree`` under ``key``: afterwards it is on the disk whole, or not at all.
+
+        Raises:
+            StudyError: the tree holds what ``tree_bytes`` refuses.
+        """
+        payload = tree_bytes(tree)
         with self._named("written"):
             write_framed(self._cell(key), MAGIC, key, payload)
 

@@ -112,7 +112,7 @@ class DaskPool:
 
 
 def _execute(job: Job) -> Report:
-    """Without the cluster: xarray would ask it for a lock on every file in memory."""
+    """Without the cluster: xarray would ask it for a lock on every file that a task opens."""
     from dask import config
 
     with config.set(scheduler="threads"):
