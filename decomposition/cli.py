@@ -63,7 +63,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report again from result.nc alone; several results give one page side by side.
+    """Write the report again from result.nc, or a study's from study.nc, alone.
+
+    Several results give one page side by side.
 
     Examples:
         decompose report out/
@@ -208,7 +210,12 @@ def _report(command: Report) -> None:
     if not command.results:
         raise ResultFileError("no result named; say where it is: decompose report out/")
     first = command.results[0]
-    folder = command.out or (first if first.is_dir() else first.parent)
+    if _is_study(first):
+        from decomposition.report.grid import write_study_report
+
+        print(f"wrote {write_study_report(first, command.out or _folder(first))}")
+        return
+    folder = command.out or _folder(first)
     html = command.format == "html"
     if len(command.results) > 1:
         write = report.write_comparison if html else report.write_comparison_markdown
@@ -222,6 +229,14 @@ def _study(command: Study) -> None:
     from decomposition.study.status import study_status
 
     print(study_status(command.out).text(everything=command.all))
+
+
+def _is_study(path: Path) -> bool:
+    return path.name == "study.nc" or ((path / "study.nc").is_file() and path.is_dir())
+
+
+def _folder(result: Path) -> Path:
+    return result if result.is_dir() else result.parent
 
 
 def _problems() -> None:

@@ -8,6 +8,9 @@ from decomposition.report.study import Study, intervals
 from decomposition.report.verdict import sentences, spectral_sentence
 from decomposition.report.wording import isolated, plural
 
+ONE_AT_A_TIME = ("leave_one_out", "pbrf")
+"""Targets whose masks are single examples."""
+
 
 def answer(study: Study) -> Section:
     """The verdict and what was studied."""
@@ -33,11 +36,26 @@ def _studied(study: Study) -> str:
     ]
     size = ", ".join(sizes).replace("querys", "queries")
     masks = study.array("/bank", "masks")
-    bank = f", {plural(masks.sizes['mask'], 'retrained subset')}" if masks is not None else ""
+    data = study.group("/attribution")
+    about = {} if data is None else data.attrs
+    bank = ""
+    if masks is not None and about.get("target") in ONE_AT_A_TIME:
+        bank = f", {plural(masks.sizes['mask'], 'training example')} removed one at a time"
+    elif masks is not None:
+        bank = f", {plural(masks.sizes['mask'], 'retrained subset')}"
     return (
         f"Problem: {isolated(study.attr('problem'))} ({size}{bank}). Numbers in brackets are "
         f"{intervals(study)} from a paired bootstrap; a number without brackets is exact, a "
-        "count, or called an estimate where it stands. LDS is the linear datamodelling score: "
-        "how well a rung's influence scores rank what really happens to the queries when models "
-        "are retrained on subsets."
+        "count, or called an estimate where it stands. "
+        f"{_meaning(str(about.get('target', 'loss')), str(about.get('measure', '')))}"
     )
+
+
+def _meaning(target: str, measure: str) -> str:
+    """What the page calls LDS."""
+    if target in ("", "loss"):
+        return (
+            "LDS is the linear datamodelling score: how well a rung's influence scores rank what "
+            "really happens to the queries when models are retrained on subsets."
+        )
+    return f"The target is {target}: what this page calls LDS is here {measure}."

@@ -23,6 +23,17 @@ ATTRIBUTES = {
 }
 """Attributes of the root."""
 
+ATTRIBUTION_ATTRIBUTES = {
+    "target": "loss, margin, leave_one_out or pbrf: what the scores are held against",
+    "measure": "what a level is: LDS over subsets, or Spearman over examples that are removed",
+    "ceiling_source": "split_half, second_order or deterministic",
+    "ceiling_masks": "int; masks behind the ceiling",
+    "pbrf_damping": "float; λ of the proximal Bregman responses",
+    "pbrf_residual": "float; largest gradient left, relative to the first",
+    "pbrf_unconverged": "int; responses that are left out",
+}
+"""Optional attributes of ``/attribution``."""
+
 SHARES_ATTRIBUTES = {
     "verdict": "JSON; protocol → {candidate, resolved, probability, more_masks, text} for the LDS",
 }
