@@ -111,10 +111,7 @@ class RunningTasks:
     @contextlib.contextmanager
     def announce(self, run: str, label: str) -> Iterator[None]:
         """Show that this process drives ``run`` while the block runs; workers look for it."""
-        for path in self.folder.glob(f"{RUN}*.json"):
-            found = self._read(path.stem)
-            if found is not None and not self._alive(path.stem, found):
-                self._remove(path.stem, found)
+        self._remove_orphans()
         mine = self.take(RUN + run, label, run)
         assert mine is not None, "two runs with one random name"
         try:
@@ -144,6 +141,19 @@ class RunningTasks:
         finally:
             stop.set()
             thread.join()
+
+    def _remove_orphans(self) -> None:
+        """Remove the markers of dead processes whose runs are over, or were killed too."""
+        found = {
+            path.stem: owner
+            for path in self.folder.glob("*.json")
+            if (owner := self._read(path.stem)) is not None
+        }
+        dead = {key: owner for key, owner in found.items() if not self._alive(key, owner)}
+        driven = {found[key].run for key in found.keys() - dead.keys() if key.startswith(RUN)}
+        for key, owner in dead.items():
+            if owner.run not in driven:  # a living run counts the deaths of its workers
+                self._remove(key, owner)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -84,6 +85,7 @@ class Task(ABC):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)

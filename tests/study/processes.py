@@ -23,7 +23,7 @@ def driver(folder: Path, tasks: list[Tiny], backend: str = "sequential") -> Base
     """A started process; forked from one that has imported the package, which takes seconds."""
     os.environ["PYTHONPATH"] = str(ROOT)  # of the fork server, which starts with the first driver
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.study.tiny_tasks"])
+    context.set_forkserver_preload(["tests.study.warm"])
     process = context.Process(target=drive, args=(folder, tasks, backend))
     process.start()
     return process

@@ -28,7 +28,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def with_a_killed_worker(folder: Path, backend: Backend) -> Outcome:
-    with one_worker_killed(folder, after=3) as killed:
+    with one_worker_killed(folder, after=6) as killed:
         outcome = run_tasks(TASKS, folder, backend=backend, progress=False)
     assert len(killed) == 1
     return outcome

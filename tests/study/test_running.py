@@ -138,3 +138,13 @@ def test_a_driver_is_announced_while_it_drives(running: RunningTasks) -> None:
         assert running.announced("one")
         assert running.owners() == {}
     assert not running.announced("one")
+
+
+def test_a_new_driver_removes_what_dead_runs_left(running: RunningTasks) -> None:
+    path = put(running, replace(Owner("", "one"), pid=gone()))
+    with running.announce("two", "driver"):
+        assert not path.exists()
+    with running.announce("one", "driver"):
+        put(running, replace(Owner("", "one"), pid=gone()))
+        with running.announce("two", "driver"):
+            assert path.exists()
