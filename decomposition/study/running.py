@@ -1,8 +1,7 @@
 """Running markers: who computes which task now, so that several processes divide the work.
 
 A marker is a file that only one process can create. Its owner touches it while it computes; one
-whose owner is dead may be taken over. In the worst race of take-overs a task is computed twice,
-with equal results; never not at all.
+whose owner is dead is removed, under a lock, by whoever wants the task.
 """
 
 from __future__ import annotations
@@ -158,12 +157,9 @@ class RunningTasks:
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
-    def _aside(self) -> Path:
-        return self.folder / f".{uuid.uuid4().hex}{UNFINISHED}"
-
     def _create(self, key: str, content: bytes) -> bool:
         """Create the marker whole: a name that exists is never seen with half a content."""
-        whole = self._aside()
+        whole = self.folder / f".{uuid.uuid4().hex}{UNFINISHED}"
         whole.write_bytes(content)
         try:
             os.link(whole, self._path(key))
@@ -196,18 +192,20 @@ class RunningTasks:
         return clock.stat().st_mtime
 
     def _remove(self, key: str, dead: Owner) -> None:
-        """Remove the marker of ``dead``, and put back whatever stands there instead by now."""
-        aside = self._aside()
-        try:
-            os.rename(self._path(key), aside)
-        except FileNotFoundError:
-            return
-        try:
-            if _parse(aside.read_bytes()) != dead:
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self._path(key))
-        finally:
-            aside.unlink(missing_ok=True)
+        """Remove the marker of ``dead``, and never that of whoever has taken over since."""
+        with self._locked():
+            if self._read(key) == dead:
+                self._path(key).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("a") as file:
+            # a file system or platform without locks risks computing a task twice, no more
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 def _parse(content: bytes) -> Owner:
