@@ -11,10 +11,12 @@ import pytest
 
 from decomposition.study.backends import Backend
 from decomposition.study.failure import StudyError
+from decomposition.study.machine import birth
 from decomposition.study.runner import Outcome, run_tasks
+from decomposition.study.running import RunningTasks
 from decomposition.study.store import CellStore
 from decomposition.study.worker import Job, execute
-from tests.study.processes import one_worker_killed
+from tests.study.processes import driver, one_worker_killed, wait_until
 from tests.study.tiny_tasks import Tiny, attempts, cells, many
 
 TASKS = [*many(6), *(Tiny(seed, pause=0.4) for seed in range(6, 12))]
@@ -45,6 +47,20 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, undisturbed: dict[str, b
     outcome = with_a_killed_worker(tmp_path, Backend("loky", jobs=2, threads=1))
     check(tmp_path, outcome, undisturbed)
     assert sum(attempts(tmp_path, task.seed) for task in TASKS) > len(TASKS)
+
+
+@pytest.mark.slow
+def test_workers_finish_when_their_driver_is_killed_and_end(tmp_path: Path) -> None:
+    tasks = [Tiny(seed, pause=2.0) for seed in range(4)]
+    process = driver(tmp_path, tasks, "loky")
+    wait_until(lambda: attempts(tmp_path, 0) and attempts(tmp_path, 1))
+    owners = RunningTasks(tmp_path).owners().values()
+    process.kill()
+    process.join()
+    assert len(owners) == 2
+    wait_until(lambda: all(birth(owner.pid) is None for owner in owners))
+    assert len(cells(tmp_path)) == sum(attempts(tmp_path, task.seed) for task in tasks) < 4
+    assert list((tmp_path / "running").glob("[!r]*.json")) == []
 
 
 @pytest.mark.slow
@@ -126,8 +142,6 @@ def test_a_worker_without_the_folder_says_so(job: Job) -> None:
 
 
 def test_a_worker_with_other_code_computes_nothing(job: Job) -> None:
-    from decomposition.study.running import RunningTasks
-
     with RunningTasks(job.folder).announce(job.run, "driver"):
         report = execute(replace(job, key="0" * 64))
     assert report.state == "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class LokyPool:
         def handed_out() -> Iterator[object]:
             for job in jobs:
                 out[job.key] = None
-                yield delayed(execute)(job)
+                yield delayed(_execute)(job, os.getpid())
 
         # with one worker joblib would compute in this process, which must survive its jobs
         workers = max(2, limit)
@@ -58,3 +59,11 @@ class LokyPool:
         """Kill the workers."""
         options: dict[str, Any] = {"reuse": True}  # typed as str by joblib
         get_reusable_executor(**options).shutdown(wait=True, kill_workers=True)
+
+
+def _execute(job: Job, driver: int) -> Report:
+    """Finish the job and keep its result even if the driver is killed, and then end too."""
+    report = execute(job)
+    if os.getppid() != driver:
+        os._exit(0)
+    return report
