@@ -22,7 +22,8 @@ from decomposition.study.worker import Job, Report, execute
 
 CONNECT_SECONDS = 30
 PATIENCE = 60.0
-"""Seconds without any outcome after which a cluster without workers is mentioned."""
+"""Seconds after which a cluster without workers is mentioned."""
+NO_WORKERS = "the Dask cluster has no workers: waiting for them"
 LOST_WORKER = "distributed.deploy.lost-worker-timeout"
 
 
@@ -74,6 +75,10 @@ class DaskPool:
 
     def size(self) -> tuple[int, int]:
         """One job per worker process, on as many threads as the worker was started with."""
+        try:
+            self._client.wait_for_workers(1, PATIENCE)
+        except TimeoutError:
+            tqdm.write(NO_WORKERS, sys.stderr)
         nthreads = list(self._client.nthreads().values()) or [1]
         threads = self.threads or min(nthreads)
         return threads * len(nthreads), threads
@@ -91,7 +96,7 @@ class DaskPool:
                     first: Any = wait([*self._futures], PATIENCE, return_when="FIRST_COMPLETED")
             except TimeoutError:
                 if not self._client.nthreads():
-                    tqdm.write("the Dask cluster has no workers: waiting for them", sys.stderr)
+                    tqdm.write(NO_WORKERS, sys.stderr)
                 continue
             for future in first.done:
                 job = self._futures.pop(future)
