@@ -66,7 +66,7 @@ def _cells(cells: Sequence[ScoredCell], level: float) -> xr.Dataset:
     rungs = list(dict.fromkeys(rung for one in cells for rung in one.rungs))
     stacked = [_one(one, protocols, rungs, level) for one in cells]
     data = xr.concat(stacked, "cell", coords="minimal", compat="override", join="exact")
-    return data.assign_coords(cell=np.arange(len(cells)), **coordinates(cells))
+    return data.assign_coords({"cell": np.arange(len(cells)), **coordinates(cells)})
 
 
 def _one(
@@ -123,7 +123,7 @@ def _at_dampings(one: ScoredCell, level: float) -> xr.Dataset:
     """Levels and drops at one λ for all rungs, λ in multiples of tr G / P."""
     levels = one.at_dampings()
     shape = levels.estimate.shape
-    multipliers = one.tree["dampings"]["multiplier"].values
+    multipliers = one.multipliers
     per_damping = [drops(levels[i], CHAIN, CHAIN_STEPS).interval(level) for i in range(shape[0])]
     return xr.Dataset(
         {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from decomposition.attribution.bootstrap import Draws
 from decomposition.study.cell import Cell
@@ -20,18 +21,27 @@ class ScoredCell:
     tree: xr.DataTree
 
     @property
+    def _levels(self) -> xr.Dataset:
+        return self.tree["levels"].to_dataset()
+
+    @property
+    def multipliers(self) -> NDArray[np.float64]:
+        """Dampings of ``at_dampings``, in multiples of tr G / P."""
+        return self.tree["dampings"].to_dataset()["multiplier"].values
+
+    @property
     def rungs(self) -> tuple[str, ...]:
         """Nodes that have a level."""
-        return tuple(map(str, self.tree["levels"]["rung"].values))
+        return tuple(map(str, self._levels["rung"].values))
 
     @property
     def protocols(self) -> tuple[str, ...]:
         """Damping protocols."""
-        return tuple(map(str, self.tree["levels"]["protocol"].values))
+        return tuple(map(str, self._levels["protocol"].values))
 
     def levels(self, protocol: str, rungs: Sequence[str] | None = None) -> Draws:
         """Levels (rungs,) under a protocol."""
-        data = self.tree["levels"].to_dataset().sel(protocol=protocol)
+        data = self._levels.sel(protocol=protocol)
         if rungs is not None:
             data = data.sel(rung=list(rungs))
         return Draws(data["estimate"].values, data["draws"].values.astype(np.float64))
@@ -43,7 +53,7 @@ class ScoredCell:
 
     def single(self, name: str) -> Draws | None:
         """``ceiling`` or ``reliability`` (), where there is one."""
-        data = self.tree["levels"]
+        data = self._levels
         if name not in data.data_vars:
             return None
         draws = data[f"{name}_draws"].values.astype(np.float64)

@@ -90,7 +90,7 @@ def _of_damping(cells: Sequence[ScoredCell], level: float) -> xr.Dataset:
     names = [*(f"level {rung}" for rung in CHAIN), *(f"drop {step}" for step in STEPS)]
     total: Draws | None = None
     for one in cells:
-        weights = _slope_weights(np.log10(one.tree["dampings"]["multiplier"].values), None)
+        weights = _slope_weights(np.log10(one.multipliers), None)
         assert weights is not None
         levels = one.at_dampings().combine(matrix)
         slope = Draws(
