@@ -12,7 +12,6 @@ import xarray as xr
 from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.curvature import Curvature
 from decomposition.problem import Problem
-from decomposition.report import write_report
 from decomposition.results import provenance, write_result
 from decomposition.results.write import check_writable
 from decomposition.retraining.base import other_base
@@ -115,6 +114,8 @@ def run(
     tree = xr.DataTree.from_dict(dict(sorted(groups.items())))
     tree.attrs = _attributes(trained, settings, notes, clock.seconds, command)
     if folder is not None:
+        from decomposition.report import write_report  # figures: seconds to import
+
         write_result(tree, folder)
         write_report(tree, folder)
     return tree

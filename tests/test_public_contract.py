@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +111,10 @@ def test_every_public_name_is_documented() -> None:
     for name in decomposition.__all__:
         if not name.startswith("__"):
             assert getattr(decomposition, name).__doc__, name
+
+
+def test_importing_the_package_draws_no_figures() -> None:
+    """Every worker process of a study imports it; plotting libraries cost it seconds."""
+    code = "import sys, decomposition; print(sorted({'matplotlib', 'seaborn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
