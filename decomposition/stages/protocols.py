@@ -83,7 +83,10 @@ def _at(rung: Scorer, dimension: float) -> float:
     """λ at an effective dimension; a rung of lower rank gets its smallest sensible λ."""
     spectrum = rung.spectrum
     assert spectrum is not None
+    smallest = 1e-10 * float(spectrum.values.abs().max())
     try:
-        return damping_for_effective_dimension(spectrum.values, dimension, spectrum.added)
+        found = damping_for_effective_dimension(spectrum.values, dimension, spectrum.added)
+        rung.check(found, "absolute")  # factored damping asks for λ of the order of its square
     except DampingError:
-        return 1e-10 * float(spectrum.values.abs().max())
+        return smallest
+    return found
