@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from decomposition import Settings
 from decomposition.attribution.influence import loss_gradients
 from decomposition.attribution.scorer import FixedScorer, Scorer, scorer
 from decomposition.chain import CHAIN, build_lattice
-from decomposition.curvature import ScaledIdentity
+from decomposition.curvature import EigenpairCurvature, ScaledIdentity
+from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
 from decomposition.damping import effective_dimension
 from decomposition.stages.protocols import grids
 from tests.stages.conftest import tiny_problem
@@ -93,3 +95,17 @@ def test_signed_below_the_most_negative_eigenvalue_is_called_indefinite(
         assert flagged
     others = tiny["/policies"].to_dataset().sel(policy=["absolute", "clip", "shift"])
     assert not others["indefinite"].any()
+
+
+def test_a_factored_damping_too_small_to_invert_gives_way(scorers: dict[str, Scorer]) -> None:
+    """√λ grows so fast that a large dimension asks for a λ below working precision."""
+    problem = tiny_problem()
+    gradients = loss_gradients(problem)
+    mu = torch.logspace(0, -18, problem.parameters, dtype=torch.float64)
+    rung = scorer(EigenpairCurvature(mu, torch.eye(len(mu), dtype=torch.float64)), gradients)
+    factored = FactoredDamping(torch.full_like(mu, 1e-6), torch.full_like(mu, -1.0))
+    rung.spectrum = DampedSpectrum(mu, factored)
+    multipliers = np.geomspace(1e-14, 1.0, 5)
+    grid = grids({**scorers, "factored": rung}, multipliers, "hessian")["effective_dimension"]
+    for damping in grid.dampings["factored"]:
+        rung.check(float(damping), "absolute")
