@@ -3,7 +3,9 @@
 Support of a claim with several contrasts needs every one of them positive, which is tested at
 full level each (intersection–union, Berger 1982); contradiction needs one of them negative, which
 is adjusted for their number. Both are adjusted over the cells by Holm (1979). A bootstrap p-value
-is p = (1 + #{draws ≤ 0}) / (B + 1), one-sided at (1 − level) / 2.
+is p = (1 + #{draws ≤ 0}) / (B + 1), one-sided at (1 − level) / 2; where no draw is on the other
+side, the normal tail at the draws' mean and standard deviation takes over, since B resamples know
+nothing below 1 / (B + 1) and an adjustment over many cells asks for less.
 
 Over all cells: a claim about *every* cell is supported if each supports it and contradicted if one
 contradicts it; any other is tested on the mean over cells of its drops, whose resamples are paired
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from decomposition.attribution.bootstrap import Draws
 from decomposition.chain.ladder import PAPER_CHAIN
@@ -138,7 +141,10 @@ def _sides(claim: Claim, drop: Draws, steps: Sequence[str]) -> tuple[float, floa
 
 def _p_positive(contrasts: Draws) -> NDArray[np.float64]:
     """(K,) p-value of each contrast being positive; 1 where it is undefined."""
-    p = (1.0 + (contrasts.draws <= 0).sum(0)) / (1.0 + len(contrasts.draws))
+    below, count = (contrasts.draws <= 0).sum(0), len(contrasts.draws)
+    spread = np.maximum(contrasts.draws.std(0), np.finfo(float).tiny)
+    tail = norm.sf(contrasts.draws.mean(0) / spread)
+    p = np.where(below > 0, (1.0 + below) / (1.0 + count), np.minimum(tail, 1.0 / (1.0 + count)))
     return np.where(np.isnan(contrasts.estimate), 1.0, p)
 
 

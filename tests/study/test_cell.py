@@ -94,3 +94,10 @@ def test_a_checkpoint_beyond_the_training_is_refused() -> None:
 )
 def test_shapes_are_written_as_people_do(hidden: tuple[int, ...] | None, shown: str) -> None:
     assert shape_of(Variant(hidden=hidden)) == shown
+
+
+def test_a_cell_does_not_depend_on_how_it_is_combined_or_shown() -> None:
+    behind = CellTask(CELL).code()
+    assert "study/compute.py" in behind
+    assert not [part for part in behind if part.startswith(("report", "cli", "run", "inspection"))]
+    assert not {"study/verdicts.py", "study/combine.py", "study/runner.py"} & set(behind)
