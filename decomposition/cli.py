@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -157,6 +158,9 @@ def main() -> None:
     except DecompositionError as error:
         print(f"decompose: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # the reader has seen enough: `decompose problems | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         print(
             "\ndecompose: interrupted; retrained models are kept, the same command resumes",

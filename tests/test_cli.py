@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -220,3 +221,11 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     for tree in (resumed, uninterrupted):
         tree.attrs["command"] = ""  # it names the folder
     same(resumed, uninterrupted)
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    code = "from decomposition.cli import main; import sys; sys.argv[1:] = ['problems']; main()"
+    shell = f"{shlex.quote(sys.executable)} -u -c {shlex.quote(code)} | head -n 1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("name")
+    assert "Traceback" not in done.stderr
