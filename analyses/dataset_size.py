@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from decomposition.settings import Settings
-from decomposition.study import Study, architectures, main
+from decomposition.study import OneNetwork, Study, main
 
 
 @dataclass(frozen=True)
-class DatasetSize:
+class DatasetSize(OneNetwork):
     """One network on nested subsets of the data: what each step costs, per doubling of N.
 
     Epochs are scaled so that every cell makes as many updates as the largest one.
@@ -23,21 +23,15 @@ class DatasetSize:
 
     examples: tuple[int, ...] = (200, 400, 800, 1600)
     """Training examples; smaller sets are part of larger ones."""
-    hidden: tuple[int, ...] = (16, 16)
-    """Widths of the hidden layers."""
-    epochs: int = 100
-    """Length of the training on the largest set."""
-    dataset: str = "digits"
-    """Name or file, see `decompose problems`."""
+    epochs: tuple[int, ...] = (100,)
+    """Checkpoints of the training on the largest set."""
 
     def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
         sizes = self.examples[:2] if tiny else self.examples
         cells = []
         for size in sizes:
-            epochs = round(self.epochs * max(sizes) / size)
-            made = architectures(
-                [self.hidden], [epochs], settings, dataset=self.dataset, seeds=seeds, tiny=tiny
-            )
+            epochs = tuple(round(epoch * max(sizes) / size) for epoch in self.epochs)
+            made = replace(self, epochs=epochs).cells(settings, seeds, tiny)
             cells += [replace(one, variant=replace(one.variant, examples=size)) for one in made]
         return Study(
             name="dataset_size",

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from decomposition.settings import Settings
-from decomposition.study import Study, architectures, main
+from decomposition.study import OneNetwork, Study, main
 
 
 @dataclass(frozen=True)
-class LabelNoise:
+class LabelNoise(OneNetwork):
     """A growing part of the training labels wrong: what each step costs, per 0.1 of it.
 
     The labels that are wrong at 0.1 are wrong at 0.2 too.
@@ -23,31 +23,18 @@ class LabelNoise:
 
     noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
     """Fraction of the labels replaced by another class."""
-    hidden: tuple[int, ...] = (16, 16)
-    """Widths of the hidden layers."""
-    epochs: int = 100
-    """Length of the training."""
-    dataset: str = "digits"
-    """Name or file, see `decompose problems`."""
 
     def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
-        cells = [
+        cells = tuple(
             replace(one, variant=replace(one.variant, label_noise=noise))
             for noise in (self.noise[:2] if tiny else self.noise)
-            for one in architectures(
-                [self.hidden],
-                [self.epochs],
-                settings,
-                dataset=self.dataset,
-                seeds=seeds,
-                tiny=tiny,
-            )
-        ]
+            for one in self.cells(settings, seeds, tiny)
+        )
         return Study(
             name="label_noise",
             title="Label noise",
             description="A fraction of the training labels replaced by another class.",
-            cells=tuple(cells),
+            cells=cells,
             factor="label_noise",
         )
 

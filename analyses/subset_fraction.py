@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from decomposition.settings import Settings
-from decomposition.study import Study, architectures, main
+from decomposition.study import OneNetwork, Study, main
 
 
 @dataclass(frozen=True)
-class SubsetFraction:
+class SubsetFraction(OneNetwork):
     """One network, retrained on larger and smaller subsets: what each step costs, per 0.1 of α.
 
     The base model and its rungs are the same everywhere; only the bank differs.
@@ -23,31 +23,18 @@ class SubsetFraction:
 
     alphas: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
     """Fractions of the training examples kept."""
-    hidden: tuple[int, ...] = (16, 16)
-    """Widths of the hidden layers."""
-    epochs: int = 100
-    """Length of the training."""
-    dataset: str = "digits"
-    """Name or file, see `decompose problems`."""
 
     def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
-        cells = [
+        cells = tuple(
             replace(one, settings=replace(one.settings, alpha=alpha))
             for alpha in (self.alphas[:2] if tiny else self.alphas)
-            for one in architectures(
-                [self.hidden],
-                [self.epochs],
-                settings,
-                dataset=self.dataset,
-                seeds=seeds,
-                tiny=tiny,
-            )
-        ]
+            for one in self.cells(settings, seeds, tiny)
+        )
         return Study(
             name="subset_fraction",
             title="Fraction of the data in a subset",
             description="Retraining on subsets of another size.",
-            cells=tuple(cells),
+            cells=cells,
             factor="alpha",
         )
 

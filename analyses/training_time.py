@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decomposition.settings import Settings
-from decomposition.study import Study, architectures, main
+from decomposition.study import OneNetwork, Study, main
 
 
 @dataclass(frozen=True)
-class TrainingTime:
+class TrainingTime(OneNetwork):
     """Many checkpoints of one training: what each step costs, per doubling of epochs.
 
     Examples:
@@ -21,19 +21,13 @@ class TrainingTime:
 
     epochs: tuple[int, ...] = (3, 10, 30, 100, 300, 1000)
     """Checkpoints of one training."""
-    hidden: tuple[int, ...] = (16, 16)
-    """Widths of the hidden layers."""
-    dataset: str = "digits"
-    """Name or file, see `decompose problems`."""
 
     def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
         return Study(
             name="training_time",
             title="Along one training",
             description="Checkpoints of one training, its schedule spanning all of them.",
-            cells=architectures(
-                [self.hidden], self.epochs, settings, dataset=self.dataset, seeds=seeds, tiny=tiny
-            ),
+            cells=self.cells(settings, seeds, tiny),
             factor="epoch",
         )
 

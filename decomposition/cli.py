@@ -236,7 +236,9 @@ def _study(command: Study) -> None:
 
 
 def _is_study(path: Path) -> bool:
-    return path.name == "study.nc" or ((path / "study.nc").is_file() and path.is_dir())
+    from decomposition.results.write import STUDY_NAME
+
+    return path.name == STUDY_NAME or (path / STUDY_NAME).is_file()
 
 
 def _folder(result: Path) -> Path:

@@ -11,13 +11,17 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems import csv_columns, data_checks
 from decomposition.problems.csv_sheet import SEPARATORS, Sheet, is_number, read_sheet
+from decomposition.problems.from_file import (
+    SPLIT_OPTIONS,
+    TABLE_DEFAULTS,
+    TASKS,
+    problem_of,
+)
 from decomposition.problems.options import Spec
-from decomposition.problems.table import Defaults, Table
-from decomposition.problems.tabular import tabular_problem
+from decomposition.problems.table import Table
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
-TASKS = ("classification", "regression")
 OPTIONS = {
     "target": "column to predict: its name, its number from 1, or last (required)",
     "task": "classification or regression (default for words: classification)",
@@ -26,13 +30,9 @@ OPTIONS = {
     "missing": "rows with missing values (empty, ?, NA, NaN): refuse (default), drop",
     "sep": f"auto (default), {', '.join(SEPARATORS)}",
     "header": "auto (default), yes, no: columns then have the names 1, 2, …",
-    "query": "fraction of the rows that become queries (default 0.2)",
-    "queries": "at most this many queries",
+    **SPLIT_OPTIONS,
     "duplicates": data_checks.OPTION,
 }
-DEFAULTS = Defaults(
-    hidden=(16, 8), quick_hidden=(8,), activation="gelu", recipe=Recipe(schedule="cosine")
-)
 
 
 def csv_problem(
@@ -77,14 +77,16 @@ def csv_problem(
         encoded.values, encoded.names, path, "leave it out with drop=COLUMN"
     )
     table = Table(Path(path).stem, encoded.values, targets, classes, source=path)
-    policy = spec.choice("duplicates", data_checks.DUPLICATES, "refuse")
-    table = data_checks.settle_duplicates(table, policy, lambda row: f"line {sheet.lines[row]}")
-    defaults = replace(
-        DEFAULTS,
-        query_fraction=spec.fraction("query", DEFAULTS.query_fraction),
-        queries=spec.whole("queries", None, least=1),
+    return problem_of(
+        spec,
+        table,
+        TABLE_DEFAULTS,
+        lambda row: f"line {sheet.lines[row]}",
+        seed,
+        recipe,
+        variant,
+        quick,
     )
-    return tabular_problem(table, defaults, seed, recipe, variant, quick)
 
 
 def _targets(spec: Spec, sheet: Sheet, target: str) -> tuple[np.ndarray, int | None]:

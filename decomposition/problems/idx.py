@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ from jaxtyping import Int, Num
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
-from decomposition.problems.data_checks import DUPLICATES, class_codes, settle_duplicates
+from decomposition.problems.data_checks import class_codes
+from decomposition.problems.from_file import problem_of
 from decomposition.problems.idx_format import read_idx
 from decomposition.problems.options import Spec
 from decomposition.problems.table import Defaults, Table
-from decomposition.problems.tabular import tabular_problem
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
@@ -79,10 +78,9 @@ def idx_problem(
         display={"image_shape": list(images.shape[1:])},
         source=folder,
     )
-    policy = spec.choice("duplicates", DUPLICATES, "refuse")
-    table = settle_duplicates(table, policy, lambda row: f"image {row}")
-    defaults = replace(DEFAULTS, queries=spec.whole("queries", DEFAULTS.queries, least=1))
-    return tabular_problem(table, defaults, seed, recipe, variant, quick)
+    return problem_of(
+        spec, table, DEFAULTS, lambda row: f"image {row}", seed, recipe, variant, quick
+    )
 
 
 def _pair(folder: str, part: str) -> tuple[Num[np.ndarray, "n h w"], Int[np.ndarray, " n"]]:

@@ -10,28 +10,28 @@ import numpy as np
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems import data_checks
+from decomposition.problems.from_file import (
+    SPLIT_OPTIONS,
+    TABLE_DEFAULTS,
+    TASKS,
+    problem_of,
+)
 from decomposition.problems.npz_arrays import NUMBERS, Arrays, read_arrays
 from decomposition.problems.options import Spec
-from decomposition.problems.table import Defaults, Table
-from decomposition.problems.tabular import tabular_problem
+from decomposition.problems.table import Table
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
-TASKS = ("classification", "regression")
 OPTIONS = {
     "x": "array of inputs (default x, or x_train)",
     "y": "array of targets (default y, or y_train)",
     "x_query": "array of query inputs (default x_query, or x_test; without: split off)",
     "y_query": "array of query targets (default y_query, or y_test)",
     "task": "classification or regression (default: by the type of y)",
-    "query": "fraction of the rows that become queries (default 0.2)",
-    "queries": "at most this many queries",
+    **SPLIT_OPTIONS,
     "constant": "inputs that never change: refuse (default), zero (default for images)",
     "duplicates": data_checks.OPTION,
 }
-DEFAULTS = Defaults(
-    hidden=(16, 8), quick_hidden=(8,), activation="gelu", recipe=Recipe(schedule="cosine")
-)
 
 
 def npz_problem(
@@ -67,14 +67,16 @@ def npz_problem(
         assert query_targets is not None
         held_out = (arrays.query[0].reshape(len(arrays.query[0]), -1), query_targets)
         table = replace(table, held_out=held_out)
-    policy = spec.choice("duplicates", data_checks.DUPLICATES, "refuse")
-    table = data_checks.settle_duplicates(table, policy, lambda row: f"row {row}")
-    defaults = replace(
-        DEFAULTS,
-        query_fraction=spec.fraction("query", DEFAULTS.query_fraction),
-        queries=spec.whole("queries", None, least=1),
+    return problem_of(
+        spec,
+        table,
+        TABLE_DEFAULTS,
+        lambda row: f"row {row}",
+        seed,
+        recipe,
+        variant,
+        quick,
     )
-    return tabular_problem(table, defaults, seed, recipe, variant, quick)
 
 
 def _targets(spec: Spec, arrays: Arrays) -> tuple[np.ndarray, np.ndarray | None, int | None]:

@@ -30,25 +30,35 @@ from decomposition.report.drawing import draw
 from decomposition.report.palette import dark_colors
 
 
-def page(title: str, byline: str, version: str, sections: Sequence[Section]) -> str:
+def page(
+    title: str,
+    byline: str,
+    version: str,
+    sections: Sequence[Any],
+    body: Callable[[Any], Markup] | None = None,
+    styles: Sequence[str] = ("report.css",),
+) -> str:
     """The whole page.
 
     Args:
         title: heading, may be a user's text.
         byline: a line under it.
         version: of the software that made the result.
-        sections: in the order of the page.
+        sections: in the order of the page, each with an ``anchor`` and a ``title``.
+        body: section → what stands in it; default ``section_html``.
+        styles: style sheets among the templates.
     """
     script = _source("sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rendered = [{"anchor": s.anchor, "title": s.title, "body": section_html(s)} for s in sections]
-    return _template("report.html.j2").render(
+    render = body or section_html
+    rendered = [{"anchor": s.anchor, "title": s.title, "body": render(s)} for s in sections]
+    return template("report.html.j2").render(
         title=title,
         byline=byline,
         version=version,
         sections=rendered,
         palette=Markup(_palette_css()),
-        style=Markup(_source("report.css")),
+        style=Markup("".join(map(_source, styles))),
         script=Markup(script),
         script_hash=digest,
     )
@@ -75,7 +85,7 @@ def table_html(table: Table) -> str:
         for column in range(len(table.columns))
         if any(table.key(row[column]) for row in table.rows)
     }
-    return _macro("table")(table, _uri(table.csv().encode(), "text/csv"), numeric)
+    return _macro("table")(table, data_uri(table.csv().encode(), "text/csv"), numeric)
 
 
 def _block(block: Block) -> str:
@@ -85,7 +95,7 @@ def _block(block: Block) -> str:
         case Items():
             return _macro("items")(block)
         case Code():
-            return _macro("code")(block, _uri(block.code.encode(), "application/json"))
+            return _macro("code")(block, data_uri(block.code.encode(), "application/json"))
         case Formula():
             return _macro("formula")(block)
         case Table():
@@ -99,11 +109,11 @@ def _block(block: Block) -> str:
 def _figure(block: Figure) -> str:
     drawing = draw(block.plot(), block.name)
     uris = {
-        "svg": _uri(drawing.svg, "image/svg+xml"),
-        "png": _uri(drawing.png, "image/png"),
+        "svg": data_uri(drawing.svg, "image/svg+xml"),
+        "png": data_uri(drawing.png, "image/png"),
     }
     if block.data is not None:
-        uris["csv"] = _uri(block.data.csv().encode(), "text/csv")
+        uris["csv"] = data_uri(block.data.csv().encode(), "text/csv")
     return _macro("figure")(block, drawing, uris)
 
 
@@ -123,10 +133,11 @@ def _png(picture: Picture) -> str:
     pixels = np.asarray(picture.pixels)
     metadata: Any = {"Software": None}
     matplotlib.image.imsave(out, pixels, cmap="gray_r", format="png", metadata=metadata)
-    return _uri(out.getvalue(), "image/png")
+    return data_uri(out.getvalue(), "image/png")
 
 
-def _uri(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """``content`` of a MIME type as an address that needs no file."""
     charset = ";charset=utf-8" if kind.startswith(("text", "application")) else ""
     return f"data:{kind}{charset};base64,{base64.b64encode(content).decode()}"
 
@@ -155,7 +166,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """A template of the report by its file name."""
     return _environment().get_template(name)
 
 
@@ -166,4 +178,4 @@ def _source(name: str) -> str:
 
 
 def _macro(name: str) -> Callable[..., str]:
-    return getattr(_template("blocks.html.j2").module, name)
+    return getattr(template("blocks.html.j2").module, name)

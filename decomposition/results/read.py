@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -27,22 +29,41 @@ def open_result(path: str | os.PathLike[str]) -> xr.DataTree:
     if path.is_dir():
         path = path / RESULT_NAME
     _check_signature(path)
+    tree = load_tree(
+        path,
+        "it is truncated or damaged: run the command that made it again",
+        lambda attrs: _check_version(path, attrs.get("schema_version"), attrs.get("command")),
+    )
+    check_tree(tree, str(path), strict=False)
+    return tree
+
+
+def load_tree(
+    path: Path,
+    otherwise: str,
+    check: Callable[[Mapping[Any, Any]], None] = lambda attrs: None,
+) -> xr.DataTree:
+    """The netCDF-4 file at ``path``, in memory.
+
+    Args:
+        path: the file.
+        otherwise: what an unreadable file may be, and the way out.
+        check: raises ResultFileError for attributes of the root that are not to be read further.
+
+    Raises:
+        ResultFileError: the file cannot be read, or ``check`` raises it.
+    """
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
-            version = opened.attrs.get("schema_version")
-            command = opened.attrs.get("command")
-            _check_version(path, version, command)
-            tree = opened.load()
+            check(opened.attrs)
+            return opened.load()
     except ResultFileError:
         raise
     except Exception as error:
         # HDF5, h5netcdf and xarray raise a dozen types between them for a damaged file
         raise ResultFileError(
-            f"{path} cannot be read as a netCDF-4 file ({_first_line(error)}); it is truncated or "
-            "damaged: run the command that made it again"
+            f"{path} cannot be read as a netCDF-4 file ({_first_line(error)}); {otherwise}"
         ) from error
-    check_tree(tree, str(path), strict=False)
-    return tree
 
 
 def _check_signature(path: Path) -> None:

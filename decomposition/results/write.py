@@ -13,6 +13,8 @@ from decomposition.results.validate import check_tree
 
 RESULT_NAME = "result.nc"
 """File name of a result inside its folder."""
+STUDY_NAME = "study.nc"
+"""File name of a combined study inside its folder."""
 
 
 def write_result(tree: xr.DataTree, folder: str | os.PathLike[str]) -> Path:

@@ -72,28 +72,25 @@ def select(
     edges: dict[str, dict[str, bool]] = {}
     curves: dict[str, xr.Dataset] = {}
     equal: np.ndarray | None = None
-    equal_lines: list[_Curve | None] = []
+    equal_lines: list[_Curve] = []
     with tqdm(
         total=len(nodes) * len(protocol_grids), desc="scoring", unit="curve", disable=not progress
     ) as bar:
         for protocol, grid in protocol_grids.items():
             stack = np.empty((len(nodes), len(grid.settings), *truth.shape), np.float32)
-            lines: list[_Curve | None] = []
+            lines: list[_Curve] = []
             for i, node in enumerate(nodes):
                 same = grid.dampings[node] is protocol_grids["equal"].dampings[node]
                 if same and equal is not None:  # protocols often agree on a node's dampings
                     stack[i] = equal[i]
-                    lines.append(equal_lines[i])
+                    lines += equal_lines[i : i + 1]  # none without curves
                 else:
                     stack[i] = _effects(
                         scorers[node], measured.masks, grid.dampings[node], settings
                     )
                     free = scorers[node].damping_free
-                    lines.append(
-                        _curve(stack[i], truth, weights, settings.level, free)
-                        if with_curves
-                        else None
-                    )
+                    if with_curves:
+                        lines.append(_curve(stack[i], truth, weights, settings.level, free))
                 bar.update()
             choice = choose(fold_lds(stack, truth, folds), nodes.index(reference))
             chosen[protocol] = at_choice(stack, choice, folds)
@@ -104,7 +101,7 @@ def select(
             edges[protocol] = {node: bool(choice.edge[i]) for i, node in enumerate(nodes)}
             path = "/attribution" if protocol == "equal" else f"/attribution/{protocol}"
             if with_curves:
-                curves[path] = _dataset([line for line in lines if line], grid, nodes)
+                curves[path] = _dataset(lines, grid, nodes)
             if protocol == "equal":
                 tuned = _tuned(scorers, stack, measured, folds, grid, settings)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned

@@ -3,13 +3,14 @@
 from decomposition.study.backends import Backend
 from decomposition.study.cell import Cell
 from decomposition.study.command import Execution, Preset, Scale, main
-from decomposition.study.design import Study, architectures
+from decomposition.study.design import OneNetwork, Study, architectures
 from decomposition.study.execute import run_study
 
 __all__ = [
     "Backend",
     "Cell",
     "Execution",
+    "OneNetwork",
     "Preset",
     "Scale",
     "Study",

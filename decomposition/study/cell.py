@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from decomposition.errors import ProblemError
@@ -114,6 +115,14 @@ def file_digest(dataset: str) -> str:
             files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
             digest = hashlib.sha256()
             for file in files:
-                digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+                stat = file.stat()
+                content = _content_digest(file, stat.st_mtime_ns, stat.st_size)
+                digest.update(file.name.encode() + content)
             return digest.hexdigest()
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _content_digest(file: Path, modified: int, size: int) -> bytes:
+    """Read once a version of the file: every key of every cell asks for it."""
+    return hashlib.sha256(file.read_bytes()).digest()

@@ -105,7 +105,7 @@ def _one(
     for name in ("ceiling", "reliability"):
         draws = one.single(name)
         data[name] = ("ci_bound", np.full(3, np.nan) if draws is None else draws.interval(level))
-    errors = one.errors.rename(split="frobenius_step")
+    errors = one.errors
     for name in ("frobenius_share", "frobenius_error", "inverse_error", "damping"):
         data[name] = errors[name]
     for name in SCALARS:

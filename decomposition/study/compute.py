@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from decomposition.attribution.bootstrap import Draws
+from decomposition.attribution.scorer import effects_over
 from decomposition.chain import CHAIN
 from decomposition.chain.ladder import ladder_rungs
 from decomposition.problem import Problem
@@ -52,7 +53,7 @@ def compute_cell(cell: Cell, folder: Path | None) -> xr.DataTree:
         {
             "/levels": found,
             "/dampings": _at_every_damping(base, design),
-            "/errors": _errors(base, scored.selection.dampings),
+            "/errors": _errors(base, scored.selection.dampings, cell.settings.negative),
         }
     )
 
@@ -72,14 +73,13 @@ def _at_every_damping(base: BaseModel, design: scores.Design) -> xr.Dataset:
     settings, measured = design.settings, base.measured
     multipliers = settings.multipliers()
     scale = base.rungs["ggn"].trace() / base.problem.parameters
+    dampings = (multipliers * scale).tolist()
     effects = np.stack(
         [
-            [
-                base.scorers[rung].predicted_effects(measured.masks, m * scale, settings.negative)
-                for rung in CHAIN
-            ]
-            for m in multipliers
-        ]
+            effects_over(base.scorers[rung], measured.masks, dampings, settings.negative)
+            for rung in CHAIN
+        ],
+        axis=1,
     )
     names = [f"{m:g}" for m in multipliers]
     levels = joint_levels([effects], [measured.mean], design.folds, design.weights, names, CHAIN)
@@ -87,16 +87,18 @@ def _at_every_damping(base: BaseModel, design: scores.Design) -> xr.Dataset:
     return data.assign_coords(multiplier=multipliers, chain_rung=list(CHAIN))
 
 
-def _errors(base: BaseModel, dampings: Mapping[str, Mapping[str, float]]) -> xr.Dataset:
+def _errors(
+    base: BaseModel, dampings: Mapping[str, Mapping[str, float]], negative: str
+) -> xr.Dataset:
     names, protocols = list(base.scorers), list(dampings)
     steps = [step for step in base.split if step != "cross_term"]
     total = sum(base.split.values())
     frobenius = frobenius_errors(base.rungs)
-    solutions = solution_errors(base.rungs, base.gradients.query, dampings)
+    solutions = solution_errors(base.rungs, base.gradients.query, dampings, negative)
     data = xr.Dataset(
         {
             "frobenius_share": (
-                "split",
+                "frobenius_step",
                 [base.split[step] / total if total else np.nan for step in (*steps, "cross_term")],
             ),
             "frobenius_error": ("rung", [frobenius.get(name, np.nan) for name in names]),
@@ -106,7 +108,7 @@ def _errors(base: BaseModel, dampings: Mapping[str, Mapping[str, float]]) -> xr.
             ),
             "damping": (("protocol", "rung"), [[dampings[p][n] for n in names] for p in protocols]),
         },
-        {"split": [*steps, "cross_term"], "rung": names, "protocol": protocols},
+        {"frobenius_step": [*steps, "cross_term"], "rung": names, "protocol": protocols},
     )
     data["parameters"] = ((), base.problem.parameters)
     for name, value in _losses(base.problem).items():

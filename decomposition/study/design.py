@@ -89,3 +89,29 @@ def architectures(
         for widths in hidden
         for epoch in epochs
     )
+
+
+@dataclass(frozen=True)
+class OneNetwork:
+    """Options of the presets that keep the architecture and vary something else."""
+
+    hidden: tuple[int, ...] = (16, 16)
+    """Widths of the hidden layers."""
+    epochs: tuple[int, ...] = (100,)
+    """Checkpoints of one training."""
+    dataset: str = "digits"
+    """Name or file, see `decompose problems`."""
+
+    def cells(
+        self, settings: Settings, seeds: int, tiny: bool, ladder: bool = False
+    ) -> tuple[Cell, ...]:
+        """The cells of the network, one for every seed and checkpoint."""
+        return architectures(
+            [self.hidden],
+            self.epochs,
+            settings,
+            dataset=self.dataset,
+            seeds=seeds,
+            ladder=ladder,
+            tiny=tiny,
+        )

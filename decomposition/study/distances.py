@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from decomposition.curvature import BlockDiagonal, Curvature, DenseCurvature
+from decomposition.curvature import BlockDiagonal, Curvature, DenseCurvature, UnderPolicy
 from decomposition.errors import DecompositionError
 
 PANEL = 1024
@@ -37,6 +37,8 @@ def frobenius_errors(rungs: Mapping[str, Curvature]) -> dict[str, float]:
 
 def _inner(hessian: Tensor, rung: Curvature) -> float:
     """⟨H, X⟩ = tr(X H)."""
+    if isinstance(rung, UnderPolicy):  # a policy changes the inverse, not the matrix
+        return _inner(hessian, rung.curvature)
     if isinstance(rung, DenseCurvature):
         return float((hessian * rung.dense()).sum())
     total, start = 0.0, 0
@@ -55,17 +57,21 @@ def solution_errors(
     rungs: Mapping[str, Curvature],
     queries: Tensor,
     dampings: Mapping[str, Mapping[str, float]],
-    negative: str = "absolute",
+    negative: str,
 ) -> dict[str, dict[str, float]]:
     """1 − cos² between X_λ⁻¹ g_Q and H_λ⁻¹ g_Q, all queries as one vector; protocol → rung.
 
-    Up to scale, because no rank correlation sees the scale. λ is each rung's under the protocol.
+    Up to scale, because no rank correlation sees the scale. λ is each rung's under the protocol,
+    and ``negative`` the policy for negative eigenvalues.
     """
     found: dict[str, dict[str, float]] = {}
     for protocol, chosen in dampings.items():
         exact = rungs["hessian"].solve(queries, chosen["hessian"], negative).flatten()
         found[protocol] = {}
         for name, rung in rungs.items():
+            if name == "hessian":
+                found[protocol][name] = 0.0
+                continue
             solved = rung.solve(queries, chosen[name], negative).flatten()
             norms = torch.linalg.vector_norm(solved) * torch.linalg.vector_norm(exact)
             cosine = float(torch.vdot(solved, exact) / norms)

@@ -10,7 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from decomposition.results.provenance import origin
-from decomposition.results.write import check_writable, write_tree
+from decomposition.results.write import STUDY_NAME, check_writable, write_tree
 from decomposition.study.backends import Backend
 from decomposition.study.combine import combine
 from decomposition.study.design import Study
@@ -18,13 +18,12 @@ from decomposition.study.groups import Group, makespan
 from decomposition.study.messages import GIB, plan_text
 from decomposition.study.plan import missing_groups
 from decomposition.study.predict import Speed, cell_memory
+from decomposition.study.progress import duration
 from decomposition.study.runner import run_tasks
 from decomposition.study.scored import ScoredCell
 from decomposition.study.store import CellStore
 from decomposition.study.task import Task
 from decomposition.study.tasks import CellTask, RetrainTask, retrain_tasks, trainings
-
-RESULT = "study.nc"
 
 
 def run_study(
@@ -69,9 +68,9 @@ def run_study(
     if tree is not None:
         from decomposition.report.grid import write_study_report
 
-        write_tree(tree, folder / RESULT)
+        write_tree(tree, folder / STUDY_NAME)
         write_study_report(tree, folder)
-        print(f"wrote {folder / RESULT} and {folder / 'report.html'}", file=sys.stderr)
+        print(f"wrote {folder / STUDY_NAME} and {folder / 'report.html'}", file=sys.stderr)
     return tree
 
 
@@ -80,7 +79,10 @@ def tasks_of(study: Study, speed: Speed) -> list[Task]:
     tasks: list[Task] = []
     for cell in trainings(study.cells):
         tasks += retrain_tasks(cell, speed.training_seconds(cell))
-    tasks += [CellTask(cell, speed.cell_seconds(cell), cell_memory(cell)) for cell in study.cells]
+    tasks += [
+        CellTask(cell=cell, predicted=speed.cell_seconds(cell), peak=cell_memory(cell))
+        for cell in study.cells
+    ]
     return tasks
 
 
@@ -98,22 +100,15 @@ def _prediction(study: Study, groups: Sequence[Group]) -> str:
     )
     return (
         f"{study.title}: {models:,} models to retrain and {cells} cells to compute; predicted "
-        f"{_duration(makespan(groups))} here, {_duration(processor)} of one core, at most "
+        f"{duration(makespan(groups))} here, {duration(processor)} of one core, at most "
         f"{largest / GIB:.1f} GiB"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def combined(study: Study, folder: Path, command: str | None = None) -> xr.DataTree | None:
     """The study's result from the cells in the store; None while one is missing."""
     store = CellStore(folder)
-    trees = [(cell, store.load(CellTask(cell).key())) for cell in study.cells]
+    trees = [(cell, store.load(CellTask(cell=cell).key())) for cell in study.cells]
     cells = [ScoredCell(cell, tree) for cell, tree in trees if tree is not None]
     missing = len(trees) - len(cells)
     if missing:

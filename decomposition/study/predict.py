@@ -22,7 +22,7 @@ from decomposition.linalg import eigh, matmul
 from decomposition.retraining.training import BankTraining
 from decomposition.study.cell import Cell
 from decomposition.study.machine import cores
-from decomposition.study.tasks import trainings, untrained
+from decomposition.study.tasks import training_of, trainings, untrained
 
 EIGH_SIZE, GEMM_SIZE = 1200, 1500
 MEASURED_EPOCHS = 2
@@ -98,8 +98,8 @@ class Speed:
 
     def _own_training(self, cell: Cell) -> float:
         """Seconds of the base model and, for single removals, of a bank that no other cell has."""
-        same = [rate for other, rate in self.training.items() if other.variant == cell.variant]
-        rate = same[0] * cell.recipe.last_epoch if same else 0.0
+        rates = {training_of(other): rate for other, rate in self.training.items()}
+        rate = rates[training_of(cell)] * cell.recipe.last_epoch
         if cell.settings.target != "leave_one_out":
             return BASE_MODEL_FACTOR * rate
         plan = cell.settings.plan

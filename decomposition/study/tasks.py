@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from abc import ABC
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import xarray as xr
 
 from decomposition.problem import Problem
@@ -25,20 +25,38 @@ RE_EXPORTS = frozenset({"study/__init__.py"})
 """Names the parts of a study for users; no cell is computed by what it imports."""
 
 
-@dataclass(frozen=True)
-class RetrainTask(Task):
-    """One part of the retraining that the cells of one training share."""
+@dataclass(frozen=True, kw_only=True)
+class _OfCell(Task, ABC):
+    """A task about one cell, with what it was predicted to take."""
+
+    cell: Cell
+    predicted: float = field(default=0.0, compare=False)
+    """Processor seconds."""
+    peak: int = field(default=1 << 28, compare=False)
+    """Bytes."""
+
+    def seconds(self) -> float:
+        """As predicted from what was measured on this machine before the study started."""
+        return self.predicted
+
+    def memory(self) -> int:
+        """Peak bytes."""
+        return self.peak
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainTask(_OfCell):
+    """One part of the retraining that the cells of one training share.
+
+    Its cell is the one at the last of the training's checkpoints.
+    """
 
     kind: ClassVar[str] = "retrain"
     stage: ClassVar[int] = 0
 
-    cell: Cell
-    """At the last of its checkpoints."""
     part: int
     parts: int
     models: int = field(default=0, compare=False)
-    predicted: float = field(default=0.0, compare=False)
-    peak: int = field(default=1 << 28, compare=False)
 
     @property
     def label(self) -> str:
@@ -48,10 +66,9 @@ class RetrainTask(Task):
     def config(self) -> dict[str, Any]:
         """The cell's configuration as far as training sees it, and the part."""
         cell = self.cell.config()
-        settings = self.cell.settings
         return {
             **{name: cell[name] for name in ("dataset", "file", "variant", "recipe", "seed")},
-            "plan": _plan(settings),
+            "plan": asdict(self.cell.settings.plan),
             "checkpoints": list(self.cell.checkpoints),
             "part": [self.part, self.parts],
         }
@@ -60,17 +77,8 @@ class RetrainTask(Task):
         """The trainer and the problems."""
         return (*TRAINER, *import_closure("problems/registry.py"))
 
-    def seconds(self) -> float:
-        """As measured on a few steps of this training before the study started."""
-        return self.predicted
-
-    def memory(self) -> int:
-        """Peak bytes."""
-        return self.peak
-
     def compute(self, store: Path, threads: int) -> xr.DataTree:
         """Train the part's chunks into ``store``/bank; the result says how many models."""
-        torch.set_num_threads(threads)
         models = retrain_part(
             untrained(self.cell),
             self.cell.settings.plan,
@@ -82,16 +90,12 @@ class RetrainTask(Task):
         return xr.DataTree(xr.Dataset({"models": ((), models)}))
 
 
-@dataclass(frozen=True)
-class CellTask(Task):
+@dataclass(frozen=True, kw_only=True)
+class CellTask(_OfCell):
     """Everything that is computed about one cell."""
 
     kind: ClassVar[str] = "cell"
     stage: ClassVar[int] = 1
-
-    cell: Cell
-    predicted: float = field(default=0.0, compare=False)
-    peak: int = field(default=1 << 28, compare=False)
 
     @property
     def label(self) -> str:
@@ -106,26 +110,15 @@ class CellTask(Task):
         """Every module behind ``compute_cell``."""
         return import_closure("study/compute.py", RE_EXPORTS)
 
-    def seconds(self) -> float:
-        """As predicted from the speed of this machine's linear algebra."""
-        return self.predicted
-
-    def memory(self) -> int:
-        """Peak bytes."""
-        return self.peak
-
     def compute(self, store: Path, threads: int) -> xr.DataTree:
         """The cell's result; its bank is read from ``store``/bank, or trained into it."""
-        torch.set_num_threads(threads)
         return compute_cell(self.cell, store)
 
 
-def _plan(settings: Any) -> dict[str, Any]:
-    plan = settings.plan
-    return {
-        name: getattr(plan, name)
-        for name in ("alpha", "masks", "repeats", "randomness", "seed", "second_order_masks")
-    }
+def training_of(cell: Cell) -> tuple[Hashable, ...]:
+    """What cells that are checkpoints of one training have in common."""
+    recipe = replace(cell.recipe, checkpoint=None)
+    return (cell.dataset, cell.variant, recipe, cell.seed, cell.settings.plan)
 
 
 @cache
@@ -141,18 +134,10 @@ def trainings(cells: Sequence[Cell], every: bool = False) -> list[Cell]:
 
     Cells whose target removes single examples train alone; only ``every`` names theirs too.
     """
-    found: dict[tuple[object, ...], list[Cell]] = {}
+    found: dict[tuple[Hashable, ...], list[Cell]] = {}
     for cell in cells:
         if every or cell.settings.target not in ONE_AT_A_TIME:
-            recipe = replace(cell.recipe, checkpoint=None)
-            key = (
-                cell.dataset,
-                cell.variant,
-                recipe,
-                cell.seed,
-                tuple(_plan(cell.settings).items()),
-            )
-            found.setdefault(key, []).append(cell)
+            found.setdefault(training_of(cell), []).append(cell)
     merged = []
     for group in found.values():
         epochs = sorted({cell.recipe.last_epoch for cell in group})
@@ -171,6 +156,12 @@ def retrain_tasks(cell: Cell, seconds_per_model: float = 0.0) -> list[RetrainTas
     training = BankTraining(untrained(cell), cell.settings.plan, None, None, cell.checkpoints)
     parts = len(training.chunks)
     return [
-        RetrainTask(cell, part, parts, chunk.models, seconds_per_model * chunk.models)
+        RetrainTask(
+            cell=cell,
+            part=part,
+            parts=parts,
+            models=chunk.models,
+            predicted=seconds_per_model * chunk.models,
+        )
         for part, chunk in enumerate(training.chunks)
     ]

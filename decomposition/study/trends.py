@@ -7,7 +7,7 @@ has its own intercept: the trend is within groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,9 @@ FACTORS: dict[str, tuple[str, Factor]] = {
     "label_noise": ("per 0.1", lambda one: 10.0 * one.cell.variant.label_noise),
 }
 """Coordinate → unit of the slope, and the value of a cell on the axis of the regression."""
+QUANTITIES = np.vstack([np.eye(len(CHAIN)), contrasts(CHAIN, CHAIN_STEPS)])
+"""Levels of the chain → levels and drops."""
+NAMES = (*(f"level {rung}" for rung in CHAIN), *(f"drop {step}" for step in STEPS))
 IN_GRID = ("epoch", "width", "depth")
 """Factors of a grid: each is estimated within the others' levels."""
 
@@ -57,63 +60,56 @@ def _of(cells: Sequence[ScoredCell], factor: str, level: float) -> xr.Dataset | 
     )
     if weights is None:
         return None
-    matrix = np.vstack([np.eye(len(CHAIN)), contrasts(CHAIN, CHAIN_STEPS)])
-    names = [*(f"level {rung}" for rung in CHAIN), *(f"drop {step}" for step in STEPS)]
-    slopes, p_values = [], []
-    protocols = cells[0].protocols
-    for protocol in protocols:
-        found = [one.levels(protocol, CHAIN).combine(matrix) for one in cells]
-        slope = Draws(
-            sum(w * one.estimate for w, one in zip(weights, found, strict=True)),  # type: ignore[arg-type]
-            sum(w * one.draws for w, one in zip(weights, found, strict=True)),  # type: ignore[arg-type]
+    slopes = {
+        protocol: _weighted(
+            [one.levels(protocol, CHAIN).combine(QUANTITIES) for one in cells], weights
         )
-        slopes.append(slope.interval(level))
-        p_values.append(_two_sided(slope))
-    return xr.Dataset(
-        {
-            "slope": (("quantity", "protocol", "ci_bound"), np.stack(slopes, 1)),
-            "p_value": (("quantity", "protocol"), np.stack(p_values, 1)),
-            "factor": ("quantity", [factor] * len(names)),
-            "unit": ("quantity", [f"LDS {unit} of {factor}"] * len(names)),
-        },
-        {
-            "quantity": [f"{name} by {factor}" for name in names],
-            "protocol": list(protocols),
-            "ci_bound": list(CI_BOUNDS),
-        },
-    )
+        for protocol in cells[0].protocols
+    }
+    return _dataset(slopes, factor, factor, f"LDS {unit} of {factor}", level)
 
 
 def _of_damping(cells: Sequence[ScoredCell], level: float) -> xr.Dataset:
     """Slope per decade of the one λ of all rungs, within cells."""
-    matrix = np.vstack([np.eye(len(CHAIN)), contrasts(CHAIN, CHAIN_STEPS)])
-    names = [*(f"level {rung}" for rung in CHAIN), *(f"drop {step}" for step in STEPS)]
-    total: Draws | None = None
+    slopes = []
     for one in cells:
         weights = _slope_weights(np.log10(one.multipliers), None)
         assert weights is not None
-        levels = one.at_dampings().combine(matrix)
-        slope = Draws(
-            np.tensordot(weights, levels.estimate, 1),
-            np.einsum("m,bmq->bq", weights, levels.draws),
+        levels = one.at_dampings().combine(QUANTITIES)
+        slopes.append(
+            Draws(
+                np.tensordot(weights, levels.estimate, 1),
+                np.einsum("m,bmq->bq", weights, levels.draws),
+            )
         )
-        total = (
-            slope
-            if total is None
-            else Draws(total.estimate + slope.estimate, total.draws + slope.draws)
-        )
-    assert total is not None
-    mean = Draws(total.estimate / len(cells), total.draws / len(cells))
+    mean = _weighted(slopes, np.full(len(cells), 1.0 / len(cells)))
+    return _dataset({"equal": mean}, "multiplier", "damping", "LDS per decade of λ", level)
+
+
+def _weighted(draws: Sequence[Draws], weights: NDArray[np.float64]) -> Draws:
+    """Σ w_k y_k."""
+    return Draws(
+        np.tensordot(weights, np.stack([one.estimate for one in draws]), 1),
+        np.tensordot(weights, np.stack([one.draws for one in draws]), 1),
+    )
+
+
+def _dataset(
+    slopes: Mapping[str, Draws], factor: str, name: str, unit: str, level: float
+) -> xr.Dataset:
+    """The group of one factor; ``slopes`` by protocol."""
+    intervals = [slope.interval(level) for slope in slopes.values()]
+    p_values = [_two_sided(slope) for slope in slopes.values()]
     return xr.Dataset(
         {
-            "slope": (("quantity", "protocol", "ci_bound"), mean.interval(level)[:, None]),
-            "p_value": (("quantity", "protocol"), _two_sided(mean)[:, None]),
-            "factor": ("quantity", ["multiplier"] * len(names)),
-            "unit": ("quantity", ["LDS per decade of λ"] * len(names)),
+            "slope": (("quantity", "protocol", "ci_bound"), np.stack(intervals, 1)),
+            "p_value": (("quantity", "protocol"), np.stack(p_values, 1)),
+            "factor": ("quantity", [factor] * len(NAMES)),
+            "unit": ("quantity", [unit] * len(NAMES)),
         },
         {
-            "quantity": [f"{name} by damping" for name in names],
-            "protocol": ["equal"],
+            "quantity": [f"{quantity} by {name}" for quantity in NAMES],
+            "protocol": list(slopes),
             "ci_bound": list(CI_BOUNDS),
         },
     )
@@ -132,14 +128,17 @@ def _slope_weights(x: NDArray[np.float64], groups: list | None) -> NDArray[np.fl
 
 def _group(one: ScoredCell, factor: str) -> tuple[object, ...]:
     """Everything about a cell but the factor: cells that share it share an intercept."""
-    cell = one.cell
+    cell, recipe = one.cell, one.cell.recipe
     hidden = cell.variant.hidden or ()
     facts = {
         "dataset": cell.dataset,
         "activation": cell.variant.activation,
         "depth": len(hidden),
         "width": max(hidden, default=0),
-        "epoch": cell.recipe.last_epoch,
+        # other sizes of the data train for other numbers of epochs, with as many updates
+        "epoch": round(recipe.last_epoch / recipe.epochs, 2)
+        if factor == "examples"
+        else recipe.last_epoch,
         "examples": cell.variant.examples,
         "label_noise": cell.variant.label_noise,
         "alpha": cell.settings.alpha,

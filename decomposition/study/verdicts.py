@@ -173,7 +173,7 @@ def _exact(
 
 def _exact_share(claim: Claim, one: ScoredCell, chain: Sequence[Step], protocol: str) -> float:
     if claim.exact == "frobenius" and tuple(chain) == CHAIN:  # additive, with its cross term
-        return float(one.errors["frobenius_share"].sel(split=BLAMED))
+        return float(one.errors["frobenius_share"].sel(frobenius_step=BLAMED))
     error = (
         one.errors["frobenius_error"] ** 2  # sampled factors: no additive split, so the increase
         if claim.exact == "frobenius"

@@ -25,6 +25,7 @@ def scored(
     share: float = 0.1,
     seed: int = 0,
     epoch: int = 10,
+    examples: int | None = None,
     hidden: tuple[int, ...] = (16,),
     extra: Mapping[str, float] | None = None,
 ) -> ScoredCell:
@@ -61,7 +62,7 @@ def scored(
     inverse = dict.fromkeys(rungs, 1.0 - share) | {"hessian": 0.0, "kfac": 1.0}
     errors = xr.Dataset(
         {
-            "frobenius_share": ("split", [1.0 - share, 0.0, 0.0, share, 0.0]),
+            "frobenius_share": ("frobenius_step", [1.0 - share, 0.0, 0.0, share, 0.0]),
             "frobenius_error": ("rung", np.linspace(0, 1, len(rungs))),
             "inverse_error": (
                 ("protocol", "rung"),
@@ -72,9 +73,11 @@ def scored(
             "train_loss": ((), 0.1),
             "query_loss": ((), 0.2),
         },
-        {"split": split, "rung": rungs, "protocol": list(PROTOCOLS)},
+        {"frobenius_step": split, "rung": rungs, "protocol": list(PROTOCOLS)},
     )
     tree = xr.DataTree.from_dict({"/levels": found, "/dampings": at, "/errors": errors})
-    recipe = replace(PAPER_RECIPE, epochs=1000, checkpoint=epoch)
-    cell = Cell("digits", Variant(hidden=hidden, activation="tanh"), recipe, seed=seed)
+    length = 1000 if examples is None else epoch  # other sizes have trainings of their own
+    recipe = replace(PAPER_RECIPE, epochs=length, checkpoint=epoch)
+    variant = Variant(hidden=hidden, activation="tanh", examples=examples)
+    cell = Cell("digits", variant, recipe, seed=seed)
     return ScoredCell(cell, tree)

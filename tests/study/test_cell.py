@@ -32,19 +32,19 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_another_configuration_is_another_cell(change: dict) -> None:
-    assert CellTask(replace(CELL, **change)).key() != CellTask(CELL).key()
+    assert CellTask(cell=replace(CELL, **change)).key() != CellTask(cell=CELL).key()
 
 
 def test_equal_configurations_are_one_cell() -> None:
     last = replace(CELL, recipe=replace(CELL.recipe, checkpoint=4))
-    assert CellTask(last).key() == CellTask(CELL).key()
-    assert CellTask(replace(CELL, checkpoints=(1, 2))).key() == CellTask(CELL).key()
-    assert CellTask(CELL, predicted=3.0, peak=5).key() == CellTask(CELL).key()
+    assert CellTask(cell=last).key() == CellTask(cell=CELL).key()
+    assert CellTask(cell=replace(CELL, checkpoints=(1, 2))).key() == CellTask(cell=CELL).key()
+    assert CellTask(cell=CELL, predicted=3.0, peak=5).key() == CellTask(cell=CELL).key()
 
 
 @pytest.mark.parametrize("part", ["curvature/kronecker.py", "attribution/lds.py", "damping.py"])
 def test_changed_code_is_another_cell(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = CellTask(CELL).key()
+    before = CellTask(cell=CELL).key()
     read = Path.read_text
     changed = source.PACKAGE / part
 
@@ -54,7 +54,7 @@ def test_changed_code_is_another_cell(part: str, monkeypatch: pytest.MonkeyPatch
 
     source.source_hash.cache_clear()
     monkeypatch.setattr(Path, "read_text", edited)
-    assert CellTask(CELL).key() != before
+    assert CellTask(cell=CELL).key() != before
     source.source_hash.cache_clear()
 
 
@@ -70,7 +70,10 @@ def test_checkpoints_of_one_schedule_share_their_training() -> None:
 def test_what_only_scores_does_not_retrain() -> None:
     (one,) = trainings([CELL])
     (other,) = trainings([replace(CELL, settings=Settings(damping_points=5), ladder=True)])
-    assert RetrainTask(one, 0, 2).key() == RetrainTask(other, 0, 2).key()
+    assert (
+        RetrainTask(cell=one, part=0, parts=2).key()
+        == RetrainTask(cell=other, part=0, parts=2).key()
+    )
 
 
 def test_a_file_counts_with_its_content(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_shapes_are_written_as_people_do(hidden: tuple[int, ...] | None, shown: 
 
 
 def test_a_cell_does_not_depend_on_how_it_is_combined_or_shown() -> None:
-    behind = CellTask(CELL).code()
+    behind = CellTask(cell=CELL).code()
     assert "study/compute.py" in behind
     assert not [part for part in behind if part.startswith(("report", "cli", "run", "inspection"))]
     assert not {"study/verdicts.py", "study/combine.py", "study/runner.py"} & set(behind)

@@ -48,6 +48,18 @@ def test_a_factor_that_does_not_vary_has_no_trend() -> None:
     assert trends_group(along_epochs(0.05), "width", 0.95) is None
 
 
+def test_sizes_of_the_data_are_compared_after_as_many_updates() -> None:
+    sizes = (200, 300, 400)
+    cells = [
+        scored((0.8 - 0.05 * np.log2(n), 0.4, 0.3, 0.2, 0.1), epoch=round(4e4 / n), examples=n)
+        for n in sizes
+    ]
+    found = trends_group(cells, "examples", 0.95)
+    assert found is not None
+    slope = found["slope"].sel(quantity="level hessian by examples", ci_bound="estimate")
+    np.testing.assert_allclose(slope.values, -0.05, atol=1e-9)
+
+
 def test_the_trend_with_damping_is_per_decade() -> None:
     found = trends_group(along_epochs(0.0), "multiplier", 0.95)
     assert found is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -32,20 +30,13 @@ def study_page(title: str, byline: str, version: str, sections: Sequence[StudySe
         version: of the software that made the study.
         sections: in the order of the page.
     """
-    script = html._source("sort.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rendered = [
-        {"anchor": s.anchor, "title": s.title, "body": blocks_html(s.blocks)} for s in sections
-    ]
-    return html._template("report.html.j2").render(
-        title=title,
-        byline=byline,
-        version=version,
-        sections=rendered,
-        palette=Markup(html._palette_css()),
-        style=Markup(html._source("report.css") + html._source("study.css")),
-        script=Markup(script),
-        script_hash=digest,
+    return html.page(
+        title,
+        byline,
+        version,
+        sections,
+        body=lambda section: blocks_html(section.blocks),
+        styles=("report.css", "study.css"),
     )
 
 
@@ -62,10 +53,10 @@ def blocks_html(blocks: Sequence[StudyBlock]) -> Markup:
 
 
 def _own(block: StudyBlock) -> str:
-    macros: Any = html._template("study.html.j2").module
+    macros: Any = html.template("study.html.j2").module
     match block:
         case ClaimTable():
-            return macros.claims(block, html._uri(block.csv().encode(), "text/csv"))
+            return macros.claims(block, html.data_uri(block.csv().encode(), "text/csv"))
         case Details():
             return macros.details(block, blocks_html(block.blocks))
         case Columns():

@@ -8,9 +8,8 @@ from pathlib import Path
 import xarray as xr
 
 from decomposition.errors import ResultFileError
-
-STUDY_NAME = "study.nc"
-"""File name of a combined study inside its folder."""
+from decomposition.results.read import load_tree
+from decomposition.results.write import STUDY_NAME
 
 
 def open_study(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> xr.DataTree:
@@ -36,13 +35,8 @@ def open_study(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> xr.DataTre
 def _read(path: Path) -> xr.DataTree:
     if not path.exists():
         raise ResultFileError(f"no study at {path}; run one of the analyses/ with --out there")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
-            return opened.load()
-    except Exception as error:
-        # HDF5, h5netcdf and xarray raise a dozen types between them for a damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ResultFileError(
-            f"{path} cannot be read as a netCDF-4 file ({first}); it is damaged or something "
-            "else: run the study's command again, which redoes only what is missing"
-        ) from error
+    return load_tree(
+        path,
+        "it is damaged or something else: run the study's command again, which redoes only what "
+        "is missing",
+    )
