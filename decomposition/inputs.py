@@ -1,0 +1,86 @@
+"""Inputs of a model: one tensor, or several in a tuple or a dict, with examples in their rows.
+
+A tuple is given to ``model(*parts)``, a dict to ``model(**parts)``. Floating-point parts follow
+the precision of the computation; whole numbers (tokens, positions) and booleans stay what they
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+"""X: every part has shape (N, …)."""
+
+
+def each(x: Inputs, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with every part changed."""
+    if isinstance(x, Tensor):
+        return change(x)
+    if isinstance(x, Mapping):
+        return {name: change(part) for name, part in x.items()}
+    return tuple(change(part) for part in x)
+
+
+def parts_of(x: Inputs) -> dict[str, Tensor]:
+    """Every part with its name: "" for a single tensor, its position or key otherwise."""
+    if isinstance(x, Tensor):
+        return {"": x}
+    if isinstance(x, Mapping):
+        return dict(x)
+    return {str(position): part for position, part in enumerate(x)}
+
+
+def rows_in(x: Inputs) -> int:
+    """N."""
+    return len(next(iter(parts_of(x).values())))
+
+
+def take(x: Inputs, rows: slice | Tensor | Sequence[int]) -> Any:
+    """The examples ``rows`` of every part."""
+    return each(x, lambda part: part[rows])
+
+
+def to(x: Inputs, dtype: torch.dtype, device: torch.device | str | None = None) -> Any:
+    """Floating-point parts in ``dtype``; all parts on ``device`` if one is given."""
+    return each(x, lambda part: part.to(device, dtype if part.is_floating_point() else part.dtype))
+
+
+def double(x: Inputs) -> Any:
+    """Floating-point parts in float64."""
+    return to(x, torch.float64)
+
+
+def device_of(x: Inputs) -> torch.device:
+    """Where the examples lie."""
+    return next(iter(parts_of(x).values())).device
+
+
+def arguments(x: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Positional and keyword arguments of the forward pass."""
+    if isinstance(x, Tensor):
+        return (x,), {}
+    return ((), dict(x)) if isinstance(x, Mapping) else (tuple(x), {})
+
+
+def apply(model: nn.Module, x: Inputs) -> Tensor:
+    """f(x)."""
+    positional, named = arguments(x)
+    return model(*positional, **named)
+
+
+def apply_with(model: nn.Module, parameters: Mapping[str, Tensor], x: Inputs) -> Tensor:
+    """f(x) with these parameters and buffers in place of the model's own of the same names."""
+    positional, named = arguments(x)
+    return torch.func.functional_call(model, dict(parameters), positional, named)
+
+
+def shapes(x: Inputs) -> str:
+    """Shapes for messages: ``(100, 64)``, or ``tokens (100, 16), mask (100, 16)``."""
+    if isinstance(x, Tensor):
+        return str(tuple(x.shape))
+    return ", ".join(f"{name} {tuple(part.shape)}" for name, part in parts_of(x).items())
