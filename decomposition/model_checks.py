@@ -1,4 +1,4 @@
-"""Is a model a function of one example at a time whose linear layers are what they seem?
+"""Is a model a function of one example at a time?
 
 All checks run in float64 on a few rows of a copy, so that the user's model is never touched.
 """
@@ -14,9 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
-from decomposition.layers import SUPPORTED, LinearBlock, call_order, perturbed_forward
+from decomposition.inputs import Inputs, apply, double, parts_of, rows_in, shapes, take
+from decomposition.layers import Layout, find_layout
 
 ROWS = 4
+FORWARD_ROWS = 1024
 TOLERANCE = 1e-9
 
 
@@ -44,48 +46,78 @@ def check_parameters(model: nn.Module) -> None:
             )
 
 
-def finite_outputs(model: nn.Module, x: Tensor, where: str) -> Float[Tensor, "N C"]:
+def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N C"]:
     """f(x) of a ``double_copy``, checked: one finite row of outputs for every example.
 
     Raises:
         ProblemError: the model does not fit the inputs, or its outputs are not such rows.
     """
-    x = x.double()
+    x = double(x)
+    few_rows = take(x, slice(0, 2))
     with torch.no_grad(), quiet_generator():
         try:
-            few = model(x[:2])
+            few = apply(model, few_rows)
         except DecompositionError:
             raise
         except Exception as error:
+            whole = any(not part.is_floating_point() for part in parts_of(x).values())
             raise ProblemError(
-                f"the model cannot be applied in float64 to {where} inputs of shape "
-                f"{tuple(x.shape)}: {_first_line(error)}"
+                f"the model cannot be applied in float64 to {where} inputs of shape {shapes(x)}: "
+                f"{_first_line(error)}"
+                + ("; whole numbers stay whole: give features as x.float()" if whole else "")
             ) from error
-        fits = isinstance(few, Tensor) and few.ndim == 2 and len(few) == len(x[:2])
+        fits = isinstance(few, Tensor) and few.ndim == 2 and len(few) == rows_in(few_rows)
         if not fits or not few.is_floating_point() or few.shape[1] == 0:
             got = f"{few.dtype} {tuple(few.shape)}" if isinstance(few, Tensor) else type(few)
             raise ProblemError(
                 f"the model must return floating-point outputs of shape (N, C), got {got}"
             )
-        f = model(x)
+        f = torch.cat([apply(model, take(x, rows)) for rows in _slices(rows_in(x))])
     if not torch.isfinite(f).all():
         row = int(torch.nonzero(~torch.isfinite(f))[0, 0])
         raise ProblemError(f"the model's output is not finite at {where} row {row}")
     return f
 
 
-def check_model(model: nn.Module, blocks: tuple[LinearBlock, ...], x: Tensor) -> None:
-    """Check a ``double_copy`` on a few rows: layers used once, and rightly; no chance, no coupling.
+def check_modules(model: nn.Module) -> None:
+    """What the structure of a model says before it runs.
+
+    Raises:
+        UnsupportedModelError: dropout that is switched on, or lazy parameters.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise UnsupportedModelError(
+                f"module {name or 'model'} is {type(module).__name__}(p={module.p}): its training "
+                "loss is random and has no Hessian; set p=0"
+            )
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise UnsupportedModelError(
+                f"module {name or 'model'} is {type(module).__name__} without running statistics, "
+                "which couples the examples of a batch; use track_running_stats=True"
+            )
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UnsupportedModelError(f"parameter {name} is lazy: run one forward pass first")
+        if not parameter.is_floating_point():
+            raise UnsupportedModelError(f"parameter {name} is {parameter.dtype}, not real")
+
+
+def check_model(model: nn.Module, x: Inputs) -> Layout:
+    """The layout of a ``double_copy``, checked on a few rows: no chance, no coupling of examples.
 
     Raises:
         UnsupportedModelError: the message says which.
     """
-    x = x.double()
+    x = double(x)
     with quiet_generator():
-        call_order(model, x[:2])
         _check_independent_examples(model, x)
         _check_training_mode(model, x)
-        _check_gradients(model, blocks, x[:ROWS])
+        return find_layout(model, take(x, slice(0, ROWS)))
+
+
+def _slices(rows: int) -> list[slice]:
+    return [slice(start, start + FORWARD_ROWS) for start in range(0, rows, FORWARD_ROWS)]
 
 
 @contextmanager
@@ -95,10 +127,10 @@ def quiet_generator() -> Iterator[None]:
         yield
 
 
-def _check_independent_examples(model: nn.Module, x: Tensor) -> None:
+def _check_independent_examples(model: nn.Module, x: Inputs) -> None:
     with torch.no_grad():
-        together, again = model(x), model(x)
-        alone = torch.cat([model(row[None]) for row in x])
+        together, again = apply(model, x), apply(model, x)
+        alone = torch.cat([apply(model, take(x, [row])) for row in range(rows_in(x))])
     if not _same(together, again):
         raise UnsupportedModelError(
             "two forward passes on the same inputs differ: the model is random, and its training "
@@ -111,12 +143,16 @@ def _check_independent_examples(model: nn.Module, x: Tensor) -> None:
         )
 
 
-def _check_training_mode(model: nn.Module, x: Tensor) -> None:
+def _check_training_mode(model: nn.Module, x: Inputs) -> None:
+    """Batch normalisation apart, which is trained in evaluation mode too."""
     with torch.no_grad():
-        evaluation = model(x)
+        evaluation = apply(model, x)
         model.train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         try:
-            training, again = model(x), model(x)
+            training, again = apply(model, x), apply(model, x)
         finally:
             model.eval()
     if not (_same(training, again) and _same(training, evaluation)):
@@ -125,47 +161,6 @@ def _check_training_mode(model: nn.Module, x: Tensor) -> None:
             "noise or batch statistics): its training loss is not the one whose curvature is "
             "studied; switch them off"
         )
-
-
-def _check_gradients(model: nn.Module, blocks: tuple[LinearBlock, ...], x: Tensor) -> None:
-    """∂(Σ w·f)/∂[W | b] = Σ_n δ_n a_nᵀ in every layer, or the layer is not what it seems."""
-    parameters = {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
-    zeros = {b.name: x.new_zeros(len(x), b.d_out, requires_grad=True) for b in blocks}
-    with torch.enable_grad():
-        f, inputs = perturbed_forward(model, parameters, x, zeros)
-        total = (f * torch.linspace(1.0, 2.0, f.numel(), dtype=f.dtype).view_as(f)).sum()
-    if not total.requires_grad:
-        raise UnsupportedModelError(
-            "the model's outputs do not depend on its parameters by autograd: its forward pass "
-            "runs under torch.no_grad() or detaches its result"
-        )
-    wanted = [*parameters.values(), *zeros.values()]
-    found = torch.autograd.grad(total, wanted, allow_unused=True)
-    gradients = dict(zip((*parameters, *zeros), found, strict=True))
-    names = {id(p): name for name, p in model.named_parameters()}
-    for block in blocks:
-        layer = model if block.name not in dict(model.named_modules()) else None
-        layer = layer or model.get_submodule(block.name)
-        assert isinstance(layer, nn.Linear)
-        delta = _or_zero(gradients[block.name], zeros[block.name])
-        a = inputs[block.name]
-        for key, parameter, expected in (
-            ("weight", layer.weight, delta.T @ a),
-            ("bias", layer.bias, delta.sum(0)),
-        ):
-            if parameter is None:
-                continue
-            gradient = _or_zero(gradients[names[id(parameter)]], parameter)
-            if not _same(gradient, expected.detach(), 1e-7):
-                raise UnsupportedModelError(
-                    f"the gradient of layer {block.name}'s {key} is not that of a linear layer "
-                    f"used once: {key} is also used outside the layer, or the layer's forward "
-                    f"pass is not x Wᵀ + b; {SUPPORTED}"
-                )
-
-
-def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if gradient is None else gradient
 
 
 def _same(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:

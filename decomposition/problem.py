@@ -8,21 +8,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from decomposition.errors import ProblemError
-from decomposition.layers import LinearBlock, linear_blocks
+from decomposition.inputs import Inputs, parts_of, rows_in, shapes, take
+from decomposition.layers import Block, Layout
 from decomposition.losses import Loss, as_loss
 from decomposition.model_checks import (
     ROWS,
     check_model,
+    check_modules,
     check_parameters,
     double_copy,
     finite_outputs,
 )
 from decomposition.recipe import Recipe
-
-PARTS = ("inputs", "targets")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +36,18 @@ class Problem:
     Raises:
         ProblemError: empty, mismatched, non-finite or overlapping data, labels out of range,
             non-finite parameters or outputs.
-        UnsupportedModelError: the model has parameters outside once-used linear layers, couples
-            examples or is random.
+        UnsupportedModelError: the model couples examples or is random, a parameter has no effect,
+            or a large module has no Kronecker form.
     """
 
     model: nn.Module
     """The model; its parameters and buffers are never changed here."""
     loss: Loss | nn.Module
     """torch.nn.CrossEntropyLoss(), torch.nn.MSELoss(), or a decomposition.losses.Loss."""
-    train: tuple[Tensor, Tensor]
-    """(X, y): inputs (N, …) and targets (N,) or (N, C)."""
-    query: tuple[Tensor, Tensor]
+    train: tuple[Inputs, Tensor]
+    """(X, y): inputs (N, …), or a tuple or dict of them for a forward pass with several, and
+    targets (N,) or (N, C)."""
+    query: tuple[Inputs, Tensor]
     """(Xq, yq): the examples whose loss is attributed to training examples."""
     recipe: Recipe = field(default_factory=Recipe)
     """Training recipe of the base model and of every retrained model."""
@@ -60,6 +60,10 @@ class Problem:
     """Accept queries that are training examples (self-influence)."""
     display: Mapping[str, object] = field(default_factory=dict)
     """How to show an example in a report, e.g. {"image_shape": (8, 8)}; optional."""
+    layout: Layout = field(init=False, repr=False)
+    """Blocks and trainable parameters."""
+    outputs: int = field(init=False, repr=False)
+    """C, the number of outputs."""
 
     def __post_init__(self) -> None:
         """Normalise the tensors and check everything once."""
@@ -71,14 +75,16 @@ class Problem:
             if not isinstance(getattr(self, name), kind):
                 got = type(getattr(self, name)).__name__
                 raise ProblemError(f"Problem.{name} must be a {kind.__name__}, got {got}")
-        blocks = linear_blocks(self.model)  # the structure first: its errors are the clearest
+        _check_alike(self.train[0], self.query[0])
+        check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
         model = double_copy(self.model)
         for where in ("train", "query"):
             x, y = getattr(self, where)
-            put(where, (x, self.loss_function.check(finite_outputs(model, x, where), y, where)))
-        few = torch.cat([part[0][:ROWS].double() for part in (self.train, self.query)])
-        check_model(model, blocks, few)
+            f = finite_outputs(model, x, where)
+            put(where, (x, self.loss_function.check(f, y, where)))
+            put("outputs", f.shape[1])
+        put("layout", check_model(model, _few(self.train[0], self.query[0])))
         if not self.allow_query_in_train:
             _check_disjoint(self.train[0], self.query[0])
 
@@ -89,28 +95,44 @@ class Problem:
         return self.loss
 
     @property
-    def blocks(self) -> tuple[LinearBlock, ...]:
-        """The model's linear layers in parameter order."""
-        return linear_blocks(self.model)
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the trainable parameters, in parameter order."""
+        return self.layout.blocks
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Paths of the trainable parameters, in the order of the flat vector."""
+        return self.layout.trainable
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is made of torch.nn.Linear called once on (examples, features)."""
+        return self.layout.plain
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a result must know: stand-ins, frozen parameters, constants."""
+        return (*self.layout.notes, *getattr(self.loss, "notes", ()))
 
     @property
     def parameters(self) -> int:
-        """P, the number of parameters."""
+        """P, the number of trainable parameters."""
         return sum(block.size for block in self.blocks)
 
     @property
     def examples(self) -> int:
         """N, the number of training examples."""
-        return len(self.train[0])
+        return rows_in(self.train[0])
 
     @property
     def queries(self) -> int:
         """Number of queries."""
-        return len(self.query[0])
+        return rows_in(self.query[0])
 
     def theta(self) -> Tensor:
-        """The model's present parameters as one float64 vector (P,)."""
-        return parameters_to_vector(self.model.parameters()).detach().double()
+        """The model's present trainable parameters as one float64 vector (P,)."""
+        values = [self.model.get_parameter(name).detach() for name in self.trainable]
+        return torch.cat([value.flatten().double() for value in values])
 
     def trained(self, progress: bool = False) -> Problem:
         """This problem with a copy of the model trained by the recipe, ``initial`` filled in.
@@ -130,30 +152,81 @@ class Problem:
         return double_copy(self.model)
 
 
-def _pair(pair: object, where: str) -> tuple[Tensor, Tensor]:
+def _pair(pair: object, where: str) -> tuple[Inputs, Tensor]:
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise ProblemError(f"{where} must be a pair (inputs, targets), got {type(pair).__name__}")
-    x, y = (_tensor(part, f"{where} {what}") for part, what in zip(pair, PARTS, strict=True))
-    if x.ndim < 2:
-        raise ProblemError(f"{where} inputs must be (N, features), got shape {tuple(x.shape)}")
-    if x.numel() == 0:
-        raise ProblemError(f"{where} is empty: its inputs have shape {tuple(x.shape)}")
-    if y.ndim == 0 or len(x) != len(y):
+    x, y = _inputs(pair[0], f"{where} inputs"), _tensor(pair[1], f"{where} targets")
+    for name, part in parts_of(x).items():
+        _check_part(part, where, f" {name}" if name else "")
+    lengths = {name: len(part) for name, part in parts_of(x).items()}
+    if len(set(lengths.values())) > 1:
+        raise ProblemError(f"{where} inputs have different numbers of rows: {shapes(x)}")
+    if y.ndim == 0 or rows_in(x) != len(y):
         raise ProblemError(
-            f"{where} has {len(x)} inputs but {len(y) if y.ndim else 'a single number as'} targets"
-        )
-    if not x.is_floating_point():
-        raise ProblemError(
-            f"{where} inputs must be floating point, got {x.dtype}: convert them with x.float()"
-        )
-    bad = torch.nonzero(~torch.isfinite(x.flatten(1)))
-    if len(bad):
-        row, feature = bad[0].tolist()
-        value = x.flatten(1)[row, feature].item()
-        raise ProblemError(
-            f"{where} input at row {row}, feature {feature} is {value}: drop or impute it"
+            f"{where} has {rows_in(x)} inputs but {len(y) if y.ndim else 'a single number as'} "
+            "targets"
         )
     return x, y
+
+
+def _inputs(x: object, what: str) -> Inputs:
+    if isinstance(x, Mapping):
+        if not x or not all(isinstance(name, str) for name in x):
+            raise ProblemError(f"{what}: a dict needs names of the forward pass's arguments")
+        return {str(name): _tensor(part, f"{what} {name}") for name, part in x.items()}
+    if isinstance(x, tuple | list):
+        if not x:
+            raise ProblemError(f"{what} are an empty {type(x).__name__}")
+        return tuple(_tensor(part, f"{what} {i}") for i, part in enumerate(x))
+    return _tensor(x, what)
+
+
+def _check_part(x: Tensor, where: str, name: str) -> None:
+    if x.ndim < 2 and (x.ndim == 0 or x.is_floating_point()):
+        raise ProblemError(
+            f"{where} inputs{name} must be (N, features), got shape {tuple(x.shape)}"
+        )
+    if x.numel() == 0:
+        raise ProblemError(f"{where} is empty: its inputs{name} have shape {tuple(x.shape)}")
+    if x.is_complex():
+        raise ProblemError(f"{where} inputs{name} are {x.dtype}: give real and imaginary parts")
+    if not x.is_floating_point():
+        return
+    rows = x.reshape(len(x), -1)
+    bad = torch.nonzero(~torch.isfinite(rows))
+    if len(bad):
+        row, feature = bad[0].tolist()
+        value = rows[row, feature].item()
+        raise ProblemError(
+            f"{where} input{name} at row {row}, feature {feature} is {value}: drop or impute it"
+        )
+
+
+def _few(train: Inputs, query: Inputs) -> Inputs:
+    """The first rows of both."""
+    first, second = (take(x, slice(0, ROWS)) for x in (train, query))
+    names = parts_of(second)
+    joined = {
+        name: torch.cat(
+            [
+                part.double() if part.is_floating_point() else part,
+                names[name].double() if part.is_floating_point() else names[name],
+            ]
+        )
+        for name, part in parts_of(first).items()
+    }
+    if isinstance(train, Tensor):
+        return joined[""]
+    return joined if isinstance(train, Mapping) else tuple(joined.values())
+
+
+def _check_alike(train: Inputs, query: Inputs) -> None:
+    kinds = [{name: p.shape[1:] for name, p in parts_of(x).items()} for x in (train, query)]
+    if type(train) is not type(query) or kinds[0] != kinds[1]:
+        raise ProblemError(
+            f"queries must look like training examples: inputs {shapes(train)} against "
+            f"{shapes(query)}"
+        )
 
 
 def _tensor(part: object, what: str) -> Tensor:
@@ -169,15 +242,22 @@ def _tensor(part: object, what: str) -> Tensor:
     return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
 
 
-def _check_disjoint(train: Tensor, query: Tensor) -> None:
+def _check_disjoint(train: Inputs, query: Inputs) -> None:
     """By value: −0 equals 0, and a query is compared in the precision of the training data."""
-    train_rows, query_rows = (
-        part.to(train.dtype).add(0.0).cpu().contiguous().numpy() for part in (train, query)
-    )
-    rows = {row.tobytes(): i for i, row in enumerate(train_rows)}
+    train_rows, query_rows = _row_bytes(train, train), _row_bytes(query, train)
+    rows = {row: i for i, row in enumerate(train_rows)}
     for q, row in enumerate(query_rows):
-        if row.tobytes() in rows:
+        if row in rows:
             raise ProblemError(
-                f"query {q} is training example {rows[row.tobytes()]}: its own removal would "
+                f"query {q} is training example {rows[row]}: its own removal would "
                 "dominate its score; split the data, or pass allow_query_in_train=True"
             )
+
+
+def _row_bytes(x: Inputs, like: Inputs) -> list[bytes]:
+    kinds = parts_of(like)
+    arrays = [
+        part.to(kinds[name].dtype).add(0).cpu().contiguous().numpy()
+        for name, part in parts_of(x).items()
+    ]
+    return [b"".join(array[i].tobytes() for array in arrays) for i in range(rows_in(x))]

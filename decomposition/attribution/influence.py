@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.base import Curvature, Diagonalised
-from decomposition.curvature.preactivation import per_example_gradients
+from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul

@@ -62,7 +62,11 @@ def build_lattice(
         "ggn": parts.ggn(),
         "block_hessian": block_diagonal(parts.hessian),
         "block_ggn": BlockGGN().build(parts),
-        "ekfac_hessian": in_kronecker_basis(bases, hessian_diagonals(problem, bases)),
+        "ekfac_hessian": in_kronecker_basis(
+            bases,
+            hessian_diagonals(problem, bases, parts.hessian),
+            stand_ins=parts.hessian_stand_ins(),
+        ),
         "ekfac": EKFAC().build(parts),
         "kfac": KFAC().build(parts),
     }

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerBasis, KroneckerCurvature
+from decomposition.layers import ExactBlock
+
+StandIns = Sequence[tuple[ExactBlock, Diagonalised]]
+"""Blocks without a Kronecker form, each with its exact curvature."""
 
 
 def in_kronecker_basis(
     bases: Mapping[str, KroneckerBasis],
     diagonals: Mapping[str, Tensor],
     factored_damping: bool = False,
+    stand_ins: StandIns = (),
 ) -> BlockDiagonal:
     """⊕_l Q_l diag(d_l) Q_lᵀ with d_l = diag(Q_lᵀ C_ll Q_l): Frobenius-optimal in its basis.
 
@@ -20,15 +25,23 @@ def in_kronecker_basis(
         bases: of layers, or of weights and biases, in parameter order.
         diagonals: d of every basis.
         factored_damping: whether λ damps the factors, not their product.
+        stand_ins: exact blocks, which take their place in parameter order.
 
     Returns:
         A block for every layer; a separated layer's is ``weight`` ⊕ ``bias``.
     """
     layers: dict[str, dict[str, KroneckerCurvature]] = {}
+    starts: dict[str, int] = {}
     for key, basis in bases.items():
         part = KroneckerCurvature(basis, diagonals[key], factored_damping)
         layers.setdefault(basis.block.name, {})[basis.part] = part
-    return BlockDiagonal({name: _layer(parts) for name, parts in layers.items()})
+        starts.setdefault(basis.block.name, basis.block.start)
+    found = {name: _layer(parts) for name, parts in layers.items()}
+    for block, exact in stand_ins:
+        found[block.name], starts[block.name] = exact, block.start
+    curvature = BlockDiagonal({name: found[name] for name in sorted(found, key=starts.__getitem__)})
+    curvature.notes = (*curvature.notes, *(block.note for block, _ in stand_ins))
+    return curvature
 
 
 def _layer(parts: Mapping[str, KroneckerCurvature]) -> Diagonalised:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 from torch import Tensor
 
 from decomposition.chain import linearisation, reference
+from decomposition.chain.eigenbasis import StandIns
 from decomposition.curvature import EXACT, DenseCurvature, Fisher, KroneckerBasis
 from decomposition.curvature.factors import (
     Factors,
+    Sharing,
     ggn_diagonals,
     kronecker_bases,
     kronecker_factors,
 )
+from decomposition.layers import ExactBlock
 from decomposition.problem import Problem
 
 
@@ -28,9 +32,9 @@ class Parts:
         """Start empty."""
         self.problem = problem
         self._ggn: dict[Fisher, DenseCurvature] = {}
-        self._factors: dict[Fisher, Factors] = {}
-        self._bases: dict[tuple[Fisher, bool], dict[str, KroneckerBasis]] = {}
-        self._diagonals: dict[tuple[Fisher, bool], dict[str, Tensor]] = {}
+        self._factors: dict[tuple[Fisher, Sharing], Factors] = {}
+        self._bases: dict[tuple[Fisher, bool, Sharing], dict[str, KroneckerBasis]] = {}
+        self._diagonals: dict[tuple[Fisher, bool, Sharing], dict[str, Tensor]] = {}
 
     @cached_property
     def hessian(self) -> DenseCurvature:
@@ -44,21 +48,39 @@ class Parts:
         return self._ggn[fisher]
 
     def bases(
-        self, fisher: Fisher = EXACT, separate_bias: bool = False
+        self, fisher: Fisher = EXACT, separate_bias: bool = False, sharing: Sharing = "expand"
     ) -> dict[str, KroneckerBasis]:
         """Kronecker eigenbases of layers, or of weights and biases."""
-        key = (fisher, separate_bias)
+        key = (fisher, separate_bias, sharing)
         if key not in self._bases:
-            if fisher not in self._factors:
-                self._factors[fisher] = kronecker_factors(self.problem, fisher)
-            factors = self._factors[fisher]
+            if (fisher, sharing) not in self._factors:
+                factors = kronecker_factors(self.problem, fisher, sharing)
+                self._factors[fisher, sharing] = factors
+            factors = self._factors[fisher, sharing]
             self._bases[key] = kronecker_bases(self.problem, factors, separate_bias)
         return self._bases[key]
 
-    def diagonals(self, fisher: Fisher = EXACT, separate_bias: bool = False) -> dict[str, Tensor]:
+    def diagonals(
+        self, fisher: Fisher = EXACT, separate_bias: bool = False, sharing: Sharing = "expand"
+    ) -> dict[str, Tensor]:
         """EK-FAC's eigenvalues in those bases."""
-        key = (fisher, separate_bias)
+        key = (fisher, separate_bias, sharing)
         if key not in self._diagonals:
-            bases = self.bases(fisher, separate_bias)
+            bases = self.bases(fisher, separate_bias, sharing)
             self._diagonals[key] = ggn_diagonals(self.problem, bases, fisher)
         return self._diagonals[key]
+
+    def stand_ins(self, fisher: Fisher = EXACT) -> StandIns:
+        """Blocks without a Kronecker form, with their blocks of the GGN."""
+        return self._exact(self.ggn, fisher)
+
+    def hessian_stand_ins(self) -> StandIns:
+        """The same with their blocks of H."""
+        return self._exact(lambda: self.hessian)
+
+    def _exact(self, full: Callable[..., DenseCurvature], *choice: Fisher) -> StandIns:
+        exact = [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
+        if not exact:
+            return ()
+        blocks = full(*choice).diagonal_blocks()
+        return [(block, blocks[block.name]) for block in exact]

@@ -23,6 +23,7 @@ from decomposition.curvature import (
     Sampled,
     UnderPolicy,
 )
+from decomposition.curvature.factors import Sharing
 from decomposition.damping import NegativeCurvature, Truncate, as_policy
 from decomposition.problem import Problem
 
@@ -91,11 +92,15 @@ class EKFAC(Rung):
 
     fisher: Fisher = EXACT
     separate_bias: bool = False
+    sharing: Sharing = "expand"
+    """How positions that share a weight count: expand or reduce."""
 
     def build(self, parts: Parts) -> BlockDiagonal:
         """In the same bases as the K-FAC of these choices."""
-        choices = (self.fisher, self.separate_bias)
-        return in_kronecker_basis(parts.bases(*choices), parts.diagonals(*choices))
+        choices = (self.fisher, self.separate_bias, self.sharing)
+        stand_ins = parts.stand_ins(self.fisher)
+        bases, diagonals = parts.bases(*choices), parts.diagonals(*choices)
+        return in_kronecker_basis(bases, diagonals, stand_ins=stand_ins)
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,13 @@ class KFAC(Rung):
     fisher: Fisher = EXACT
     separate_bias: bool = False
     factored_damping: bool = False
+    sharing: Sharing = "expand"
+    """How positions that share a weight count: expand or reduce."""
 
     def build(self, parts: Parts) -> BlockDiagonal:
         """Eigenvalues are products, whatever the damping."""
-        return kfac(parts.bases(self.fisher, self.separate_bias), self.factored_damping)
+        bases = parts.bases(self.fisher, self.separate_bias, self.sharing)
+        return kfac(bases, self.factored_damping, parts.stand_ins(self.fisher))
 
 
 def sampled_kfac(samples: int = 1, seed: int = 0) -> KFAC:

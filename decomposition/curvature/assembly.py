@@ -7,6 +7,9 @@ with the N × (w_l w_m) matrix of the a_l a_mᵀ: 2 N P² flops for the whole ma
 multiplied: a quarter of the work. The Hessian has M_lm in place of K, and, because the weights of
 a later layer l act on inputs that an earlier layer m changes, the additional term
 (1/N) Σ_n δ_l[i] D_lm[p, j] a_m[q] at ((l; i, p), (m; j, q)) and its transpose.
+
+That is for models made of linear layers, each used once. Of any other, G is the product of its
+generalised Jacobian with itself, and H is made of Hessian-vector products, P of them.
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms
+from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, jacobian_rows
 from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     HessianTerms,
     Preactivation,
     batches,
+    plain_blocks,
 )
+from decomposition.curvature.sweeps import assemble_by_products
+from decomposition.inputs import device_of
 from decomposition.layers import LinearBlock
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
@@ -36,21 +42,31 @@ def assemble_ggn(problem: Problem, fisher: Fisher = EXACT) -> Float[Tensor, "P P
 
     With another ``fisher`` its R Rᵀ takes the place of Λ.
     """
-    return _assemble(problem, fisher_terms(problem, fisher), _add_ggn)
+    if problem.plain:
+        return _assemble(problem, fisher_terms(problem, fisher), _add_ggn)
+    size = problem.parameters
+    out = torch.zeros(size, size, dtype=torch.float64, device=device_of(problem.train[0]))
+    for rows in jacobian_rows(problem, fisher):
+        flat = rows.flatten(0, 1)
+        out += matmul(flat.T, flat)  # of a matrix with itself: half the work
+    return out.div_(problem.examples)
 
 
 def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
     """H = (1/N) Σ ∇²_θ ℓ_n, dense, float64, in parameter order."""
+    if not problem.plain:
+        return assemble_by_products(problem)
     terms_of = Preactivation(problem).hessian_terms
     return _assemble(problem, (terms_of(x, y) for x, y in batches(problem)), _add_hessian)
 
 
 def _assemble(problem: Problem, terms: Iterable, add: Callable) -> Tensor:
     size = problem.parameters
-    out = torch.zeros(size, size, dtype=torch.float64, device=problem.train[0].device)
+    blocks = plain_blocks(problem)
+    out = torch.zeros(size, size, dtype=torch.float64, device=device_of(problem.train[0]))
     for batch in terms:
-        add(problem.blocks, batch, 1.0 / problem.examples, out)
-    _mirror(problem.blocks, out)
+        add(blocks, batch, 1.0 / problem.examples, out)
+    _mirror(blocks, out)
     return out
 
 

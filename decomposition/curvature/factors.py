@@ -5,46 +5,87 @@ another Fisher is asked for: the sum over the C columns of the square root of Λ
 Monte-Carlo labels (the *type-2* factors of Eschenhagen et al. 2023, arXiv 2311.00636). Sampled
 and empirical factors (decomposition.curvature.fisher) have the same A.
 
+Where T positions share a weight (sequences, convolutions), K-FAC *expand* counts every position
+as an example of its own, A = (1/NT) Σ_n Σ_t a aᵀ and S = (1/N) Σ_n Σ_c Σ_t s sᵀ; *reduce* takes
+positions together first, ā_n = (1/T) Σ_t a_n,t and s̄_n,c = Σ_t s_n,c,t (Eschenhagen et al. 2023,
+sections 3.2 and 3.3). Both are exact for a deep linear network with the squared error: expand
+when an output depends on one position, reduce when the outputs pool them.
+
 A layer is one block [W | b] unless weight and bias are separated: then the weight has A without
 the 1 and the bias has A = 1, and the curvature between them is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms
-from decomposition.curvature.kronecker import FactorBasis, KroneckerBasis, factor_basis
+from decomposition.curvature.dense import DenseCurvature
+from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, position_terms
+from decomposition.curvature.kronecker import (
+    FactorBasis,
+    KroneckerBasis,
+    KroneckerCurvature,
+    factor_basis,
+)
 from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     HessianTerms,
     Preactivation,
     batches,
 )
-from decomposition.layers import LinearBlock
+from decomposition.errors import DecompositionError
+from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.problem import Problem
 
 Terms = TypeVar("Terms", GaussNewtonTerms, HessianTerms)
 Factors = dict[str, tuple[Float[Tensor, "width width"], Float[Tensor, "d_out d_out"]]]
 """Layer → (A_l, S_l)."""
+Sharing = Literal["expand", "reduce"]
+"""How positions that share a weight count."""
+PRODUCT_NUMBERS = 2**24
+"""Numbers of rotated gradients that are squared at once."""
 
 
-def kronecker_factors(problem: Problem, fisher: Fisher = EXACT) -> Factors:
-    """(A_l, S_l) of every layer."""
+def kronecker_factors(
+    problem: Problem, fisher: Fisher = EXACT, sharing: Sharing = "expand"
+) -> Factors:
+    """(A_l, S_l) of every linear block.
+
+    Raises:
+        DecompositionError: ``sharing`` is neither expand nor reduce.
+    """
+    if sharing not in ("expand", "reduce"):
+        raise DecompositionError(f"sharing must be expand or reduce, got {sharing!r}")
     factors: Factors = {}
-    for terms in fisher_terms(problem, fisher):
-        for block in problem.blocks:
-            a, s = terms.inputs[block.name], terms.roots[block.name].flatten(0, 1)
-            new = (a.T @ a / problem.examples, s.T @ s / problem.examples)
-            old = factors.get(block.name)
-            factors[block.name] = new if old is None else (old[0] + new[0], old[1] + new[1])
+    for name, a, s in _factor_rows(problem, fisher, sharing):
+        new = (a.T @ a / problem.examples, s.T @ s / problem.examples)
+        old = factors.get(name)
+        factors[name] = new if old is None else (old[0] + new[0], old[1] + new[1])
     return factors
+
+
+def _factor_rows(
+    problem: Problem, fisher: Fisher, sharing: Sharing
+) -> Iterator[tuple[str, Float[Tensor, "rows width"], Float[Tensor, "rows d_out"]]]:
+    """Rows whose second moments, summed and divided by N, are A and S."""
+    if problem.plain:
+        for terms in fisher_terms(problem, fisher):
+            for name, a in terms.inputs.items():
+                yield name, a, terms.roots[name].flatten(0, 1)
+        return
+    for terms in position_terms(problem, fisher):
+        for name, a in terms.inputs.items():
+            s = terms.roots[name]
+            if sharing == "reduce":
+                yield name, a.mean(1), s.sum(2).flatten(0, 1)
+            else:
+                yield name, a.flatten(0, 1) / a.shape[1] ** 0.5, s.flatten(0, 2)
 
 
 def kronecker_bases(
@@ -58,11 +99,14 @@ def kronecker_bases(
         separate_bias: a basis for every weight and every bias, not for every layer.
 
     Returns:
-        In parameter order: layer → basis, or ``layer.weight`` and ``layer.bias`` → basis.
+        In parameter order: layer → basis, or ``layer.weight`` and ``layer.bias`` → basis. Exact
+        blocks have none.
     """
     bases: dict[str, KroneckerBasis] = {}
     factors = kronecker_factors(problem) if factors is None else factors
     for block in problem.blocks:
+        if isinstance(block, ExactBlock):
+            continue
         a, s = factors[block.name]
         outputs = factor_basis(s)
         if separate_bias:
@@ -93,22 +137,72 @@ def ggn_diagonals(
     George et al. (2018, arXiv 1806.03884, equation 11).
     """
 
+    if not problem.plain:
+        return _position_diagonals(problem, bases, fisher)
+
     def along(terms: GaussNewtonTerms, name: str, q: Tensor) -> Tensor:
         return (terms.roots[name] @ q).square().sum(1)
 
     return _diagonals(problem, bases, fisher_terms(problem, fisher), along)
 
 
-def hessian_diagonals(
-    problem: Problem, bases: Mapping[str, KroneckerBasis]
+def _position_diagonals(
+    problem: Problem, bases: Mapping[str, KroneckerBasis], fisher: Fisher
 ) -> dict[str, Float[Tensor, "d_out width"]]:
-    """diag(Qᵀ H_ll Q)_ij = (1/N) Σ_n (Q_S,iᵀ M_n Q_S,i) (a_n · Q_A,j)²: H's own diagonal."""
+    """(1/N) Σ_n Σ_c (Σ_t (s_n,c,t · Q_S,i) (a_n,t · Q_A,j))²."""
+    diagonals = {key: torch.zeros_like(basis.products()) for key, basis in bases.items()}
+    for terms in position_terms(problem, fisher):
+        for key, basis in bases.items():
+            layer = basis.block.name
+            a = terms.inputs[layer][:, :, basis.columns] @ basis.inputs.vectors
+            s = terms.roots[layer] @ basis.outputs.vectors
+            if a.shape[1] == 1:
+                diagonals[key] += s[:, :, 0].square().sum(1).T @ a[:, 0].square()
+                continue
+            step = max(1, PRODUCT_NUMBERS // (s.shape[1] * diagonals[key].numel()))
+            for s_rows, a_rows in zip(s.split(step), a.split(step), strict=True):
+                diagonals[key] += (s_rows.mT @ a_rows[:, None]).square_().sum((0, 1))
+    return {key: value / problem.examples for key, value in diagonals.items()}
+
+
+def hessian_diagonals(
+    problem: Problem,
+    bases: Mapping[str, KroneckerBasis],
+    hessian: DenseCurvature | None = None,
+) -> dict[str, Float[Tensor, "d_out width"]]:
+    """diag(Qᵀ H_ll Q)_ij = (1/N) Σ_n (Q_S,iᵀ M_n Q_S,i) (a_n · Q_A,j)²: H's own diagonal.
+
+    From the terms M_n of a plain problem, from the blocks of ``hessian`` otherwise.
+
+    Raises:
+        DecompositionError: the problem is not plain and there is no ``hessian``.
+    """
+    if not problem.plain:
+        if hessian is None:
+            raise DecompositionError(
+                "the diagonal of H in a Kronecker basis needs the dense H of a model that is not "
+                "a stack of once-used linear layers: pass hessian="
+            )
+        blocks = hessian.diagonal_blocks()
+        return {
+            key: _in_basis(blocks[basis.block.name].dense(), basis) for key, basis in bases.items()
+        }
 
     def along(terms: HessianTerms, name: str, q: Tensor) -> Tensor:
         return (torch.matmul(terms.hessians[name, name], q) * q).sum(1)
 
     terms_of = Preactivation(problem).hessian_terms
     return _diagonals(problem, bases, (terms_of(x, y) for x, y in batches(problem)), along)
+
+
+def _in_basis(matrix: Tensor, basis: KroneckerBasis) -> Float[Tensor, "d_out width"]:
+    """diag(Qᵀ C Q) of a layer's matrix, or of the part of it that the basis covers."""
+    block = basis.block
+    first = matrix.shape[0] - block.size if basis.part == "bias" else 0
+    part = slice(first, first + block.size)
+    rotation = KroneckerCurvature(basis, basis.products())
+    half = rotation.to_basis(matrix[part, part])  # Qᵀ C
+    return rotation.to_basis(half.T).diagonal().reshape(block.d_out, block.width).clone()
 
 
 def _diagonals(

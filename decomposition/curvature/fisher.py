@@ -13,7 +13,7 @@ Each is F = (1/N) Σ_n J_nᵀ (R_n R_nᵀ) J_n with its own root R_n (C × K) at
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -22,8 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.draws import uniforms
+from decomposition.curvature.positions import Positions, PositionTerms, Root, example_batches
 from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, batches
+from decomposition.curvature.rows import JacobianRows
 from decomposition.errors import DecompositionError
+from decomposition.inputs import double
+from decomposition.layers import Block
 from decomposition.losses import CrossEntropy, Loss, MeanSquaredError
 from decomposition.problem import Problem
 
@@ -136,12 +140,38 @@ def _(loss: MeanSquaredError, f: Tensor, u: Tensor) -> Tensor:
 
 
 def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
-    """Layer inputs a_l and roots s_l = R_nᵀ J_l of every batch of training examples."""
+    """Layer inputs a_l and roots s_l = R_nᵀ J_l of every batch of a plain problem's examples."""
     preactivation = Preactivation(problem)
     first = 0
     for x, y in batches(problem, fisher.columns):
-        start = first
-        yield preactivation.gauss_newton_terms(
-            x, y, lambda f, y, start=start: fisher.root(problem.loss_function, f, y, start)
-        )
+        yield preactivation.gauss_newton_terms(x, y, root_of(problem, fisher, first))
         first += len(x)
+
+
+def position_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[PositionTerms]:
+    """The same of any problem, position by position."""
+    positions = Positions(problem)
+    columns = max(problem.outputs, fisher.columns)
+    numbers = positions.numbers_per_example(double(problem.train[0]), columns)
+    first = 0
+    for x, y in example_batches(problem, numbers):
+        yield positions.terms(x, y, root_of(problem, fisher, first))
+        first += len(y)
+
+
+def jacobian_rows(
+    problem: Problem, fisher: Fisher = EXACT, blocks: Iterable[Block] | None = None
+) -> Iterator[Float[Tensor, "n K width"]]:
+    """Rows R_nᵀ J_n of every batch of training examples, for all parameters or some blocks."""
+    rows = JacobianRows(problem, blocks)
+    columns = max(problem.outputs, fisher.columns)
+    numbers = rows.numbers_per_example(double(problem.train[0]), columns)
+    first = 0
+    for x, y in example_batches(problem, numbers):
+        yield rows(x, y, root_of(problem, fisher, first))
+        first += len(y)
+
+
+def root_of(problem: Problem, fisher: Fisher, first: int) -> Root:
+    """(outputs, targets) → R of the examples from ``first`` on."""
+    return lambda f, y: fisher.root(problem.loss_function, f, y, first)

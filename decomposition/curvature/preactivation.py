@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.errors import UnsupportedModelError
-from decomposition.layers import LinearBlock, call_order, perturbed_forward
+from decomposition.layers import LinearBlock, layers_of, perturbed_forward
 from decomposition.problem import Problem
 
 BATCH_BYTES = 256 * 2**20
@@ -64,16 +64,17 @@ class Preactivation:
     def __init__(self, problem: Problem) -> None:
         """Prepare a float64 copy of the model."""
         self.loss = problem.loss_function
-        self.blocks = problem.blocks
+        self.blocks = plain_blocks(problem)
         self.model: nn.Module = problem.double_model()
         self.parameters = {k: v.detach() for k, v in self.model.state_dict().items()}
-        self.order = call_order(self.model, problem.train[0][:2].double())
+        self.order = problem.layout.order
+        self.layers = layers_of(self.model, problem.blocks)
 
     def gradient_terms(
         self, x: Tensor, y: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Layer inputs a_l, output gradients δ_l and outputs f: one forward, one backward pass."""
-        with _differentiable(self.model):
+        with differentiable(self.model):
             deltas, (outputs, inputs) = self._gradient(x, y)(self._zeros(len(x)))
         return self._with_ones(inputs), deltas, outputs
 
@@ -90,9 +91,9 @@ class Preactivation:
         root = root or self.loss.hessian_sqrt
 
         def forward(perturbation: dict[str, Tensor]):
-            return perturbed_forward(self.model, self.parameters, x, perturbation)
+            return self._forward(x, perturbation)
 
-        with _differentiable(self.model):
+        with differentiable(self.model):
             outputs, vjp, inputs = torch.func.vjp(forward, self._zeros(len(x)), has_aux=True)  # pyright: ignore[reportAssignmentType]
             columns = root(outputs, y).permute(2, 0, 1)  # (K, n, C)
             (roots,) = torch.func.vmap(vjp)(columns)
@@ -104,7 +105,7 @@ class Preactivation:
         """Z forward-over-reverse sweeps, vectorised over directions and examples."""
         gradient = self._gradient(x, y)
         zero = self._zeros(len(x))
-        with _differentiable(self.model):
+        with differentiable(self.model):
             deltas, (_, inputs) = gradient(zero)
         widths = [block.d_out for block in self.blocks]
 
@@ -118,7 +119,7 @@ class Preactivation:
 
         directions = torch.eye(sum(widths), dtype=torch.float64, device=x.device)
         chunk = max(1, min(sum(widths), SWEEP_ELEMENTS // (len(x) * max(widths))))
-        with _differentiable(self.model):
+        with differentiable(self.model):
             d_deltas, d_inputs = torch.func.vmap(column, chunk_size=chunk)(directions)
         rows = dict(
             zip((b.name for b in self.blocks), torch.arange(sum(widths)).split(widths), strict=True)
@@ -144,10 +145,16 @@ class Preactivation:
 
     def _gradient(self, x: Tensor, y: Tensor):
         def total_loss(perturbation: dict[str, Tensor]):
-            outputs, inputs = perturbed_forward(self.model, self.parameters, x, perturbation)
+            outputs, inputs = self._forward(x, perturbation)
             return self.loss.per_example(outputs, y).sum(), (outputs, inputs)
 
         return torch.func.grad(total_loss, has_aux=True)
+
+    def _forward(self, x: Tensor, perturbation: dict[str, Tensor]):
+        """Outputs (n, C) and layer inputs (n, d_in), every layer being called once."""
+        once = {name: (part,) for name, part in perturbation.items()}
+        outputs, inputs = perturbed_forward(self.model, self.layers, self.parameters, x, once)
+        return outputs, {name: calls[0] for name, calls in inputs.items()}
 
     def _zeros(self, n: int) -> dict[str, Tensor]:
         like = next(iter(self.parameters.values()))
@@ -157,8 +164,18 @@ class Preactivation:
         return {block.name: block.append_one(inputs[block.name]) for block in self.blocks}
 
 
+def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
+    """The blocks of a problem whose model is made of once-used linear layers alone."""
+    if not problem.plain:
+        raise UnsupportedModelError(
+            f"{type(problem.model).__name__} is no stack of torch.nn.Linear layers, each used once "
+            "on inputs (examples, features): these terms exist for such models only"
+        )
+    return tuple(block for block in problem.blocks if isinstance(block, LinearBlock))
+
+
 @contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
+def differentiable(model: nn.Module) -> Iterator[None]:
     """Say what a failure inside torch.func means: some operation of the model is not for it."""
     try:
         yield
@@ -177,10 +194,12 @@ def batches(problem: Problem, columns: int = 0) -> Iterator[tuple[Tensor, Tensor
 
     ``columns`` is K of the Gauss–Newton terms where it may exceed the model's outputs.
     """
-    outputs = sum(b.d_out for b in problem.blocks)
-    per_example = outputs * (outputs + columns + sum(b.width for b in problem.blocks))
+    blocks = plain_blocks(problem)
+    outputs = sum(b.d_out for b in blocks)
+    per_example = outputs * (outputs + columns + sum(b.width for b in blocks))
     size = max(1, BATCH_BYTES // (8 * per_example))
     x, y = problem.train
+    assert isinstance(x, Tensor)
     for start in range(0, len(x), size):
         yield x[start : start + size].double(), as_double(y[start : start + size])
 
@@ -190,11 +209,11 @@ def as_double(y: Tensor) -> Tensor:
     return y.double() if y.is_floating_point() else y
 
 
-def per_example_gradients(problem: Problem, x: Tensor, y: Tensor) -> Float[Tensor, "N P"]:
-    """∇_θ ℓ_n for every example, rows in parameter order (float64): δ_l ⊗ a_l per layer."""
+def plain_gradients(problem: Problem, x: Tensor, y: Tensor) -> Float[Tensor, "N P"]:
+    """∇_θ ℓ_n for every example: δ_l ⊗ a_l per layer."""
     inputs, deltas, _ = Preactivation(problem).gradient_terms(x.double(), as_double(y))
     gradients = torch.empty(len(x), problem.parameters, dtype=torch.float64, device=x.device)
-    for block in problem.blocks:
+    for block in plain_blocks(problem):
         write_outer(block, deltas[block.name], inputs[block.name], gradients)
     return gradients
 

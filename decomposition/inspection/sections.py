@@ -60,7 +60,7 @@ def inspect_problem(
     built = build_lattice(problem)
     kept: dict[str, Curvature] = {name: built[name] for name in names}
     measures = measures_of(kept, blocks)
-    groups = value_sections(measures, problem.blocks[-1].d_out)
+    groups = value_sections(measures, problem.outputs)
     if {"block_ggn", "ekfac", "kfac"} <= set(names):
         groups |= mismatch_sections(kronecker_values(kept), blocks)
     reference = next((n for n in ("hessian", "ggn", "block_ggn") if n in names), names[0])
@@ -94,7 +94,7 @@ def estimate_problem(
         DecompositionError: unknown rung or block.
     """
     measures = estimated_measures(problem, known_rungs(rungs), plan, blocks, progress)
-    return _tree(value_sections(measures, problem.blocks[-1].d_out), problem.name)
+    return _tree(value_sections(measures, problem.outputs), problem.name)
 
 
 def inspect_result(

@@ -150,7 +150,7 @@ def _of_operator(
     size = problem.parameters
     if block is not None:
         size = next(b.size for b in problem.blocks if b.name == block)
-    outputs = problem.blocks[-1].d_out
+    outputs = problem.outputs
     if source == "ggn" and problem.examples * outputs <= min(size, DUAL_SIZE):
         return exact_measure(dual_eigenvalues(problem, None if block is None else [block]), "dual")
     make = ggn_operator if source == "ggn" else hessian_operator

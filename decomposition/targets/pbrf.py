@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.curvature.base import Diagonalised
-from decomposition.curvature.preactivation import per_example_gradients
+from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import inverse_eigenvalues
 from decomposition.problem import Problem
 from decomposition.retraining.fingerprint import study_fingerprint

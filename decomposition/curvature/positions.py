@@ -1,0 +1,105 @@
+"""Layer terms of any model, position by position: what Kronecker factors are made of.
+
+Notation for one example n and a linear block l with T positions (see decomposition.layers):
+
+    a_l,t   (width,)   input of the linear map at position t, with 1 appended for the bias
+    s_l,t   (K, d_out) rows Rᵀ ∂f/∂z_l,t at a root R (C × K) of the outputs' curvature
+
+so that the rows of the generalised Jacobian are R_nᵀ ∂f_n/∂[W | b]_l = Σ_t s_l,t ⊗ a_l,t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.preactivation import BATCH_BYTES, as_double, differentiable
+from decomposition.inputs import Inputs, double, rows_in, take
+from decomposition.layers import (
+    LinearBlock,
+    layers_of,
+    output_shapes,
+    patches,
+    perturbed_forward,
+    responses,
+)
+from decomposition.problem import Problem
+
+Root = Callable[[Tensor, Tensor], Tensor]
+"""(outputs (n, C), targets) → R (n, C, K)."""
+
+
+@dataclass(frozen=True)
+class PositionTerms:
+    """Terms of the linear blocks for a batch of n examples."""
+
+    inputs: dict[str, Float[Tensor, "n T width"]]
+    """a_l,t."""
+    roots: dict[str, Float[Tensor, "n K T d_out"]]
+    """s_l,t."""
+    columns: Float[Tensor, "n C K"]
+    """R."""
+
+
+class Positions:
+    """Evaluates the terms of a problem at its model's present parameters, in float64."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Prepare a float64 copy of the model."""
+        self.model = problem.double_model()
+        self.blocks = tuple(b for b in problem.blocks if isinstance(b, LinearBlock))
+        self.layers = layers_of(self.model, self.blocks)
+        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        self.parameters = {name: value.detach() for name, value in state.items()}
+
+    def terms(self, x: Inputs, y: Tensor, root: Root) -> PositionTerms:
+        """One forward pass, and K backward passes at once: one for each column of the root."""
+        n = rows_in(x)
+        shapes = output_shapes(self.model, self.layers, self.parameters, x)
+        like = next(iter(self.parameters.values()))
+        zeros = {
+            name: tuple(like.new_zeros(shape) for shape in calls) for name, calls in shapes.items()
+        }
+
+        def forward(perturbation: dict[str, tuple[Tensor, ...]]):
+            return perturbed_forward(self.model, self.layers, self.parameters, x, perturbation)
+
+        with differentiable(self.model):
+            outputs, vjp, inputs = torch.func.vjp(forward, zeros, has_aux=True)  # pyright: ignore[reportAssignmentType]
+            columns = root(outputs, y)
+            (pulled,) = torch.func.vmap(vjp)(columns.permute(2, 0, 1))
+        found_inputs, found_roots = {}, {}
+        for block in self.blocks:
+            layer, name = self.layers[block.name], block.name
+            a = torch.cat([patches(layer, call, n) for call in inputs[name]], 1)
+            s = torch.cat([responses(layer, call, n, lead=1) for call in pulled[name]], 2)
+            found_inputs[name] = block.append_one(a)
+            found_roots[name] = s.transpose(0, 1)
+        return PositionTerms(found_inputs, found_roots, columns)
+
+    def numbers_per_example(self, x: Inputs, columns: int) -> int:
+        """Numbers that the terms of one example consist of, K being ``columns``."""
+        shapes = output_shapes(self.model, self.layers, self.parameters, take(x, slice(0, 1)))
+        total = 0
+        for block in self.blocks:
+            positions = sum(shape.numel() for shape in shapes[block.name]) // block.d_out
+            total += positions * (block.width + (2 * columns + 2) * block.d_out)
+        return total
+
+
+def example_batches(problem: Problem, numbers: int) -> Iterator[tuple[Inputs, Tensor]]:
+    """The training examples in float64, in batches of at most ``BATCH_BYTES``.
+
+    Args:
+        problem: whose examples.
+        numbers: that one example needs.
+    """
+    size = max(1, BATCH_BYTES // (8 * max(1, numbers)))
+    x, y = problem.train
+    for start in range(0, problem.examples, size):
+        rows = slice(start, start + size)
+        yield double(take(x, rows)), as_double(y[rows])

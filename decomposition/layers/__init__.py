@@ -1,0 +1,26 @@
+"""Layers of a model: where their parameters lie, and how their outputs are perturbed."""
+
+from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
+from decomposition.layers.find import Layout, find_layout, layers_of
+from decomposition.layers.hooks import (
+    Perturbation,
+    output_hooks,
+    output_shapes,
+    perturbed_forward,
+)
+from decomposition.layers.positions import patches, responses
+
+__all__ = [
+    "Block",
+    "ExactBlock",
+    "Layout",
+    "LinearBlock",
+    "Perturbation",
+    "find_layout",
+    "layers_of",
+    "output_hooks",
+    "output_shapes",
+    "patches",
+    "perturbed_forward",
+    "responses",
+]

@@ -1,0 +1,99 @@
+"""Blocks: where a module's trainable parameters lie in the flat parameter vector.
+
+The vector holds the trainable parameters in ``named_parameters()`` order, tied ones once. A
+*block* is one module, weight and bias together: a ``LinearBlock`` where the module is a linear
+map of its input, so that its curvature has a Kronecker form, and an ``ExactBlock`` otherwise.
+
+In a ``LinearBlock`` the row-major weight (d_out × d_in) is followed by the bias (d_out). As a
+matrix it is [W | b] of shape (d_out, width) with width = d_in + 1 if there is a bias, and the
+layer input gets a 1 appended to match. A convolution is the same matrix on patches: its d_in is
+in_channels times the number of kernel elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LinearBlock:
+    """A linear layer or a convolution."""
+
+    name: str
+    """Module path, for example ``0`` or ``encoder.fc1``."""
+    start: int
+    """Index of its first parameter."""
+    d_in: int
+    """Input features, without the appended 1."""
+    d_out: int
+    """Output features."""
+    bias: bool
+    """Whether there is a trainable bias."""
+
+    @property
+    def width(self) -> int:
+        """Columns of [W | b]."""
+        return self.d_in + int(self.bias)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.d_out * self.width
+
+    @property
+    def slice(self) -> slice:
+        """Its place in the flat parameter vector."""
+        return slice(self.start, self.start + self.size)
+
+    def to_matrix(self, v: Tensor) -> Tensor:
+        """(size, k) in parameter order → (d_out, width, k) as [W | b]."""
+        weight = v[: self.d_out * self.d_in].reshape(self.d_out, self.d_in, v.shape[1])
+        if not self.bias:
+            return weight
+        return torch.cat([weight, v[self.d_out * self.d_in :, None, :]], dim=1)
+
+    def from_matrix(self, m: Tensor) -> Tensor:
+        """(d_out, width, k) as [W | b] → (size, k) in parameter order."""
+        weight = m[:, : self.d_in].reshape(self.d_out * self.d_in, m.shape[2])
+        if not self.bias:
+            return weight
+        return torch.cat([weight, m[:, self.d_in]], dim=0)
+
+    def append_one(self, a: Tensor) -> Tensor:
+        """Layer input (…, d_in) → (…, width), with a column of ones if there is a bias."""
+        return torch.cat([a, a.new_ones(*a.shape[:-1], 1)], dim=-1) if self.bias else a
+
+
+@dataclass(frozen=True)
+class ExactBlock:
+    """A module without a Kronecker form: its exact block stands in wherever one is asked for."""
+
+    name: str
+    """Module path."""
+    start: int
+    """Index of its first parameter."""
+    size: int
+    """Number of parameters."""
+    parameters: tuple[str, ...]
+    """Their paths."""
+    reason: str
+    """Why there is no Kronecker form: ``LayerNorm``, ``tied to head.weight``, …"""
+
+    @property
+    def slice(self) -> slice:
+        """Its place in the flat parameter vector."""
+        return slice(self.start, self.start + self.size)
+
+    @property
+    def note(self) -> str:
+        """What a reader of a result must know."""
+        return (
+            f"block {self.name} ({self.reason}, {self.size} parameters) has no Kronecker form: "
+            "its exact block stands in for it in ekfac and kfac"
+        )
+
+
+Block = LinearBlock | ExactBlock

@@ -1,0 +1,118 @@
+"""Is a layer the linear map that it seems? Its per-example gradients tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from decomposition.errors import UnsupportedModelError
+from decomposition.inputs import Inputs, apply_with, rows_in, take
+from decomposition.layers.hooks import output_shapes, perturbed_forward
+from decomposition.layers.positions import patches, responses
+
+TOLERANCE = 1e-7
+
+
+def not_linear(
+    model: nn.Module,
+    trainable: Mapping[str, nn.Parameter],
+    candidates: Mapping[str, nn.Module],
+    x: Inputs,
+) -> set[str]:
+    """Candidates whose gradient for some example is not Σ_t δ_t a_tᵀ (and Σ_t δ_t for the bias).
+
+    The right side comes from one forward pass of all examples, the left from one for each: rows
+    that are not the examples, in the order of the examples, are found out.
+
+    Raises:
+        UnsupportedModelError: outputs that do not depend on a parameter.
+    """
+    parameters = {name: p.detach().requires_grad_() for name, p in trainable.items()}
+    true = [_gradients(model, parameters, take(x, [row])) for row in range(rows_in(x))]
+    for name in parameters:
+        if all(gradient[name] is None for gradient in true):
+            raise UnsupportedModelError(
+                f"parameter {name} has no effect on the model's outputs: freeze it with "
+                "requires_grad_(False) or remove it"
+            )
+    found = _by_positions(model, parameters, candidates, x)
+    paths = {id(module): path for path, module in model.named_modules()}
+    wrong: set[str] = set()
+    for name, layer in candidates.items():
+        for key, value in found[name].items():
+            path = f"{paths[id(layer)]}.{key}".lstrip(".")
+            if path not in parameters:
+                continue
+            for row, gradient in enumerate(true):
+                exact = gradient[path]
+                exact = torch.zeros_like(parameters[path]) if exact is None else exact
+                if value is None or not _same(exact.reshape(value[row].shape), value[row]):
+                    wrong.add(name)
+    return wrong
+
+
+def _gradients(
+    model: nn.Module, parameters: dict[str, Tensor], one: Inputs
+) -> dict[str, Tensor | None]:
+    """∂(Σ w f)/∂θ of one example."""
+    with torch.enable_grad():
+        total = _weighted(apply_with(model, parameters, one))
+    if not total.requires_grad:
+        raise UnsupportedModelError(
+            "the model's outputs do not depend on its parameters by autograd: its forward pass "
+            "runs under torch.no_grad() or detaches its result"
+        )
+    found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return dict(zip(parameters, found, strict=True))
+
+
+def _by_positions(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    candidates: Mapping[str, nn.Module],
+    x: Inputs,
+) -> dict[str, dict[str, Tensor | None]]:
+    """Layer → (n, d_out, d_in) and (n, d_out) sums over positions, None without shape."""
+    n = rows_in(x)
+    like = next(iter(parameters.values()))
+    zeros = {
+        name: tuple(like.new_zeros(shape, requires_grad=True) for shape in shapes)
+        for name, shapes in output_shapes(model, candidates, parameters, x).items()
+    }
+    with torch.enable_grad():
+        f, inputs = perturbed_forward(model, candidates, parameters, x, zeros)
+        total = _weighted(f)
+    flat = [zero for calls in zeros.values() for zero in calls]
+    deltas = iter(torch.autograd.grad(total, flat, allow_unused=True))
+    found: dict[str, dict[str, Tensor | None]] = {}
+    for name, layer in candidates.items():
+        products: list[Tensor] = []
+        sums: list[Tensor] = []
+        fits = True
+        for a, zero in zip(inputs[name], zeros[name], strict=True):
+            delta = next(deltas)
+            delta = torch.zeros_like(zero) if delta is None else delta
+            try:
+                rows, d = patches(layer, a.detach(), n), responses(layer, delta, n)
+                products.append(d.mT @ rows)
+                sums.append(d.sum(1))
+            except RuntimeError:  # no rows of examples
+                fits = False
+        found[name] = {
+            "weight": torch.stack(products).sum(0) if fits else None,
+            "bias": torch.stack(sums).sum(0) if fits else None,
+        }
+    return found
+
+
+def _weighted(f: Tensor) -> Tensor:
+    """Σ_n Σ_c w_c f_nc with weights that no symmetry of a model cancels."""
+    f = f.reshape(len(f), -1)
+    return (f * torch.linspace(1.0, 2.0, f.shape[1], dtype=f.dtype, device=f.device)).sum()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    scale = float(torch.maximum(a.abs().max(), b.abs().max())) + 1e-30
+    return bool(torch.allclose(a, b, rtol=0, atol=TOLERANCE * scale))
