@@ -69,7 +69,7 @@ def run(
     clock = Clock()
     base = prepare(problem, folder, extra, settings, clock, progress)
     groups: dict[str, xr.Dataset] = {}
-    notes = [*_rung_notes(base.rungs), *base.notes]
+    notes = list(dict.fromkeys([*base.problem.notes, *_rung_notes(base.rungs), *base.notes]))
     levels = ceiling = design = by_repeats = None
     scored: list[scores.Scored] = []
     if settings.attribution:
@@ -157,7 +157,7 @@ def _error_plan(
     grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
     headline = dampings["equal"][REFERENCE] if dampings else scale
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
-    outputs = base.problem.blocks[-1].d_out
+    outputs = base.problem.outputs
     return ErrorPlan(
         dampings=chosen.tolist(),
         headline=int(np.flatnonzero(chosen == headline)[0]),

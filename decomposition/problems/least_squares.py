@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.preactivation import plain_blocks
 from decomposition.errors import ProblemError
+from decomposition.inputs import double
 from decomposition.losses import MeanSquaredError
 from decomposition.problem import Problem
 
@@ -83,7 +85,7 @@ def leave_one_out(problem: Problem) -> LeaveOneOut:
 
 def _design(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     blocks = problem.blocks
-    linear = len(blocks) == 1 and blocks[0].bias and len(list(problem.model.parameters())) == 2
+    linear = problem.plain and len(plain_blocks(problem)) == 1 and plain_blocks(problem)[0].bias
     if not linear or not isinstance(problem.loss_function, MeanSquaredError):
         raise ProblemError(
             f"{problem.name}: closed forms are those of one linear layer with a bias and squared "
@@ -91,7 +93,8 @@ def _design(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
             f"{problem.loss_function.name}"
         )
     (x, y), (query_x, query_y) = (
-        tuple(part.double().numpy() for part in pair) for pair in (problem.train, problem.query)
+        (double(pair[0]).numpy(), pair[1].double().numpy())
+        for pair in (problem.train, problem.query)
     )
     a, query_a = (np.column_stack([part, np.ones(len(part))]) for part in (x, query_x))
     if np.linalg.matrix_rank(a) < a.shape[1]:

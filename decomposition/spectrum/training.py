@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import nn
 from tqdm import tqdm
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from decomposition.chain.build import build_chain
 from decomposition.curvature import Curvature
 from decomposition.errors import DecompositionError
+from decomposition.evaluation import mean_loss
 from decomposition.problem import Problem
 from decomposition.retraining.base import train_base_model
 from decomposition.spectrum.gather import measures_of
@@ -62,7 +62,7 @@ def training_spectra(
             raise DecompositionError(f"no rung {unknown[0]!r}: there are {', '.join(built)}")
         kept = {name: built[name] for name in rungs or built}
         tables.append(eigenvalue_table(measures_of(kept, blocks)).drop_vars("method"))
-        losses.append([_loss(at, split) for split in (problem.train, problem.query)])
+        losses.append([mean_loss(at, split) for split in ("train", "query")])
     size = tables[0]["size"]
     joined = xr.concat([t.drop_vars("size") for t in tables], "epoch", coords="minimal")
     train, query = np.array(losses).T
@@ -93,10 +93,3 @@ def checkpoints(problem: Problem, epochs: Sequence[int]) -> dict[int, nn.Module]
     if max(epochs, default=0) > 0:
         train_base_model(replace(problem, model=start, initial=None), checkpoint=keep)
     return kept
-
-
-def _loss(problem: Problem, split: tuple[torch.Tensor, torch.Tensor]) -> float:
-    model = problem.double_model()
-    with torch.no_grad():
-        y = split[1].double() if split[1].is_floating_point() else split[1]
-        return float(problem.loss_function.per_example(model(split[0].double()), y).mean())

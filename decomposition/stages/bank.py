@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from decomposition.attribution.agreement import top_examples
 from decomposition.attribution.scorer import Scorer
@@ -43,8 +44,10 @@ def bank_group(bank: Bank, problem: Problem) -> xr.Dataset:
 
 
 def examples_group(problem: Problem) -> xr.Dataset | None:
-    """Inputs and labels of all examples, if they are small; None otherwise."""
-    train, query = (part[0].flatten(1).numpy() for part in (problem.train, problem.query))
+    """Inputs and labels of all examples, if they are few numbers in one tensor; else None."""
+    if not (isinstance(problem.train[0], Tensor) and isinstance(problem.query[0], Tensor)):
+        return None
+    train, query = (x.reshape(len(x), -1).numpy() for x in (problem.train[0], problem.query[0]))
     if train.size + query.size > LARGEST_EXAMPLES or problem.train[1].ndim > 1:
         return None
     return xr.Dataset(

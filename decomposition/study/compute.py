@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from decomposition.attribution.bootstrap import Draws
 from decomposition.attribution.scorer import effects_over
 from decomposition.chain import CHAIN
 from decomposition.chain.ladder import ladder_rungs
+from decomposition.evaluation import mean_loss, outputs_on
 from decomposition.problem import Problem
 from decomposition.shares.levels import joint_levels
 from decomposition.stages import scores
@@ -118,13 +118,9 @@ def _errors(
 
 def _losses(problem: Problem) -> dict[str, float]:
     """Mean loss on both sets; share of queries whose largest output is the label, if classes."""
-    model, loss = problem.double_model(), problem.loss_function
-    found = {}
-    with torch.no_grad():
-        for name, (x, y) in (("train", problem.train), ("query", problem.query)):
-            f = model(x.double())
-            targets = y.double() if y.is_floating_point() else y
-            found[f"{name}_loss"] = float(loss.per_example(f, targets).mean())
-            if name == "query" and not y.is_floating_point():
-                found["query_accuracy"] = float((f.argmax(-1) == y).double().mean())
+    found = {f"{split}_loss": mean_loss(problem, split) for split in ("train", "query")}
+    y = problem.query[1]
+    if not y.is_floating_point():
+        labels = outputs_on(problem, "query").argmax(-1)
+        found["query_accuracy"] = float((labels == y).double().mean())
     return found

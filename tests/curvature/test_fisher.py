@@ -16,6 +16,7 @@ from decomposition.curvature.factors import (
     kronecker_factors,
 )
 from decomposition.curvature.fisher import sampled_gradient
+from decomposition.curvature.rows import per_example_gradients
 from decomposition.errors import DecompositionError
 from decomposition.losses import CrossEntropy, Loss, MeanSquaredError
 from decomposition.problem import Problem
@@ -54,7 +55,7 @@ def test_empirical_fisher_of_a_linear_regression_by_hand() -> None:
 
 
 def test_empirical_fisher_is_the_second_moment_of_the_loss_gradients(problem: Problem) -> None:
-    g = preactivation.per_example_gradients(problem, *problem.train)
+    g = per_example_gradients(problem, *problem.train)
     expected = g.T @ g / problem.examples
     scale = float(expected.abs().max())
     torch.testing.assert_close(

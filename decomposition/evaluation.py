@@ -1,0 +1,31 @@
+"""A model at its present parameters on one split of its problem's data, in float64."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.inputs import apply, double, rows_in, take
+from decomposition.problem import Problem
+
+ROWS = 1024
+"""Examples of one forward pass."""
+Split = Literal["train", "query"]
+
+
+def outputs_on(problem: Problem, split: Split) -> Float[Tensor, "N C"]:
+    """f(x) of every example."""
+    model, x = problem.double_model(), double(getattr(problem, split)[0])
+    starts = range(0, rows_in(x), ROWS)
+    with torch.no_grad():
+        return torch.cat([apply(model, take(x, slice(s, s + ROWS))) for s in starts])
+
+
+def mean_loss(problem: Problem, split: Split) -> float:
+    """(1/N) Σ ℓ_n."""
+    y = getattr(problem, split)[1]
+    targets = y.double() if y.is_floating_point() else y
+    return float(problem.loss_function.per_example(outputs_on(problem, split), targets).mean())
