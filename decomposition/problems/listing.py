@@ -5,11 +5,12 @@ from __future__ import annotations
 from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
 from decomposition.problems.changes import RECIPE, VARIANT
-from decomposition.problems.registry import BUILT_IN, FILES, make_problem
+from decomposition.problems.registry import BUILT_IN, FILES, OWN_OPTIONS, make_problem
 
 EXAMPLES = (
     "digits?hidden=16&activation=tanh&epochs=100",
     "teacher?label_noise=0.2&examples=400",
+    "chars?hidden=8&length=12&examples=1000",
     "idx:mnist/?pool=2&examples=2000",
     "csv:abalone.data?target=last&task=regression",
     "npz:mine.npz?x=features&y=labels",
@@ -21,9 +22,12 @@ def listing() -> str:
     rows = [("name", "N", "queries", "P", "task", "")]
     rows += [_row(name, make_problem(name)) for name in BUILT_IN]
     lines = [
-        f"{name:16} {n:>5} {q:>7} {p:>6}  {task:14}  {line}".rstrip()
+        f"{name:16} {n:>5} {q:>7} {p:>9}  {task:14}  {line}".rstrip()
         for name, n, q, p, task, line in rows
     ]
+    for name, options in OWN_OPTIONS.items():
+        lines += ["", f"{name} has options of its own:"]
+        lines += [f"  {option:12} {meaning}" for option, meaning in options.items()]
     for kind in FILES.values():
         lines += ["", f"{kind.usage:22} {_first_line(kind.make.__doc__)}"]
         lines += [f"  {option:12} {meaning}" for option, meaning in kind.options.items()]

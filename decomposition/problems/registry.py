@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
-from decomposition.problems import csv_file, idx, npz
+from decomposition.problems import chars, csv_file, digits_cnn, digits_resnet, idx, npz
 from decomposition.problems.breast_cancer import breast_cancer
 from decomposition.problems.changes import COMMON, RECIPE, recipe_of, variant_of
 from decomposition.problems.diabetes import diabetes
@@ -22,9 +22,26 @@ from decomposition.recipe import Recipe
 
 BUILT_IN: dict[str, Callable[..., Problem]] = {
     make.__name__: make
-    for make in (digits, breast_cancer, wine, diabetes, linear_gaussian, teacher)
+    for make in (
+        digits,
+        breast_cancer,
+        wine,
+        diabetes,
+        linear_gaussian,
+        teacher,
+        digits_cnn.digits_cnn,
+        chars.chars,
+        digits_resnet.digits_resnet,
+    )
 }
-"""Name → function of seed, recipe, quick and variant."""
+"""Name → function of seed, recipe, quick, variant, and of its own options."""
+
+OWN_OPTIONS: dict[str, Mapping[str, str]] = {
+    "digits_cnn": digits_cnn.OPTIONS,
+    "chars": chars.OPTIONS,
+    "digits_resnet": digits_resnet.OPTIONS,
+}
+"""Name → options of that problem alone, or with a meaning of their own there."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +89,11 @@ def make_problem(
     spec = parse(name)
     kind, colon, path = spec.name.partition(":")
     if spec.name in BUILT_IN:
-        spec.check(COMMON)
+        own = OWN_OPTIONS.get(spec.name, {})
+        spec.check({**COMMON, **own})
         asked = variant_of(spec, variant)
-        problem = BUILT_IN[spec.name](seed=seed, recipe=recipe, variant=asked, quick=quick)
+        sizes = {name: spec.whole(name, None, least=1) for name in own.keys() - COMMON.keys()}
+        problem = BUILT_IN[spec.name](seed=seed, recipe=recipe, variant=asked, quick=quick, **sizes)
     elif colon and kind in FILES:
         file_kind = FILES[kind]
         spec.check({**file_kind.options, **COMMON})

@@ -74,6 +74,15 @@ def check_seed(seed: int) -> None:
         raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
 
 
+def check_classes(table: Table, labels: np.ndarray) -> None:
+    """Raise ProblemError if the training rows that are kept are all of one class."""
+    if len(np.unique(labels)) < 2:
+        raise ProblemError(
+            f"{table.place}: the {len(labels)} training rows are all of one class, so there is "
+            "nothing to learn: choose another target, or keep more examples"
+        )
+
+
 def split(
     table: Table, defaults: Defaults, seed: int, examples: int | None, quick: bool = False
 ) -> Split:

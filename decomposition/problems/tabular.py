@@ -19,8 +19,8 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems.network import ACTIVATIONS, mlp
 from decomposition.problems.noise import noisy_targets, wrong_labels
-from decomposition.problems.table import Defaults, Table, check_seed, split
-from decomposition.problems.variant import Variant
+from decomposition.problems.table import Defaults, Table, check_classes, check_seed, split
+from decomposition.problems.variant import Variant, varied_name
 from decomposition.recipe import Recipe
 
 
@@ -63,11 +63,7 @@ def tabular_problem(
         y = noisy_targets(y, variant.label_noise, seed)
     else:
         outputs = table.classes
-        if len(np.unique(y)) < 2:
-            raise ProblemError(
-                f"{table.place}: the {len(y)} training rows are all of one class, so there is "
-                "nothing to learn: choose another target, or keep more examples"
-            )
+        check_classes(table, y)
         y = wrong_labels(y, outputs, variant.label_noise, seed)
     hidden = variant.hidden
     if hidden is None:
@@ -80,7 +76,7 @@ def tabular_problem(
         train=(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=kind)),
         query=(torch.as_tensor(query_x, dtype=torch.float32), torch.as_tensor(query_y, dtype=kind)),
         recipe=recipe or replace(defaults.recipe, seed=seed),
-        name=_name(table, variant, widths, quick),
+        name=varied_name(table.name, variant, "-".join(map(str, widths)), quick),
         allow_query_in_train=table.allow_query_in_train,
         display=table.display,
     )
@@ -97,13 +93,3 @@ def standardised(
     train, query = (train - mean) / scale, (query - mean) / scale
     train[:, constant] = query[:, constant] = 0.0
     return train, query
-
-
-def _name(table: Table, variant: Variant, widths: tuple[int, ...], quick: bool) -> str:
-    parts = [f"{table.name} (quick)" if quick else table.name]
-    network = ["-".join(map(str, widths))] if variant.hidden is not None else []
-    network += [variant.activation] if variant.activation else []
-    parts += [" ".join(network)] if network else []
-    parts += [f"{variant.examples} examples"] if variant.examples else []
-    parts += [f"label noise {variant.label_noise:g}"] if variant.label_noise else []
-    return ", ".join(parts)

@@ -48,5 +48,23 @@ class Variant:
             raise ProblemError(f"Variant.label_noise must be >= 0, got {self.label_noise}")
 
 
+def varied_name(name: str, variant: Variant, network: str, quick: bool) -> str:
+    """The name shown in results: the problem's, and what a variant changed.
+
+    Args:
+        name: the problem's name.
+        variant: the changes.
+        network: the network's sizes, such as 64-16-10; shown where the variant has chosen them.
+        quick: a smaller network, for a first look.
+    """
+    parts = [f"{name} (quick)" if quick else name]
+    sizes = [network] if variant.hidden is not None else []
+    sizes += [variant.activation] if variant.activation else []
+    parts += [" ".join(sizes)] if sizes else []
+    parts += [f"{variant.examples} examples"] if variant.examples else []
+    parts += [f"label noise {variant.label_noise:g}"] if variant.label_noise else []
+    return ", ".join(parts)
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -16,8 +16,12 @@ SIZES = {  # training rows, queries, parameters, parameters of the quick network
     "diabetes": (354, 88, 321, 97),
     "linear_gaussian": (400, 100, 200, 200),
     "teacher": (800, 200, 269, 269),
+    "digits_cnn": (1617, 180, 1898, 666),
+    "chars": (600, 100, 3412, 1132),
+    "digits_resnet": (500, 20, 1057162, 7962),
 }
-SMALL = [name for name in SIZES if name != "digits"]
+OWN_TESTS = ("digits", "digits_cnn", "chars", "digits_resnet")
+SMALL = [name for name in SIZES if name not in OWN_TESTS]
 
 
 def loss(problem: Problem, part: str) -> float:

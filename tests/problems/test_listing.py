@@ -10,7 +10,7 @@ from decomposition.problems import BUILT_IN, make_problem
 from decomposition.problems.changes import COMMON
 from decomposition.problems.listing import EXAMPLES, listing
 from decomposition.problems.options import parse
-from decomposition.problems.registry import FILES
+from decomposition.problems.registry import FILES, OWN_OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def test_every_problem_is_listed_with_its_sizes_and_task(text: str, name: str) -
 def test_every_format_and_option_is_explained(text: str) -> None:
     for kind in FILES.values():
         assert kind.usage in text
-        for option in (*kind.options, *COMMON):
+    for options in (COMMON, *OWN_OPTIONS.values(), *(kind.options for kind in FILES.values())):
+        for option in options:
             assert re.search(rf"^  {option} +\S", text, re.MULTILINE)
     assert "file.py:function" in text
 
@@ -38,5 +39,6 @@ def test_every_format_and_option_is_explained(text: str) -> None:
 def test_examples_use_options_that_exist(text: str, example: str) -> None:
     spec = parse(example)
     kind = spec.name.partition(":")[0]
-    spec.check({**(FILES[kind].options if kind in FILES else {}), **COMMON})
+    own = FILES[kind].options if kind in FILES else OWN_OPTIONS.get(kind, {})
+    spec.check({**own, **COMMON})
     assert f"'{example}'" in text

@@ -73,7 +73,10 @@ def test_a_file_named_like_an_installed_module_does_not_replace_it(folder: Path)
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("mnist", "unknown problem 'mnist': use one of digits, .*teacher, or file.py:function"),
+        (
+            "mnist",
+            "unknown problem 'mnist': use one of digits, .*resnet, or file.py:function",
+        ),
         ("mine.py", "unknown problem 'mine.py'"),
         ("{folder}/mine.txt:make", "file.py:function"),
         ("{folder}/absent.py:make", "no such file: .*absent.py"),
