@@ -37,7 +37,7 @@ def not_linear(
                 f"parameter {name} has no effect on the model's outputs: freeze it with "
                 "requires_grad_(False) or remove it"
             )
-    found = _by_positions(model, parameters, candidates, x)
+    found = _by_positions(model, parameters, candidates, x) if candidates else {}
     paths = {id(module): path for path, module in model.named_modules()}
     wrong: set[str] = set()
     for name, layer in candidates.items():

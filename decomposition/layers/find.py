@@ -87,12 +87,18 @@ def find_layout(model: nn.Module, x: Inputs) -> Layout:
 
 def layers_of(model: nn.Module, blocks: tuple[Block, ...]) -> dict[str, nn.Module]:
     """The modules of the linear blocks, by block name."""
-    modules = {_block_name(name, module): module for name, module in model.named_modules()}
+    modules = {_block_name(model, path): module for path, module in model.named_modules()}
     return {b.name: modules[b.name] for b in blocks if isinstance(b, LinearBlock)}
 
 
-def _block_name(path: str, module: nn.Module) -> str:
-    return path or ("linear" if isinstance(module, nn.Linear) else "model")
+def _block_name(model: nn.Module, path: str) -> str:
+    """The module's path; the model itself, which has none, gets a name that no child has."""
+    if path:
+        return path
+    name = "linear" if isinstance(model, nn.Linear) else "model"
+    while name in model._modules:
+        name += "_"
+    return name
 
 
 def _owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
@@ -123,7 +129,7 @@ def _candidates(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
     candidates: dict[str, nn.Module] = {}
     reasons: dict[str, str] = {}
     for path, module, own in _owned(model):
-        name = _block_name(path, module)
+        name = _block_name(model, path)
         tied = [p for q in own.values() for p in users[id(q)] if p.rpartition(".")[0] != path]
         held = [key for key, parameter in module._parameters.items() if parameter is not None]
         if tied:
@@ -150,7 +156,7 @@ def _blocks(
     paths = {id(p): name for name, p in trainable.items()}
     start = 0
     for path, module, own in _owned(model):
-        name = _block_name(path, module)
+        name = _block_name(model, path)
         size = sum(p.numel() for p in own.values())
         if name in candidates:
             yield LinearBlock(name, start, *block_shape(module), "bias" in own)
