@@ -15,11 +15,19 @@ from torch import Tensor
 from torch.func import functional_call
 
 from decomposition.problem import Problem
+from decomposition.retraining.by_value import by_value
 from decomposition.retraining.plan import BankPlan
 from decomposition.source import source_hash
 
 MODULES = "batched cells initial plan seeds stacked stacked_linear updates"
-TRAINER = ("losses.py", "recipe.py", *(f"retraining/{name}.py" for name in MODULES.split()))
+LOSSES = (
+    "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options"
+)
+TRAINER = (
+    *(f"losses/{name}.py" for name in LOSSES.split()),
+    "recipe.py",
+    *(f"retraining/{name}.py" for name in MODULES.split()),
+)
 """The code that a retrained model's outputs depend on."""
 
 PROBE_DIGITS = 8
@@ -43,7 +51,7 @@ def study_fingerprint(problem: Problem, plan: BankPlan, start: Mapping[str, Tens
         "seed": plan.seed if plan.randomness == "independent" else None,
         "model": repr(problem.model),
         "modules": [_kind(module) for module in problem.model.modules()],
-        "loss": [_kind(loss), sorted((key, repr(value)) for key, value in vars(loss).items())],
+        "loss": [_kind(loss), by_value(vars(loss))],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in (*start.items(), *problem.model.named_buffers()):

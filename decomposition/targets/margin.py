@@ -19,7 +19,10 @@ class Margin(CrossEntropy):
     Source: Park et al., TRAK: Attributing Model Behavior at Scale (ICML 2023).
     """
 
-    name = "margin"
+    @property
+    def name(self) -> str:
+        """``margin``."""
+        return "margin"
 
     def per_example(self, f: Tensor, y: Tensor) -> Tensor:
         """f_y − log Σ_{c≠y} exp f_c."""
