@@ -83,12 +83,12 @@ class BatchedTrainer:
 def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Float[Tensor, "M B C"]:
     """∂/∂f of the batch means (1/B) Σ_b ℓ(f_mb, y_mb) of every model."""
     models, batch, outputs = f.shape
-    if type(loss) is CrossEntropy:
-        # closed form (softmax(f) − onehot(y)) / B, along the storage order of f
-        gradient = torch.softmax(f.mT, dim=1).mul_(1.0 / batch)
-        gradient.scatter_add_(
-            1, y[:, None], gradient.new_full((), -1.0 / batch).expand(models, 1, batch)
-        )
+    if type(loss) is CrossEntropy and loss.one_hot_targets:
+        # closed form (softmax(f) − onehot(y)) / B, along the storage order of f; an ignored
+        # label weighs nothing, and need not be an index
+        scale = (y != loss.ignore_index).to(f.dtype).mul_(1.0 / batch)[:, None]
+        gradient = torch.softmax(f.mT, dim=1).mul_(scale)
+        gradient.scatter_add_(1, y.clamp(0, outputs - 1)[:, None], -scale)
         return gradient.mT
     leaf = f.reshape(models * batch, outputs).requires_grad_()
     with torch.enable_grad():
