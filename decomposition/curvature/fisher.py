@@ -4,7 +4,8 @@ Each is F = (1/N) Σ_n J_nᵀ (R_n R_nᵀ) J_n with its own root R_n (C × K) at
 
     exact       R Rᵀ = Λ_n (K = C): the GGN, the *type-2* Fisher
     sampled     R = [∇_f ℓ(f, ỹ_1), …, ∇_f ℓ(f, ỹ_K)] / √K with labels ỹ_k drawn from the model's
-                predictive distribution p(y | f) ∝ exp(−ℓ(f, y)): unbiased, E[R Rᵀ] = Λ_n
+                predictive distribution p(y | f) ∝ exp(−ℓ(f, y)) (with weights in the loss, see
+                ``sampled_gradient``): unbiased, E[R Rᵀ] = Λ_n
     empirical   R = ∇_f ℓ(f, y) with the training label (K = 1): no estimate of the GGN
 
 (Martens 2020, arXiv 1412.1193; Kunstner et al. 2019, arXiv 1905.12558.)
@@ -28,7 +29,13 @@ from decomposition.curvature.rows import JacobianRows
 from decomposition.errors import DecompositionError
 from decomposition.inputs import double
 from decomposition.layers import Block
-from decomposition.losses import CrossEntropy, Loss, MeanSquaredError
+from decomposition.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    CustomLoss,
+    Loss,
+    MeanSquaredError,
+)
 from decomposition.problem import Problem
 
 
@@ -90,7 +97,7 @@ class Sampled(Fisher):
         draws = [
             uniforms((self.seed, k), first, *f.shape).to(f.device) for k in range(self.samples)
         ]
-        gradients = [sampled_gradient(loss, f, u) for u in draws]
+        gradients = [sampled_gradient(loss, f, y, u) for u in draws]
         return torch.stack(gradients, -1) / self.samples**0.5
 
 
@@ -109,9 +116,14 @@ EXACT = Exact()
 
 @singledispatch
 def sampled_gradient(
-    loss: Loss, f: Float[Tensor, "n C"], u: Float[Tensor, "n C"]
+    loss: Loss, f: Float[Tensor, "n C"], y: Tensor, u: Float[Tensor, "n C"]
 ) -> Float[Tensor, "n C"]:
-    """∇_f ℓ(f, ỹ) with ỹ drawn from p(y | f) ∝ exp(−ℓ(f, y)) by uniforms ``u`` in (0, 1).
+    """A column r with E[r rᵀ] = Λ: ∇_f ℓ(f, ỹ) with ỹ drawn by uniforms ``u`` in (0, 1).
+
+    For a loss that is a negative log-density, ỹ ~ p(y | f) ∝ exp(−ℓ(f, y)) and the targets ``y``
+    play no part. Weights and smoothing change what counts how often, not what the model predicts:
+    ỹ is drawn from the distribution without them, and the gradient without them is scaled by the
+    root of the factor that they put in front of its covariance in Λ, which may depend on ``y``.
 
     Register a function for a loss of one's own: ``sampled_gradient.register(MyLoss, function)``.
 
@@ -125,18 +137,43 @@ def sampled_gradient(
 
 
 @sampled_gradient.register
-def _(loss: CrossEntropy, f: Tensor, u: Tensor) -> Tensor:
-    """p − e_ỹ with ỹ ~ Categorical(p), by inversion of its distribution function."""
+def _(loss: CrossEntropy, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """√s (p − e_ỹ) with ỹ ~ Categorical(p), by inversion of its distribution function.
+
+    s is the sum of the example's target (0 where it is ignored): Λ = s Cov[e_ỹ]. The gradients of
+    the smoothed loss itself would not do: drawn from p, their mean is not zero.
+    """
     p = f.softmax(-1)
     cumulative = p.cumsum(-1)
     label = (cumulative < u[:, :1] * cumulative[:, -1:]).sum(-1)
-    return p - torch.nn.functional.one_hot(label, p.shape[-1])
+    drawn = torch.nn.functional.one_hot(label, p.shape[-1])
+    return loss.total_targets(f, y).sqrt()[:, None] * (p - drawn)
 
 
 @sampled_gradient.register
-def _(loss: MeanSquaredError, f: Tensor, u: Tensor) -> Tensor:
+def _(loss: BinaryCrossEntropy, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """√a_c (p_c − ỹ_c) with independent ỹ_c ~ Bernoulli(p_c), p = σ(f): Λ = diag(a p (1 − p)).
+
+    The mean over C outputs makes each of them count 1/C times, and so does a_c.
+    """
+    p = f.sigmoid()
+    return loss.scales(f, y).sqrt() * (p - (u < p).to(p.dtype))
+
+
+@sampled_gradient.register
+def _(loss: MeanSquaredError, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
     """2 (f − ỹ) / C = √(2/C) ε: ℓ = ‖f − y‖²/C is the density of ỹ ~ N(f, (C/2) I)."""
     return (2.0 / f.shape[-1]) ** 0.5 * torch.special.ndtri(u)
+
+
+@sampled_gradient.register
+def _(loss: CustomLoss, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """Refused: a function says what a label costs, not how likely the model finds it."""
+    raise DecompositionError(
+        f"no way is known to draw labels under the loss {loss.name}, which is a function: use "
+        "exact factors, or a subclass of CustomLoss that is registered with "
+        "decomposition.curvature.fisher.sampled_gradient.register"
+    )
 
 
 def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
