@@ -1,37 +1,61 @@
-"""Curvature by torch.func: another path, but autograd like ours; closed forms are the judges."""
+"""Curvature by automatic differentiation on other paths than ours; closed forms are the judges."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from decomposition.inputs import apply_with, double
 from decomposition.problem import Problem
 
 
-def _unflatten(model: nn.Module, theta: Tensor) -> dict[str, Tensor]:
-    parts, start = {}, 0
-    for name, parameter in model.named_parameters():
-        parts[name] = theta[start : start + parameter.numel()].view_as(parameter)
-        start += parameter.numel()
-    return parts
+def _unflatten(problem: Problem, model: nn.Module, theta: Tensor) -> dict[str, Tensor]:
+    shapes = {name: model.get_parameter(name).shape for name in problem.trainable}
+    pieces = theta.split([shape.numel() for shape in shapes.values()])
+    return {
+        name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
 
 
 def outputs(problem: Problem, model: nn.Module, theta: Tensor) -> Tensor:
-    x = problem.train[0].double()
-    return torch.func.functional_call(model, _unflatten(model, theta), (x,))
+    return apply_with(model, _unflatten(problem, model, theta), double(problem.train[0]))
+
+
+def _mean_loss(problem: Problem, model: nn.Module, theta: Tensor) -> Tensor:
+    f, y = outputs(problem, model, theta), problem.train[1]
+    if y.is_floating_point():
+        return nn.functional.mse_loss(f, y.double())
+    return nn.functional.cross_entropy(f, y)
 
 
 def hessian(problem: Problem) -> Tensor:
-    """∇² of torch's own mean loss."""
+    """∇² of torch's own mean loss.
+
+    PyTorch 2.13 drops ∂²/∂w∂x of a fused layer norm with weight w and input x here: the inner
+    pass of torch.func.hessian is vectorised, and what it pulls back to w is not differentiated
+    with respect to x.
+    """
     model = problem.double_model()
+    return torch.func.hessian(lambda theta: _mean_loss(problem, model, theta))(problem.theta())
 
-    def mean_loss(theta: Tensor) -> Tensor:
-        f, y = outputs(problem, model, theta), problem.train[1]
-        if y.is_floating_point():
-            return nn.functional.mse_loss(f, y.double())
-        return nn.functional.cross_entropy(f, y)
 
-    return torch.func.hessian(mean_loss)(problem.theta())
+def gradient(problem: Problem, model: nn.Module, theta: Tensor) -> Tensor:
+    """∇ of the mean loss by one backward pass."""
+    theta = theta.detach().clone().requires_grad_()
+    return torch.autograd.grad(_mean_loss(problem, model, theta), theta)[0]
+
+
+def differences(problem: Problem, step: float = 1e-3) -> Tensor:
+    """∇² by central differences of the gradient, of fourth order."""
+    theta, model = problem.theta(), problem.double_model()
+    rows = []
+    for unit in step * torch.eye(len(theta), dtype=torch.float64):
+        once, twice = (
+            gradient(problem, model, theta + k * unit) - gradient(problem, model, theta - k * unit)
+            for k in (1, 2)
+        )
+        rows.append((8 * once - twice) / (12 * step))
+    return torch.stack(rows)
 
 
 def ggn(problem: Problem) -> Tensor:
