@@ -25,7 +25,8 @@ def measure(
     Source of the margin: Park et al., TRAK: Attributing Model Behavior at Scale (ICML 2023).
 
     Raises:
-        ProblemError: an unknown function, or the margin of a problem without classes.
+        ProblemError: an unknown function, or the margin of a problem without classes or of a
+            query without a label.
     """
     if function not in get_args(Measure):
         raise ProblemError(
@@ -36,6 +37,8 @@ def measure(
             f"the margin needs classes, but the loss is {problem.loss_function.name}: use "
             "function='loss'"
         )
+    if function == "margin":
+        check_labelled(problem)
     *cells, queries, width = outputs.shape
     flat = torch.from_numpy(outputs).reshape(-1, queries, width)
     y = problem.query[1]
@@ -43,6 +46,18 @@ def measure(
     blocks = flat.split(max(1, BLOCK // (queries * width)))
     values = torch.cat([_measure(problem, block.double(), y, function) for block in blocks])
     return values.reshape(*cells, queries).numpy()
+
+
+def check_labelled(problem: Problem) -> None:
+    """Raise ProblemError if a query has the label that cross-entropy ignores: it has no margin."""
+    loss = problem.loss_function
+    if isinstance(loss, CrossEntropy):
+        ignored = torch.nonzero(problem.query[1] == loss.ignore_index).flatten()
+        if len(ignored):
+            raise ProblemError(
+                f"query {int(ignored[0])} has the ignored label {loss.ignore_index}, and no margin "
+                "without a label: drop it from the queries"
+            )
 
 
 def _measure(problem: Problem, f: Tensor, y: Tensor, function: Measure) -> Tensor:

@@ -16,6 +16,11 @@ class Margin(CrossEntropy):
     model the margin is a decreasing function of the loss. It is differentiated directly, because
     1 − p_y has no digits left where the label is certain.
 
+    The margin is about the label and the model's probabilities alone: class weights and label
+    smoothing play no part in it, and these two identities are those of ℓ = −log p_y without them.
+    An ignored query has no margin, and neither have independent outputs (binary cross-entropy):
+    both are refused by ``check_problem``.
+
     Source: Park et al., TRAK: Attributing Model Behavior at Scale (ICML 2023).
     """
 
@@ -23,6 +28,10 @@ class Margin(CrossEntropy):
     def name(self) -> str:
         """``margin``."""
         return "margin"
+
+    def check(self, f: Tensor, y: Tensor, where: str) -> Tensor:
+        """Labels as they are: the loss of the problem has checked them, with its own options."""
+        return y
 
     def per_example(self, f: Tensor, y: Tensor) -> Tensor:
         """f_y − log Σ_{c≠y} exp f_c."""

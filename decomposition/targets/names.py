@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
-from decomposition.retraining.measures import Measure
+from decomposition.retraining.measures import Measure, check_labelled
 
 Target = Literal["loss", "margin", "leave_one_out", "pbrf"]
 
@@ -40,6 +40,8 @@ def check_problem(problem: Problem, target: str) -> None:
             f"target 'margin' needs classes, but the loss is {problem.loss_function.name}: use "
             "target 'loss'"
         )
+    if target == "margin":
+        check_labelled(problem)
 
 
 def measured_function(target: str) -> Measure:
