@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
-from decomposition.inputs import Inputs, parts_of, rows_in, shapes, take
+from decomposition.inputs import Inputs, device_of, each, parts_of, rows_in, shapes, take
 from decomposition.layers import Block, Layout
 from decomposition.losses import Loss, as_loss
 from decomposition.model_checks import (
@@ -76,6 +78,7 @@ class Problem:
                 got = type(getattr(self, name)).__name__
                 raise ProblemError(f"Problem.{name} must be a {kind.__name__}, got {got}")
         _check_alike(self.train[0], self.query[0])
+        _check_places(self.model, self.train, self.query)
         check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
         model = double_copy(self.model)
@@ -146,6 +149,32 @@ class Problem:
         initial = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         model = train_base_model(self, progress=progress)
         return replace(self, model=model, initial=initial)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its model and its data lie."""
+        return device_of(self.train[0])
+
+    def to(self, device: torch.device | str) -> Problem:
+        """This problem with model, data and initial parameters there; itself if they are.
+
+        Raises:
+            DeviceError: a device of this name is unknown or not available.
+        """
+        where = resolve_device(device) if isinstance(device, str) else device
+        if self.device == where:
+            return self
+        move = lambda pair: (each(pair[0], lambda x: x.to(where)), pair[1].to(where))  # noqa: E731
+        initial = self.initial
+        if initial is not None:
+            initial = {name: value.to(where) for name, value in initial.items()}
+        return replace(
+            self,
+            model=copy.deepcopy(self.model).to(where),
+            train=move(self.train),
+            query=move(self.query),
+            initial=initial,
+        )
 
     def double_model(self) -> nn.Module:
         """A float64 copy of the model in evaluation mode: what curvature is computed on."""
@@ -218,6 +247,20 @@ def _few(train: Inputs, query: Inputs) -> Inputs:
     if isinstance(train, Tensor):
         return joined[""]
     return joined if isinstance(train, Mapping) else tuple(joined.values())
+
+
+def _check_places(model: nn.Module, train: tuple, query: tuple) -> None:
+    places = {f"parameter {name}": p.device for name, p in model.named_parameters()}
+    for where, (x, y) in (("train", train), ("query", query)):
+        places |= {f"{where} inputs {name}".rstrip(): p.device for name, p in parts_of(x).items()}
+        places[f"{where} targets"] = y.device
+    first, *rest = places.items()
+    for what, device in rest:
+        if device != first[1]:
+            raise ProblemError(
+                f"{first[0]} is on {first[1]}, {what} on {device}: give model and data on one "
+                "device; run(…, device=…) moves them all"
+            )
 
 
 def _check_alike(train: Inputs, query: Inputs) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 
 from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.curvature import Curvature
+from decomposition.device import describe, full_precision, resolve_device
 from decomposition.problem import Problem
 from decomposition.results import provenance, write_result
 from decomposition.results.write import check_writable
@@ -30,6 +31,7 @@ ERROR_STRIDE = 3
 """Spectral errors are taken at every third damping of the grid."""
 
 
+@full_precision()
 def run(
     problem: Problem,
     out: str | Path | None = None,
@@ -38,6 +40,7 @@ def run(
     settings: Settings | None = None,
     progress: bool = True,
     command: str | None = None,
+    device: str | None = None,
 ) -> xr.DataTree:
     """Decompose a problem's approximation error into its steps.
 
@@ -55,6 +58,7 @@ def run(
         settings: what to compute; default the full study.
         progress: show progress bars.
         command: what to type to make the result again; default this process's command line.
+        device: cpu, cuda or cuda:N; default ``settings.device``.
 
     Returns:
         The result tree (see decomposition.results.schema).
@@ -63,6 +67,9 @@ def run(
         DecompositionError: anything wrong with the problem, an approximation or the folder.
     """
     settings = settings or Settings()
+    if device is not None:
+        settings = replace(settings, device=device)
+    resolve_device(settings.device)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_writable(folder)  # before the work, not after it
@@ -201,6 +208,7 @@ def _attributes(
             notes=notes,
             timings=timings,
             command=command,
+            device=describe(resolve_device(settings.device)),
         ),
         "ci_level": settings.level,
     }

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from decomposition.damping import as_policy
+from decomposition.device import device_named
 from decomposition.errors import DecompositionError
 from decomposition.retraining.plan import BankPlan
 from decomposition.targets.names import Target, check_target
@@ -72,6 +73,8 @@ class Settings:
     """Coverage that the intervals aim at."""
     seed: int = 0
     """Seed of masks, bootstrap and stochastic estimates (the problem has its own)."""
+    device: str = "cpu"
+    """Where training and curvature run: cpu, cuda or cuda:N. Results are kept on the CPU."""
 
     def __post_init__(self) -> None:
         """Check every value once."""
@@ -79,6 +82,7 @@ class Settings:
         if self.attribution:
             _ = self.plan
         as_policy(self.negative)
+        device_named(self.device)
         if self.leave_one_out_examples < LEAST_EXAMPLES:
             raise DecompositionError(
                 f"leave_one_out_examples must be >= {LEAST_EXAMPLES}, got "

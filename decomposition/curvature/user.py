@@ -12,6 +12,7 @@ from torch import Tensor
 from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.damping import NegativeCurvature
+from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
 
@@ -79,13 +80,14 @@ class EigenpairCurvature(Diagonalised):
 class ScaledIdentity(Diagonalised):
     """ρ I: influence by the inner product of gradients, up to a scale."""
 
-    def __init__(self, size: int, scale: float) -> None:
-        """Keep P and ρ."""
+    def __init__(self, size: int, scale: float, device: torch.device | str = CPU) -> None:
+        """Keep P and ρ, and where vectors lie."""
         self.size, self.scale = size, _finite(scale, "scale")
+        self.device = torch.device(device)
 
     def basis_values(self) -> Tensor:
         """ρ, P times."""
-        return torch.full((self.size,), self.scale, dtype=torch.float64)
+        return torch.full((self.size,), self.scale, dtype=torch.float64, device=self.device)
 
     def to_basis(self, v: Tensor) -> Tensor:
         """The vector itself."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.device import full_precision
 from decomposition.linalg import eigvalsh, matmul
 from decomposition.spectrum.lanczos import Ritz, lanczos_with_previous, probes, trace_of
 
@@ -38,6 +39,7 @@ class Norms:
     rounding."""
 
 
+@full_precision()
 def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_SIZE) -> Norms:
     """Spectral norm max|μ| and nuclear norm Σ|μ| of a symmetric matrix."""
     if len(matrix) <= exact_size:

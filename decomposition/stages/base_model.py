@@ -13,6 +13,7 @@ from decomposition.attribution.scorer import FixedScorer, Scorer, scorer, scorer
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import Curvature, ScaledIdentity
+from decomposition.device import full_precision, resolve_device
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.settings import Settings
@@ -62,6 +63,7 @@ class BaseModel:
     """What a reader must know about the target."""
 
 
+@full_precision()
 def prepare(
     problem: Problem,
     folder: Path | None,
@@ -76,6 +78,7 @@ def prepare(
         DecompositionError: the problem does not have the target, or as the stages.
     """
     check_problem(problem, settings.target)
+    problem = problem.to(resolve_device(settings.device))
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
     with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
@@ -154,7 +157,7 @@ def _baselines(
 ) -> dict[str, Scorer]:
     """Identity scaled to trace H / P, and random scores."""
     scale = abs(rungs["hessian"].trace()) / problem.parameters
-    identity = ScaledIdentity(problem.parameters, scale)
+    identity = ScaledIdentity(problem.parameters, scale, problem.device)
     return {
         "identity": scorer(identity, gradients),
         "random": FixedScorer(problem.queries, problem.examples, settings.seed),

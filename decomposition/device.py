@@ -1,0 +1,169 @@
+"""Where a computation runs, how exact its products are, and what to do when memory runs out.
+
+Curvature is computed in float64, which the identities of the chain need; float32 products (the
+sampled norms, retraining, matrix-free work where it says so) must not be rounded further to
+TF32, whose ten bits of mantissa are a relative error of 5e-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from decomposition.errors import DecompositionError
+
+Result = TypeVar("Result")
+CPU = torch.device("cpu")
+SHARE_OF_FREE_MEMORY = 0.25
+"""Part of a CUDA device's free memory that one chunk's named tensors may take: what is computed
+on the way takes as much again, and more."""
+
+
+class DeviceError(DecompositionError):
+    """A device is unknown, not there, or cannot compute what is asked."""
+
+
+class OutOfMemoryError(DecompositionError):
+    """Not even the smallest piece of a computation fits into memory."""
+
+
+def device_named(name: str | torch.device) -> torch.device:
+    """The device of a name, whether it is there or not: cpu, cuda or cuda:N.
+
+    Raises:
+        DeviceError: no device has this name, or not in float64.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise DeviceError(f"unknown device {name!r}: use cpu, cuda or cuda:N") from None
+    if device.type == "mps":
+        raise DeviceError(f"device {name}: MPS has no float64, which curvature needs; use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name} is not supported: use cpu, cuda or cuda:N")
+    return CPU if device.type == "cpu" else device
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device of a name, with its index, if it is there.
+
+    Raises:
+        DeviceError: it is not; the message names those that are.
+    """
+    device = device_named(name)
+    if device.type == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        built = torch.version.cuda is not None or torch.version.hip is not None
+        why = "no CUDA device is visible" if built else "this PyTorch is built without CUDA"
+        raise DeviceError(f"device {name} is not available: {why}; there is only cpu")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        there = ", ".join(
+            describe(torch.device("cuda", i)) for i in range(torch.cuda.device_count())
+        )
+        raise DeviceError(f"device {name} is not available: there are cpu, {there}")
+    return torch.device("cuda", index)
+
+
+def describe(device: torch.device) -> str:
+    """``cpu``, or ``cuda:0 (name of the card)``."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within the block, float32 products on CUDA are float32 products, not TF32.
+
+    float64 is not touched by these switches. They are the process's, and restored at the end.
+    """
+    before = []
+    for get, put, exact in _switches():
+        try:
+            before.append((put, exact, get()))
+        except RuntimeError:  # unreadable where the user has set the newer switches alone
+            continue
+    for put, exact, _ in before:  # one switch moves others: all were read first
+        put(exact)
+    try:
+        yield
+    finally:
+        for put, _, value in before:
+            put(value)
+
+
+def _switches() -> Iterator[tuple[Callable[[], object], Callable, object]]:
+    """Get, set and full precision of every switch; the newer ones (PyTorch 2.9) last."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    yield torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+    owners: list[tuple[object, str, object]] = [(cudnn, "allow_tf32", False)]
+    if hasattr(matmul, "fp32_precision"):
+        newer = (matmul, cudnn.conv, cudnn.rnn)  # pyright: ignore[reportAttributeAccessIssue]
+        owners += [(owner, "fp32_precision", "ieee") for owner in newer]
+    for owner, name, exact in owners:
+        yield partial(getattr, owner, name), partial(setattr, owner, name), exact
+
+
+def chunk_bytes(device: torch.device, on_cpu: int) -> int:
+    """Memory that the named tensors of one chunk may take.
+
+    ``on_cpu`` there, which is chosen for the cache or for a machine shared with others; a quarter
+    of what is free on a CUDA device, with what PyTorch holds there unused.
+    """
+    if device.type != "cuda":
+        return on_cpu
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, int(SHARE_OF_FREE_MEMORY * free))
+
+
+def shrinking(
+    work: Callable[[slice], Result], rows: int, chunk: int, least: int = 1
+) -> Iterator[Result]:
+    """``work`` of consecutive slices of ``rows``; out of memory becomes a smaller chunk.
+
+    The slice that did not fit is tried again at half the length, and so are all that follow.
+    ``work`` must leave nothing half done: what it adds to, it adds to in its last statement.
+
+    Raises:
+        OutOfMemoryError: not even ``least`` rows fit.
+    """
+    start, chunk = 0, max(least, min(chunk, rows))
+    while start < rows:
+        part = slice(start, min(start + chunk, rows))
+        failure = ""
+        result: list[Result] = []
+        try:
+            result.append(work(part))
+        except (MemoryError, RuntimeError, OutOfMemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            failure = (str(error).splitlines() or ["out of memory"])[0]
+        if failure:  # outside the handler, whose traceback would keep the tensors alive
+            if chunk <= least:
+                raise OutOfMemoryError(
+                    f"out of memory with {least} of {rows} rows at a time ({failure}): use a "
+                    "smaller model, another device (--device), or free memory"
+                )
+            chunk = max(least, chunk // 2)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            continue
+        yield result.pop()
+        start = part.stop
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is an allocation that failed, on a device or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    )
