@@ -31,7 +31,9 @@ class BinaryCrossEntropy(Loss):
     ) -> None:
         """Check the options."""
         self.weight = as_weights(weight, "weight of the binary cross-entropy")
-        self.pos_weight = as_weights(pos_weight, "pos_weight of the binary cross-entropy")
+        self.pos_weight = as_weights(
+            pos_weight, "pos_weight of the binary cross-entropy", may_vanish=True
+        )
 
     @property
     def name(self) -> str:

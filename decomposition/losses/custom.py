@@ -106,9 +106,10 @@ class CustomLoss(Loss):
         """
         if self.target_check is not None:
             y = self.target_check(f, y, where)
-            if not isinstance(y, Tensor) or len(y) != len(f):
+            if not isinstance(y, Tensor) or y.shape[:1] != f.shape[:1]:
                 raise ProblemError(
-                    f"the check of the loss {self.name} must return the {where} targets"
+                    f"the check of the loss {self.name} must return the {where} targets, one row "
+                    f"for each of the {len(f)} examples"
                 )
         targets = y.to(f.dtype) if y.is_floating_point() else y
         leaf = f.detach().requires_grad_()
@@ -118,8 +119,8 @@ class CustomLoss(Loss):
         if len(bad):
             row = int(bad[0])
             raise ProblemError(
-                f"the loss {self.name} is {float(values[row])} at {where} row {row}, where the "
-                f"target is {targets[row].tolist()}"
+                f"the loss {self.name} is {float(values.detach()[row])} at {where} row {row}: "
+                "check its target there, and that the function takes any finite outputs"
             )
         if not values.requires_grad:
             raise ProblemError(

@@ -14,11 +14,12 @@ SHOWN = 10
 """Weights that a name spells out; of more it gives the range."""
 
 
-def as_weights(values: object, option: str) -> Float[Tensor, " C"] | None:
+def as_weights(values: object, option: str, may_vanish: bool = False) -> Float[Tensor, " C"] | None:
     """Non-negative weights of classes or outputs as a float64 vector; a number is one of length 1.
 
     Raises:
-        ProblemError: not a vector, an entry negative or not finite, or all of them zero.
+        ProblemError: not a vector, an entry negative or not finite, or all of them zero unless
+            they ``may_vanish``.
     """
     if values is None:
         return None
@@ -35,7 +36,7 @@ def as_weights(values: object, option: str) -> Float[Tensor, " C"] | None:
     if len(bad):
         at = int(bad[0])
         raise ProblemError(f"{option}[{at}] is {float(weights[at])}: weights are finite and >= 0")
-    if not weights.any():
+    if not may_vanish and not weights.any():
         raise ProblemError(f"{option} is zero throughout: the loss is zero whatever the model")
     return weights
 
