@@ -37,6 +37,8 @@ class FactorBasis:
     """Orthonormal columns; the entry of largest magnitude in each is positive."""
     degenerate: tuple[tuple[int, int], ...]
     """[start, stop) of each cluster of repeated non-zero eigenvalues."""
+    null: int = 0
+    """Number of zero eigenvalues, which come first, if there are several."""
 
 
 def factor_basis(factor: Float[Tensor, "d d"]) -> FactorBasis:
@@ -50,17 +52,21 @@ def factor_basis(factor: Float[Tensor, "d d"]) -> FactorBasis:
     values = values.clamp_min(0.0)
     largest = float(values[-1])
     degenerate: list[tuple[int, int]] = []
-    start = 0
+    start = null = 0
     gaps = (values.diff() > DEGENERACY_TOLERANCE * largest).tolist()
     for stop in [i + 1 for i, gap in enumerate(gaps) if gap] + [len(values)]:
         if stop - start > 1:
             vectors[:, start:stop] = _canonical(vectors[:, start:stop])
-            if float(values[stop - 1]) > NULL_TOLERANCE * largest:  # a null space does no harm
+            if float(values[stop - 1]) > NULL_TOLERANCE * largest:
                 degenerate.append((start, stop))
+            else:
+                null = stop
         start = stop
     pivot = vectors.abs().argmax(0)
     signs = vectors.gather(0, pivot[None]).sign()
-    return FactorBasis(values, vectors * torch.where(signs == 0, 1.0, signs), tuple(degenerate))
+    return FactorBasis(
+        values, vectors * torch.where(signs == 0, 1.0, signs), tuple(degenerate), null
+    )
 
 
 def _canonical(basis: Tensor) -> Tensor:
@@ -121,7 +127,7 @@ class KroneckerBasis:
         pi = factor_ratio(of_weight.values, self.outputs.values)
         alpha, sigma = self.inputs.values, self.outputs.values[:, None]
         if pi is None:
-            return FactoredDamping.none(self.block.size)
+            return FactoredDamping.none(self.block.size, alpha.device)
         if self.part == "bias":
             root, whole = alpha / pi + 0 * sigma, -1.0
         else:
@@ -138,6 +144,23 @@ class KroneckerBasis:
             if basis.degenerate
         )
 
+    def null_space_notes(self, values: Float[Tensor, "d_out width"]) -> tuple[str, ...]:
+        """A sentence for each factor along whose null space there is curvature all the same.
+
+        There is none in factors of the rows that make up the curvature. K-FAC *reduce* has the
+        factors of their means over positions, and H is no second moment of rows.
+        """
+        floor = NULL_TOLERANCE * float(values.abs().max())
+        return tuple(
+            f"{self.name}: the {factor} factor is zero in {basis.null} directions in which there "
+            "is curvature all the same, so EK-FAC is not unique there; the canonical basis is used"
+            for factor, basis, along in (
+                ("input", self.inputs, values),
+                ("output", self.outputs, values.T),
+            )
+            if basis.null and float(along[:, : basis.null].abs().max()) > floor
+        )
+
 
 class KroneckerCurvature(Diagonalised):
     """One layer's curvature (Q_S ⊗ Q_A) diag(values) (Q_S ⊗ Q_A)ᵀ, never formed unless asked."""
@@ -152,8 +175,8 @@ class KroneckerCurvature(Diagonalised):
         self.basis = basis
         self.values = values
         self._factored = basis.factored_damping() if factored_damping else None
-        self.size = basis.block.size
-        self.notes = basis.notes()
+        self.size, self.device = basis.block.size, values.device
+        self.notes = (*basis.notes(), *basis.null_space_notes(values))
 
     def basis_values(self) -> Tensor:
         """values, row-major: index i·width + j belongs to Q_S[:, i] Q_A[:, j]ᵀ."""
@@ -184,7 +207,7 @@ class KroneckerCurvature(Diagonalised):
         columns = (q_a[:, None, :] * q_a[None, :, :]).reshape(width**2, width)
         term = matmul(rows, columns.T).view(d_out, d_out, width, width).permute(0, 2, 1, 3)
         block = replace(self.basis.block, start=0)
-        out = torch.zeros(self.size, self.size, dtype=torch.float64)
+        out = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
         add_term(out, (block, block), term)
         return out
 

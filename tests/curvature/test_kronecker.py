@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from decomposition.chain import build_chain
+from decomposition.chain import EKFAC, KFAC, build_chain
 from decomposition.curvature.factors import kronecker_factors
 from decomposition.curvature.kronecker import factor_basis
 from decomposition.problem import Problem
-from tests import cases
+from tests import cases, general
 
 
 def _rotation(d: int, seed: int) -> torch.Tensor:
@@ -50,6 +50,17 @@ def test_repeated_eigenvalues_are_detected() -> None:
 def test_a_null_space_is_not_called_degenerate() -> None:
     factor = torch.diag(torch.tensor([0.0, 0.0, 1.0, 2.0]).double())
     assert factor_basis(factor).degenerate == ()
+    assert factor_basis(factor).null == 2
+
+
+@pytest.mark.parametrize(("rung", "said"), [(EKFAC, True), (KFAC, False)])
+def test_a_null_space_with_curvature_is_reported(rung: type, said: bool) -> None:
+    """Means of 8 examples span no basis of 19 inputs, but patches do: there are many EK-FACs."""
+    problem = general.conv2d_strided()
+    assert not any("all the same" in note for note in rung()(problem).notes)
+    notes = rung(sharing="reduce")(problem).notes
+    message = "layer 0: the input factor is zero in 11 directions in which there is curvature all"
+    assert any(note.startswith(message) for note in notes) == said
 
 
 @pytest.mark.parametrize("seed", range(5))
