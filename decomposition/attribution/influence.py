@@ -121,4 +121,6 @@ def check_fits(curvature: Curvature, gradients: Gradients) -> None:
 def random_scores(queries: int, examples: int, seed: int) -> Float[Tensor, "queries train"]:
     """Independent standard normal scores: the baseline that knows nothing."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(queries, examples, generator=generator, dtype=torch.float64)
+    return torch.randn(
+        queries, examples, generator=generator, dtype=torch.float64, device=generator.device
+    )

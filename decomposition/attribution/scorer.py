@@ -20,7 +20,7 @@ from decomposition.attribution.lds import predicted_effects
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.damped import DampedSpectrum
 from decomposition.damping import NegativeCurvature
-from decomposition.linalg import matmul
+from decomposition.linalg import matmul, to_numpy
 
 
 class Scorer(ABC):
@@ -179,4 +179,4 @@ def effects_over(
 
 
 def _single(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.to(torch.float32).numpy()
+    return to_numpy(tensor.to(torch.float32))

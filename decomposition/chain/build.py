@@ -8,7 +8,7 @@ from decomposition.chain.cross_layer import block_diagonal
 from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
-from decomposition.curvature import Curvature
+from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -94,6 +94,12 @@ def add_extra(
             raise DecompositionError(
                 f"extra rung {name!r} has size {curvature.size}, the model has "
                 f"{parts.problem.parameters} parameters"
+            )
+        there = parts.problem.device
+        if isinstance(curvature, Diagonalised) and curvature.device != there:
+            raise DecompositionError(
+                f"extra rung {name!r} lies on {curvature.device}, the problem on {there}: make its "
+                "tensors with device=problem.device"
             )
         chain[name] = curvature
     return chain

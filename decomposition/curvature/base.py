@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
 from decomposition.damping import NegativeCurvature, check_damping
+from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 
 
@@ -28,11 +29,13 @@ class Curvature(ABC):
 
     size: int
     """P."""
+    device: torch.device = CPU
+    """Where the matrix lies, and the vectors that ``to_basis`` and ``from_basis`` are given."""
     notes: tuple[str, ...] = ()
     """What a reader of a result must know about this rung (degenerate basis, stand-ins)."""
 
     def matvec(self, v: Tensor) -> Tensor:
-        """C v for v (P,) or (P, k), of the same shape."""
+        """C v for v (P,) or (P, k), of the same shape and on the same device."""
         return self._columns(v, self._matvec)
 
     def solve(
@@ -62,7 +65,7 @@ class Curvature(ABC):
 
     def dense(self) -> Float[Tensor, "P P"]:
         """The matrix itself."""
-        return self._matvec(torch.eye(self.size, dtype=torch.float64))
+        return self._matvec(torch.eye(self.size, dtype=torch.float64, device=self.device))
 
     def trace(self) -> float:
         """tr C."""
@@ -78,13 +81,14 @@ class Curvature(ABC):
 
     def _columns(self, v: Tensor, apply) -> Tensor:
         v = torch.as_tensor(np.array(v) if isinstance(v, np.ndarray) else v).detach()
+        where = v.device
         if v.ndim not in (1, 2) or len(v) != self.size:
             raise DecompositionError(
                 f"a vector for this curvature has shape ({self.size},) or ({self.size}, k), "
                 f"got {tuple(v.shape)}"
             )
-        v = v.to(torch.float64)
-        return apply(v[:, None])[:, 0] if v.ndim == 1 else apply(v)
+        v = v.to(self.device, torch.float64)
+        return (apply(v[:, None])[:, 0] if v.ndim == 1 else apply(v)).to(where)
 
 
 class Diagonalised(Curvature):
@@ -122,8 +126,9 @@ class Diagonalised(Curvature):
 
     def basis_columns(self, panel: slice) -> Float[Tensor, "P panel"]:
         """Eigenvectors ``panel`` of V, dense."""
-        unit = torch.zeros(self.size, panel.stop - panel.start, dtype=torch.float64)
-        unit[panel] = torch.eye(panel.stop - panel.start, dtype=torch.float64)
+        count = panel.stop - panel.start
+        unit = torch.zeros(self.size, count, dtype=torch.float64, device=self.device)
+        unit[panel].fill_diagonal_(1.0)
         return self.from_basis(unit)
 
     def eigenvalues(self) -> Tensor:

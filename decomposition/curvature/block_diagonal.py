@@ -34,6 +34,10 @@ class BlockDiagonal(Diagonalised):
             self._slices[name] = slice(start, start + block.size)
             start += block.size
         self.size = start
+        places = {str(block.device) for block in self._blocks.values()}
+        if len(places) > 1:
+            raise DecompositionError(f"the blocks lie on {' and '.join(sorted(places))}: use one")
+        self.device = next(iter(self._blocks.values())).device
         self.notes = tuple(note for block in self._blocks.values() for note in block.notes)
         policies = {block.negative for block in self._blocks.values()}
         if len(policies) > 1:
@@ -49,7 +53,7 @@ class BlockDiagonal(Diagonalised):
 
     def dense(self) -> Tensor:
         """The (P, P) matrix, zero between layers."""
-        out = torch.zeros(self.size, self.size, dtype=torch.float64)
+        out = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
         for name, block in self._blocks.items():  # one at a time, to hold no block twice
             part = self._slices[name]
             out[part, part] = block.dense()
@@ -64,7 +68,9 @@ class BlockDiagonal(Diagonalised):
         parts = [(block.size, block.factored_damping()) for block in self._blocks.values()]
         if all(part is None for _, part in parts):
             return None
-        return FactoredDamping.joined([part or FactoredDamping.none(n) for n, part in parts])
+        return FactoredDamping.joined(
+            [part or FactoredDamping.none(n, self.device) for n, part in parts]
+        )
 
     def basis_key(self) -> object:
         """The blocks' bases."""

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.damping import NegativeCurvature, as_policy, check_damping, reciprocals
+from decomposition.device import CPU
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class FactoredDamping:
         return math.sqrt(damping) * self.root + damping * self.whole
 
     @staticmethod
-    def none(size: int) -> FactoredDamping:
+    def none(size: int, device: torch.device = CPU) -> FactoredDamping:
         """Zeros: λ alone."""
-        zeros = torch.zeros(size, dtype=torch.float64)
+        zeros = torch.zeros(size, dtype=torch.float64, device=device)
         return FactoredDamping(zeros, zeros)
 
     @staticmethod

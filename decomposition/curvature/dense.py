@@ -34,7 +34,7 @@ class DenseCurvature(Diagonalised):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise DecompositionError(f"a curvature is square, got shape {tuple(matrix.shape)}")
         self.matrix = matrix.to(torch.float64)
-        self.size = len(matrix)
+        self.size, self.device = len(matrix), matrix.device
         self._slices = dict(blocks or {})
         self._blocks: dict[str, DenseCurvature] = {}
         self._eigen: tuple[Tensor, Tensor] | None = None

@@ -29,7 +29,7 @@ class UnderPolicy(Diagonalised):
         """Keep both."""
         self.curvature = curvature
         self.negative = as_policy(policy)
-        self.size = curvature.size
+        self.size, self.device = curvature.size, curvature.device
         self._blocks: dict[str, Diagonalised] = {}
         self.notes = (*curvature.notes, f"negative eigenvalues: policy {self.negative.name}")
 

@@ -39,8 +39,8 @@ class EigenpairCurvature(Diagonalised):
         remainder: float = 0.0,
     ) -> None:
         """Check and complete the basis."""
-        values = torch.as_tensor(values).detach().to(torch.float64)
         vectors = torch.as_tensor(vectors).detach().to(torch.float64)
+        values = torch.as_tensor(values).detach().to(vectors.device, torch.float64)
         if values.ndim != 1 or vectors.ndim != 2 or vectors.shape[1] != len(values):
             raise DecompositionError(
                 f"eigenpairs are values (k,) and vectors (P, k), got {tuple(values.shape)} and "
@@ -51,13 +51,13 @@ class EigenpairCurvature(Diagonalised):
                 raise DecompositionError(f"the {name} of the eigenpairs hold NaN or infinity")
         remainder = _finite(remainder, "remainder")
         k = len(values)
-        gap = (vectors.T @ vectors - torch.eye(k, dtype=torch.float64)).abs()
+        gap = (vectors.T @ vectors - torch.eye(k, dtype=torch.float64, device=vectors.device)).abs()
         error = float(gap.max()) if k else 0.0
         if not error <= ORTHONORMAL_TOLERANCE:
             raise DecompositionError(
                 f"the eigenvectors are not orthonormal: VᵀV differs from I by {error:.3g}"
             )
-        self.size = len(vectors)
+        self.size, self.device = len(vectors), vectors.device
         if k < self.size:
             complete, _ = torch.linalg.qr(vectors, mode="complete")
             vectors = torch.cat([vectors, complete[:, k:]], dim=1)
@@ -105,6 +105,7 @@ class SolveCurvature(Curvature):
         size: P.
         solve: (v (P, k), damping) → (C + λI)⁻¹ v.
         matvec: v (P, k) → C v; without it only attribution is scored, not the spectrum.
+        device: where both are given their vectors.
     """
 
     def __init__(
@@ -112,9 +113,10 @@ class SolveCurvature(Curvature):
         size: int,
         solve: Callable[[Tensor, float], Tensor],
         matvec: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str = CPU,
     ) -> None:
         """Keep the functions."""
-        self.size = size
+        self.size, self.device = size, torch.device(device)
         self._user_solve, self._user_matvec = solve, matvec
 
     def _matvec(self, v: Tensor) -> Tensor:
@@ -145,7 +147,7 @@ def _finite(value: float, name: str) -> float:
 
 
 def _checked(result: Tensor, v: Tensor, name: str) -> Tensor:
-    result = torch.as_tensor(result).detach().to(torch.float64)
+    result = torch.as_tensor(result).detach().to(v.device, torch.float64)
     if result.shape != v.shape:
         raise DecompositionError(
             f"{name} returned shape {tuple(result.shape)} for a vector of shape {tuple(v.shape)}"

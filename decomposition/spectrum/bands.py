@@ -26,7 +26,7 @@ from decomposition.attribution.influence import Gradients
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
-from decomposition.linalg import matmul
+from decomposition.linalg import matmul, to_numpy
 
 DECADES = 8
 """Decades below the largest |μ| that have a band of their own."""
@@ -56,7 +56,7 @@ class Bands:
             "band": list(self.labels),
             "decade": ("band", self.decade),
             "sign": ("band", self.sign),
-            "count": ("band", np.bincount(self.member.numpy(), minlength=len(self.labels))),
+            "count": ("band", np.bincount(to_numpy(self.member), minlength=len(self.labels))),
         }
 
 
@@ -66,7 +66,7 @@ def decade_bands(mu: Float[Tensor, " P"]) -> Bands:
     known = magnitude > 10.0**-DECADES * magnitude.max()
     decade = torch.where(known, magnitude.clamp_min(1e-300).log10().floor(), torch.nan)
     sign = torch.where(known, mu.sign(), 0.0)
-    keys = [(float(s), float(d)) for s, d in zip(sign, decade, strict=True)]
+    keys = [(float(s), float(d)) for s, d in zip(to_numpy(sign), to_numpy(decade), strict=True)]
     # NaN is not equal to itself: the null band has decade 0 in the key
     keys = [(s, 0.0 if s == 0 else d) for s, d in keys]
     ordered = sorted(set(keys), key=lambda key: (key[0], key[0] * key[1]))
@@ -78,7 +78,7 @@ def decade_bands(mu: Float[Tensor, " P"]) -> Bands:
         labels,
         np.array([np.nan if s == 0 else d for s, d in ordered]),
         np.array([s for s, _ in ordered]),
-        torch.tensor([place[key] for key in keys]),
+        torch.tensor([place[key] for key in keys], device=mu.device),
     )
 
 
@@ -94,8 +94,8 @@ def gradient_energy(reference: Diagonalised, gradients: Gradients) -> xr.Dataset
     for g in (gradients.query, gradients.train):
         energy = bands.sums(reference.to_basis(g).square())
         total = energy.sum(0)
-        rows.append((energy[:, total > 0] / total[total > 0]).mean(1).numpy())
-    curvature = bands.sums(mu.abs()).numpy()
+        rows.append(to_numpy((energy[:, total > 0] / total[total > 0]).mean(1)))
+    curvature = to_numpy(bands.sums(mu.abs()))
     return xr.Dataset(
         {
             "share": (("split", "band"), np.stack(rows)),
@@ -150,7 +150,7 @@ def score_error(
         of_train = reference.to_basis(gap) * reference.to_basis(pulled)
         of_query = g_query * reference.to_basis(solved)
         each = 0.5 * (of_train + of_query).sum(1)
-        share[row] = bands.sums(each).numpy() / squared
+        share[row] = to_numpy(bands.sums(each)) / squared
     return xr.Dataset(
         {
             "share": (("rung", "band"), share),

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.damped import DampedSpectrum
 from decomposition.damping import NegativeCurvature
-from decomposition.linalg import matmul
+from decomposition.linalg import matmul, to_numpy
 from decomposition.spectrum.overlap import leading, squared_cosines
 
 
@@ -83,9 +83,9 @@ def damped_pair(
     d, e = (side.where(side.isfinite(), 0.0) for side in (d, e))
     count = len(dampings)
     top_mu = leading(mu, leading_count)
-    is_top_nu = torch.zeros(len(nu), dtype=torch.bool)
+    is_top_nu = torch.zeros(len(nu), dtype=torch.bool, device=nu.device)
     is_top_nu[leading(nu, leading_count)] = True
-    cross, product, reverse = (torch.zeros(count, dtype=torch.float64) for _ in range(3))
+    cross, product, reverse = (mu.new_zeros(count) for _ in range(3))
     shared = 0.0
     for panel, w in squared_cosines(curvature, reference):
         weighted = matmul(torch.cat([inverse_d, d]), w)
@@ -95,14 +95,14 @@ def damped_pair(
         shared += float(w[top_mu][:, is_top_nu[panel]].sum())
     norm_d, norm_e = inverse_d.square().sum(1), inverse_e.square().sum(1)
     squared = norm_d + norm_e - 2.0 * cross
-    misaligned = (1.0 - cross.square() / (norm_d * norm_e)).clamp_min(0.0).numpy()
+    misaligned = to_numpy((1.0 - cross.square() / (norm_d * norm_e)).clamp_min(0.0))
     log_ratio = d.abs().log().sum(1) - e.abs().log().sum(1)
     overlap = shared / leading_count
 
     def errors(norm: torch.Tensor, trace: torch.Tensor, log: torch.Tensor) -> DampedErrors:
         stein = torch.where(positive, (trace - log - len(mu)).clamp_min(0.0), torch.nan)
-        relative = (squared.clamp_min(0.0) / norm).numpy()
-        return DampedErrors(relative, misaligned, stein.numpy(), overlap)
+        relative = to_numpy(squared.clamp_min(0.0) / norm)
+        return DampedErrors(relative, misaligned, to_numpy(stein), overlap)
 
     return DampedPair(
         errors(norm_e, product, log_ratio),

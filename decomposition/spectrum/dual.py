@@ -34,7 +34,7 @@ def dual_gram(problem: Problem, blocks: Sequence[str] | None = None) -> Float[Te
             raise DecompositionError(f"no block {name!r}: the blocks are {', '.join(known)}")
     preactivation = Preactivation(problem)
     terms = [preactivation.gauss_newton_terms(x, y) for x, y in batches(problem)]
-    gram = torch.zeros((), dtype=torch.float64)
+    gram = torch.zeros((), dtype=torch.float64, device=problem.device)
     for name in names:
         a = torch.cat([batch.inputs[name] for batch in terms])
         s = torch.cat([batch.roots[name] for batch in terms])

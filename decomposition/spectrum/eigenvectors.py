@@ -12,6 +12,7 @@ from torch import Tensor
 
 from decomposition.curvature.base import Diagonalised
 from decomposition.errors import DecompositionError
+from decomposition.linalg import to_numpy
 from decomposition.spectrum.overlap import squared_cosines
 
 Order = Literal["magnitude", "value"]
@@ -26,8 +27,9 @@ def descending(mu: Float[Tensor, " P"], order: Order = "magnitude") -> Tensor:
 
 def eigenvectors(curvature: Diagonalised, indices: Tensor) -> Float[Tensor, "P k"]:
     """The eigenvectors at these places of the basis, in this order."""
-    unit = torch.zeros(curvature.size, len(indices), dtype=torch.float64)
-    unit[indices, torch.arange(len(indices))] = 1.0
+    device = curvature.device
+    unit = torch.zeros(curvature.size, len(indices), dtype=torch.float64, device=device)
+    unit[indices, torch.arange(len(indices), device=device)] = 1.0
     return curvature.from_basis(unit)
 
 
@@ -42,7 +44,7 @@ def subspace_overlap(
     _same_size(curvature, reference)
     mu_place = _places(curvature.basis_values(), order)
     nu_place = _places(reference.basis_values(), order)
-    gained = torch.zeros(curvature.size, dtype=torch.float64)
+    gained = torch.zeros(curvature.size, dtype=torch.float64, device=reference.device)
     # W_ij joins the overlap at k = max(place of i, place of j)
     for panel, w in squared_cosines(curvature, reference):
         columns = nu_place[panel]
@@ -50,7 +52,7 @@ def subspace_overlap(
         gained[columns] += before.sum(0)
         gained[mu_place] += (w - before).sum(1)
     k = np.arange(1, curvature.size + 1)
-    return xr.DataArray(gained.cumsum(0).numpy() / k, dims="k", coords={"k": k}, name="overlap")
+    return xr.DataArray(to_numpy(gained.cumsum(0)) / k, dims="k", coords={"k": k}, name="overlap")
 
 
 def cosine_matrix(
@@ -68,7 +70,7 @@ def cosine_matrix(
     u = eigenvectors(reference, descending(reference.basis_values(), order)[:count])
     rank = np.arange(1, count + 1)
     return xr.DataArray(
-        (v.T @ u).square().numpy(),
+        to_numpy((v.T @ u).square()),
         dims=("vector", "reference_vector"),
         coords={"vector": rank, "reference_vector": rank},
         name="squared_cosine",
@@ -76,8 +78,8 @@ def cosine_matrix(
 
 
 def _places(mu: Tensor, order: Order) -> Tensor:
-    places = torch.empty(len(mu), dtype=torch.long)
-    places[descending(mu, order)] = torch.arange(len(mu))
+    places = torch.empty(len(mu), dtype=torch.long, device=mu.device)
+    places[descending(mu, order)] = torch.arange(len(mu), device=mu.device)
     return places
 
 

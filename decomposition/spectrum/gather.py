@@ -156,7 +156,7 @@ def _of_operator(
     make = ggn_operator if source == "ggn" else hessian_operator
     operator = make(problem, block)
     if size <= plan.steps:  # small enough to be written out
-        matrix = operator.matvec(torch.eye(size, dtype=torch.float64))
+        matrix = operator.matvec(torch.eye(size, dtype=torch.float64, device=operator.device))
         return _exact(DenseCurvature(0.5 * (matrix + matrix.T)))
     return estimated_measure(operator, plan)
 

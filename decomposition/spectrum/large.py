@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.errors import DecompositionError
-from decomposition.linalg import matmul
+from decomposition.linalg import from_numpy, matmul, to_numpy
 from decomposition.spectrum.lanczos import lanczos
 from decomposition.spectrum.measure import SpectralMeasure
 from decomposition.spectrum.operators import Symmetric
@@ -106,12 +106,13 @@ def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> Sp
     """The measure of an operator's spectrum from its products alone."""
     plan = plan or Estimation()
     found = ends(operator, plan)
-    vectors = torch.from_numpy(np.ascontiguousarray(found.vectors))
+    vectors = from_numpy(np.ascontiguousarray(found.vectors), operator.device)
     rest = operator.size - vectors.shape[1]
     if rest == 0:
         return SpectralMeasure(np.sort(found.values)[None], np.ones((1, operator.size)), "dense")
     generator = np.random.default_rng((plan.seed, 1))
-    start = torch.from_numpy(generator.standard_normal((operator.size, plan.probes)))
+    draws = generator.standard_normal((operator.size, plan.probes))
+    start = from_numpy(draws, operator.device)
     start = _outside(vectors, start)
     start = start / torch.linalg.vector_norm(start, dim=0)
 
@@ -120,8 +121,8 @@ def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> Sp
 
     ritz = lanczos(deflated, start, min(plan.steps, rest))
     k = plan.probes
-    nodes = np.concatenate([np.tile(found.values, (k, 1)), ritz.values.numpy()], 1)
-    weights = np.concatenate([np.ones((k, len(found.values))), rest * ritz.weights.numpy()], 1)
+    nodes = np.concatenate([np.tile(found.values, (k, 1)), to_numpy(ritz.values)], 1)
+    weights = np.concatenate([np.ones((k, len(found.values))), rest * to_numpy(ritz.weights)], 1)
     order = np.argsort(nodes, axis=1, kind="stable")
     return SpectralMeasure(
         np.take_along_axis(nodes, order, 1), np.take_along_axis(weights, order, 1), "lanczos"
@@ -129,7 +130,8 @@ def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> Sp
 
 
 def _product(operator: Symmetric, v: np.ndarray) -> np.ndarray:
-    return operator.matvec(torch.from_numpy(v.reshape(-1, 1).copy()))[:, 0].numpy()
+    column = from_numpy(v.reshape(-1, 1).copy(), operator.device)
+    return to_numpy(operator.matvec(column)[:, 0])
 
 
 def _outside(vectors: Tensor, v: Tensor) -> Tensor:

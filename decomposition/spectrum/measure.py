@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.errors import DecompositionError
+from decomposition.linalg import to_numpy
 
 WHOLE = "whole"
 """Name of the scope that is the whole matrix; every other scope is a block."""
@@ -108,7 +109,7 @@ def exact_measure(
     values: Tensor | Float[np.ndarray, " P"], method: str = "dense"
 ) -> SpectralMeasure:
     """The measure of known eigenvalues, weight 1 each."""
-    array = values.numpy() if isinstance(values, torch.Tensor) else np.asarray(values, float)
+    array = to_numpy(values) if isinstance(values, torch.Tensor) else np.asarray(values, float)
     nodes = np.sort(array)[None]
     return SpectralMeasure(nodes, np.ones_like(nodes), method)
 

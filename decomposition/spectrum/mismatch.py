@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from decomposition.curvature import Curvature, KroneckerCurvature
 from decomposition.errors import DecompositionError
+from decomposition.linalg import to_numpy
 
 FLOOR = 1e-12
 """Fraction of the largest value of a block below which a value counts as zero."""
@@ -47,14 +48,14 @@ def kronecker_values(rungs: Mapping[str, Curvature]) -> dict[str, xr.Dataset]:
         if not (isinstance(part, KroneckerCurvature) and isinstance(product, KroneckerCurvature)):
             continue
         values = {
-            "product": product.basis_values().numpy(),
-            "exact": part.basis_values().numpy(),
-            "true": rungs["block_ggn"].diagonal_blocks()[name].eigenvalues().numpy(),
+            "product": to_numpy(product.basis_values()),
+            "exact": to_numpy(part.basis_values()),
+            "true": to_numpy(rungs["block_ggn"].diagonal_blocks()[name].eigenvalues()),
         }
         if "ekfac_hessian" in rungs:
             of_h = rungs["ekfac_hessian"].diagonal_blocks()[name]
             if isinstance(of_h, KroneckerCurvature):
-                values["hessian"] = of_h.basis_values().numpy()
+                values["hessian"] = to_numpy(of_h.basis_values())
         found[name] = _block(values)
     return found
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.preactivation import Preactivation, as_double, batches
+from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 
@@ -27,6 +28,11 @@ class Symmetric(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where its vectors lie."""
+        ...
+
+    @property
     def matvec(self) -> Callable[[Tensor], Tensor]:
         """v (P, k) → C v."""
         ...
@@ -40,6 +46,8 @@ class Operator:
     """P."""
     matvec: Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
     """v (P, k) → C v."""
+    device: torch.device = CPU
+    """Where v lies."""
 
 
 def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
@@ -76,7 +84,7 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
                 part += b.from_matrix(matrix) / problem.examples
         return out
 
-    return Operator(size, matvec)
+    return Operator(size, matvec, problem.device)
 
 
 def hessian_operator(problem: Problem, block: str | None = None) -> Operator:
@@ -121,7 +129,7 @@ def hessian_operator(problem: Problem, block: str | None = None) -> Operator:
                 )
         return out[part] / problem.examples
 
-    return Operator(size, matvec)
+    return Operator(size, matvec, problem.device)
 
 
 def _selection(problem: Problem, block: str | None):

@@ -24,7 +24,7 @@ import xarray as xr
 from decomposition.chain.build import CHAIN, STEPS
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.errors import DecompositionError
-from decomposition.linalg import eigvalsh
+from decomposition.linalg import eigvalsh, to_numpy
 from decomposition.spectrum.eigenvectors import subspace_overlap
 from decomposition.spectrum.large import Estimation, ends
 from decomposition.spectrum.norms import EXACT_SIZE
@@ -74,8 +74,8 @@ def movements(
 
 
 def _movement(r: Diagonalised, c: Diagonalised, subspaces: bool) -> xr.Dataset:
-    nu = r.basis_values().sort(descending=True).values.numpy()
-    mu = c.basis_values().sort(descending=True).values.numpy()
+    nu = to_numpy(r.basis_values().sort(descending=True).values)
+    mu = to_numpy(c.basis_values().sort(descending=True).values)
     moved = np.abs(mu - nu)
     spectral, error, frobenius = _norms(r, c)
     data = xr.Dataset(
@@ -111,7 +111,7 @@ def _norms(r: Diagonalised, c: Diagonalised) -> tuple[float, float, float]:
     if len(difference) <= EXACT_SIZE:
         return float(eigvalsh(difference).abs().max()), 0.0, frobenius
     plan = Estimation(ends=2, steps=96)
-    found = ends(Operator(len(difference), lambda v: difference @ v), plan)
+    found = ends(Operator(len(difference), lambda v: difference @ v, difference.device), plan)
     if not len(found.values):
         return frobenius, 0.0, frobenius  # an upper bound, where Lanczos has none to offer
     at = int(np.abs(found.values).argmax())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from decomposition.attribution.agreement import top_examples
 from decomposition.attribution.scorer import Scorer
+from decomposition.linalg import to_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 
@@ -35,7 +36,7 @@ def bank_group(bank: Bank, problem: Problem) -> xr.Dataset:
             "output": np.arange(bank.outputs.shape[3]),
         },
     )
-    targets = problem.query[1].numpy()
+    targets = to_numpy(problem.query[1])
     data["targets"] = (("query", "output")[: targets.ndim], targets)
     if bank.second_outputs is not None:
         data["second_outputs"] = (("second_mask", "query", "output"), bank.second_outputs)
@@ -47,15 +48,15 @@ def examples_group(problem: Problem) -> xr.Dataset | None:
     """Inputs and labels of all examples, if they are few numbers in one tensor; else None."""
     if not (isinstance(problem.train[0], Tensor) and isinstance(problem.query[0], Tensor)):
         return None
-    train, query = (x.reshape(len(x), -1).numpy() for x in (problem.train[0], problem.query[0]))
+    train, query = (to_numpy(x.reshape(len(x), -1)) for x in (problem.train[0], problem.query[0]))
     if train.size + query.size > LARGEST_EXAMPLES or problem.train[1].ndim > 1:
         return None
     return xr.Dataset(
         {
             "train_inputs": (("train", "feature"), train.astype(np.float32)),
             "query_inputs": (("query", "feature"), query.astype(np.float32)),
-            "train_targets": ("train", problem.train[1].numpy()),
-            "query_targets": ("query", problem.query[1].numpy()),
+            "train_targets": ("train", to_numpy(problem.train[1])),
+            "query_targets": ("query", to_numpy(problem.query[1])),
         },
         {
             "train": np.arange(len(train)),

@@ -16,6 +16,7 @@ from decomposition.curvature import (
     KroneckerCurvature,
     NotAvailableError,
 )
+from decomposition.linalg import to_numpy
 from decomposition.spectrum.comparisons import Comparisons, ErrorPlan
 from decomposition.spectrum.errors import spectral_errors
 
@@ -31,7 +32,7 @@ def spectra(rungs: Mapping[str, Curvature]) -> dict[str, xr.Dataset]:
         for rung in ("ekfac", "kfac"):
             block = blocks.get(rung)
             if isinstance(block, KroneckerCurvature):
-                data[f"{rung}_eigenvalues"] = ("block_index", block.basis_values().numpy())
+                data[f"{rung}_eigenvalues"] = ("block_index", to_numpy(block.basis_values()))
         groups[f"/spectrum/{name}"] = data
     return groups
 
@@ -91,7 +92,7 @@ def _eigenvalues(rungs: Mapping[str, Curvature], index: str) -> xr.Dataset:
     values = {}
     for name, curvature in rungs.items():
         try:
-            values[name] = curvature.eigenvalues().numpy()
+            values[name] = to_numpy(curvature.eigenvalues())
         except NotAvailableError:  # known by its solver alone
             continue
     return xr.Dataset(

@@ -20,6 +20,7 @@ from decomposition.attribution.linearised import linearise
 from decomposition.attribution.scorer import Scorer, SpectralScorer
 from decomposition.chain import CHAIN, STEPS
 from decomposition.chain.step import Step
+from decomposition.linalg import to_numpy
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.settings import Settings
 from decomposition.shares.where import path_decomposition, query_drops
@@ -85,7 +86,7 @@ def _size(rung: Scorer) -> int:
 def _bands(rung: Scorer, edges: Sequence[int]) -> list[Int[np.ndarray, " band"]]:
     """Basis indices of each band, by rank of the eigenvalue's magnitude."""
     assert rung.mu is not None
-    order = rung.mu.abs().argsort(descending=True, stable=True).numpy()
+    order = to_numpy(rung.mu.abs().argsort(descending=True, stable=True))
     return [order[a:b] for a, b in itertools.pairwise(edges)]
 
 

@@ -44,8 +44,8 @@ def anderson(
 
     Problems leave the batch as they converge, so that a hard one costs only its own steps.
     """
-    points, found = start.clone(), torch.full((len(start),), torch.inf, dtype=start.dtype)
-    active = torch.arange(len(start))
+    points, found = start.clone(), start.new_full((len(start),), torch.inf)
+    active = torch.arange(len(start), device=start.device)
     z, r = start.clone(), residual(start, active)
     moves: list[Tensor] = []
     changes: list[Tensor] = []

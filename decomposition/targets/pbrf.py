@@ -21,6 +21,7 @@ from tqdm import tqdm
 from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import inverse_eigenvalues
+from decomposition.linalg import from_numpy, to_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.fingerprint import study_fingerprint
 from decomposition.retraining.plan import BankPlan
@@ -104,7 +105,7 @@ def proximal_responses(
             keys = [_key(study, what, chunk) for what in ("outputs", "residual")]
             found = [store.load(key) for key in keys]
             if found[0] is None or found[1] is None:
-                found = list(solver.solve(torch.from_numpy(chunk)))
+                found = list(solver.solve(from_numpy(chunk, problem.device)))
                 for key, values in zip(keys, found, strict=True):
                     store.save(key, values)
             outputs.append(found[0])
@@ -131,19 +132,19 @@ class _Solver:
         """Outputs (m, Q, C) on the queries, and residuals (m,)."""
         found = self._minimise(removed)
         outputs = self._objective.query_outputs(self._delta(found.points))
-        return outputs.contiguous().numpy(), found.residual.numpy()
+        return to_numpy(outputs.contiguous()), to_numpy(found.residual)
 
     def base_outputs(self) -> np.ndarray:
-        zero = torch.zeros(1, self._curvature.size, dtype=torch.float64)
-        return self._objective.query_outputs(zero)[0].contiguous().numpy()
+        zero = self._root.new_zeros(1, self._curvature.size)
+        return to_numpy(self._objective.query_outputs(zero)[0].contiguous())
 
     def _minimise(self, removed: Tensor) -> FixedPoints:
         def descent(z: Tensor, which: Tensor) -> Tensor:
             gradient = self._objective.gradient(self._delta(z), removed[which], self._weight)
             return -(self._root * self._curvature.to_basis(gradient.T.contiguous())).T
 
-        start = torch.zeros(len(removed), self._curvature.size, dtype=torch.float64)
-        size = descent(start, torch.arange(len(removed))).norm(dim=1)
+        start = self._root.new_zeros(len(removed), self._curvature.size)
+        size = descent(start, torch.arange(len(removed), device=start.device)).norm(dim=1)
         return anderson(descent, start, size.clamp_min(self._smallest()), TOLERANCE)
 
     def _smallest(self) -> float:
