@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from decomposition.attribution.influence import influence_scores
 from decomposition.chain import build_chain, build_lattice
 from decomposition.errors import DecompositionError
+from decomposition.losses import CustomLoss
 from decomposition.problem import Problem
 from decomposition.recipe import Recipe
 from decomposition.results import open_result
@@ -21,6 +22,7 @@ except PackageNotFoundError:  # imported from a source tree that is not installe
     __version__ = "not installed"
 
 __all__ = [
+    "CustomLoss",
     "DecompositionError",
     "Problem",
     "Recipe",

@@ -14,7 +14,7 @@ from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, device_of, each, parts_of, rows_in, shapes, take
 from decomposition.layers import Block, Layout
-from decomposition.losses import Loss, as_loss
+from decomposition.losses import CrossEntropy, Loss, as_loss
 from decomposition.model_checks import (
     ROWS,
     check_model,
@@ -45,7 +45,8 @@ class Problem:
     model: nn.Module
     """The model; its parameters and buffers are never changed here."""
     loss: Loss | nn.Module
-    """torch.nn.CrossEntropyLoss(), torch.nn.MSELoss(), or a decomposition.losses.Loss."""
+    """torch.nn.CrossEntropyLoss, BCEWithLogitsLoss or MSELoss, or a decomposition.losses.Loss
+    (CustomLoss for a function of one's own)."""
     train: tuple[Inputs, Tensor]
     """(X, y): inputs (N, …), or a tuple or dict of them for a forward pass with several, and
     targets (N,) or (N, C)."""
@@ -115,7 +116,19 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of a result must know: stand-ins, frozen parameters, constants."""
-        return (*self.layout.notes, *getattr(self.loss, "notes", ()))
+        return (*self.layout.notes, *self.loss_function.notes, *self._ignored())
+
+    def _ignored(self) -> tuple[str, ...]:
+        """How many labels the loss passes over: with torch's default of −100 nobody asked for it."""
+        loss = self.loss_function
+        if not isinstance(loss, CrossEntropy):
+            return ()
+        counts = {
+            name: int((getattr(self, name)[1] == loss.ignore_index).sum())
+            for name in ("train", "query")
+        }
+        said = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return (f"{said} examples have the ignored label {loss.ignore_index}",) if said else ()
 
     @property
     def parameters(self) -> int:
