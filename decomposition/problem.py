@@ -119,7 +119,7 @@ class Problem:
         return (*self.layout.notes, *self.loss_function.notes, *self._ignored())
 
     def _ignored(self) -> tuple[str, ...]:
-        """How many labels the loss passes over: with torch's default of −100 nobody asked for it."""
+        """How many labels the loss passes over: torch's default of −100 is easily met unasked."""
         loss = self.loss_function
         if not isinstance(loss, CrossEntropy):
             return ()
