@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from decomposition.curvature.positions import Positions
 from decomposition.curvature.preactivation import as_double, differentiable
@@ -12,19 +13,22 @@ from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import apply_with, double, parts_of, rows_in, take
 from decomposition.problem import Problem
 
-DIRECTIONS = 32
+DIRECTIONS = 16
 """Directions of one vectorised sweep."""
+BAR_DELAY = 5.0
+"""Seconds before a progress bar appears."""
 SYMMETRY = 1e-8
 """Largest difference of the triangles, relative to the largest entry."""
-SWEEP_NUMBERS = 2**22
-"""Numbers of the layers' inputs and outputs in one sweep: more leaves the cache."""
+SWEEP_NUMBERS = 2**23
+"""Numbers of the layers' inputs and outputs in one sweep: fewer leave the vector units idle."""
 
 
 def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
     """H = (1/N) Σ ∇²_θ ℓ_n, column by column: H e_i = ∇_θ (∇_θ L · e_i).
 
-    Forward-over-reverse (Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147). The two triangles
-    agree to rounding and are averaged.
+    Reverse-over-reverse: the gradient of a batch is differentiated once, and its graph serves all
+    directions (a fifth faster than forward-over-reverse here). The two triangles agree to rounding
+    and are averaged.
 
     Raises:
         UnsupportedModelError: they do not, or the model cannot be differentiated.
@@ -41,27 +45,33 @@ def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
     step = max(1, SWEEP_NUMBERS // (directions * numbers))
     out = torch.zeros(size, size, dtype=torch.float64, device=y_all.device)
 
-    for start in range(0, rows_in(x_all), step):
-        x, y = take(x_all, slice(start, start + step)), y_all[start : start + step]
+    def unflat(direction: Tensor) -> dict[str, Tensor]:
+        pieces = zip(chosen.items(), direction.split(sizes), strict=True)
+        return {name: piece.view_as(value) for (name, value), piece in pieces}
 
-        def total(parameters: dict[str, Tensor], x=x, y=y) -> Tensor:
-            outputs = apply_with(model, {**every, **parameters}, x)
-            return problem.loss_function.per_example(outputs, y).sum()
+    starts = range(0, rows_in(x_all), step)
+    with tqdm(
+        total=len(starts) * size, desc="Hessian", unit="column", delay=BAR_DELAY, disable=None
+    ) as bar:
+        for start in starts:
+            x, y = take(x_all, slice(start, start + step)), y_all[start : start + step]
 
-        def column(direction: Tensor, total=total) -> Tensor:
-            tangent = {
-                name: piece.view_as(value)
-                for (name, value), piece in zip(chosen.items(), direction.split(sizes), strict=True)
-            }
-            outputs = torch.func.jvp(torch.func.grad(total), (chosen,), (tangent,))
-            image: dict[str, Tensor] = outputs[1]
-            return torch.cat([image[name].flatten() for name in chosen])
+            def total(parameters: dict[str, Tensor], x=x, y=y) -> Tensor:
+                outputs = apply_with(model, {**every, **parameters}, x)
+                return problem.loss_function.per_example(outputs, y).sum()
 
-        for first in range(0, size, directions):
-            rows = torch.arange(first, min(first + directions, size), device=out.device)
-            units = torch.nn.functional.one_hot(rows, size).double()
             with differentiable(model):
-                out[rows] += torch.func.vmap(column)(units)
+                _, pull = torch.func.vjp(torch.func.grad(total), chosen)  # pyright: ignore[reportAssignmentType]
+
+                def column(direction: Tensor, pull=pull) -> Tensor:
+                    image: dict[str, Tensor] = pull(unflat(direction))[0]
+                    return torch.cat([image[name].flatten() for name in chosen])
+
+                for first in range(0, size, directions):
+                    rows = torch.arange(first, min(first + directions, size), device=out.device)
+                    units = torch.nn.functional.one_hot(rows, size).double()
+                    out[rows] += torch.func.vmap(column)(units)
+                    bar.update(len(rows))
     out.div_(problem.examples)
     transposed = out.T.clone()
     gap, scale = float((out - transposed).abs().max()), float(out.abs().max())
