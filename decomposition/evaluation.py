@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.device import shrinking
 from decomposition.inputs import apply, double, rows_in, take
 from decomposition.problem import Problem
 
@@ -19,9 +20,9 @@ Split = Literal["train", "query"]
 def outputs_on(problem: Problem, split: Split) -> Float[Tensor, "N C"]:
     """f(x) of every example."""
     model, x = problem.double_model(), double(getattr(problem, split)[0])
-    starts = range(0, rows_in(x), ROWS)
     with torch.no_grad():
-        return torch.cat([apply(model, take(x, slice(s, s + ROWS))) for s in starts])
+        parts = shrinking(lambda rows: apply(model, take(x, rows)), rows_in(x), ROWS)
+        return torch.cat(list(parts))
 
 
 def mean_loss(problem: Problem, split: Split) -> float:

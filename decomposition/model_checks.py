@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.device import shrinking
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
 from decomposition.inputs import Inputs, apply, double, parts_of, rows_in, shapes, take
 from decomposition.layers import Layout, find_layout
@@ -72,7 +73,8 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
             raise ProblemError(
                 f"the model must return floating-point outputs of shape (N, C), got {got}"
             )
-        f = torch.cat([apply(model, take(x, rows)) for rows in _slices(rows_in(x))])
+        parts = shrinking(lambda rows: apply(model, take(x, rows)), rows_in(x), FORWARD_ROWS)
+        f = torch.cat(list(parts))
     if not torch.isfinite(f).all():
         row = int(torch.nonzero(~torch.isfinite(f))[0, 0])
         raise ProblemError(f"the model's output is not finite at {where} row {row}")
@@ -116,14 +118,11 @@ def check_model(model: nn.Module, x: Inputs) -> Layout:
         return find_layout(model, take(x, slice(0, ROWS)))
 
 
-def _slices(rows: int) -> list[slice]:
-    return [slice(start, start + FORWARD_ROWS) for start in range(0, rows, FORWARD_ROWS)]
-
-
 @contextmanager
 def quiet_generator() -> Iterator[None]:
-    """Leave torch's global generator as it was: a random model may draw from it."""
-    with torch.random.fork_rng(devices=[]):
+    """Leave torch's global generators as they were: a random model may draw from them."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
         yield
 
 

@@ -25,7 +25,7 @@ from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     HessianTerms,
     Preactivation,
-    batches,
+    on_plain_batches,
     plain_blocks,
 )
 from decomposition.curvature.sweeps import assemble_by_products
@@ -57,7 +57,8 @@ def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
     if not problem.plain:
         return assemble_by_products(problem)
     terms_of = Preactivation(problem).hessian_terms
-    return _assemble(problem, (terms_of(x, y) for x, y in batches(problem)), _add_hessian)
+    terms = on_plain_batches(problem, lambda x, y, first: terms_of(x, y))
+    return _assemble(problem, terms, _add_hessian)
 
 
 def _assemble(problem: Problem, terms: Iterable, add: Callable) -> Tensor:

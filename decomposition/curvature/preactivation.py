@@ -18,17 +18,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.device import chunk_bytes, out_of_memory, shrinking
 from decomposition.errors import UnsupportedModelError
 from decomposition.layers import LinearBlock, layers_of, perturbed_forward
 from decomposition.problem import Problem
 
+Result = TypeVar("Result")
+
 BATCH_BYTES = 256 * 2**20
-"""Memory that the terms of one batch of examples may take."""
+"""Memory that the terms of one batch of examples may take on the CPU."""
 SWEEP_ELEMENTS = 2**21
 """Elements of the largest activation in one vectorised sweep: larger leaves the cache."""
 
@@ -180,7 +184,7 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, NotImplementedError) as error:
-        if "memory" in str(error):
+        if out_of_memory(error):
             raise
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be differentiated twice under torch.func (data-"
@@ -189,19 +193,35 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def batches(problem: Problem, columns: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training examples in float64, in batches whose terms fit ``BATCH_BYTES``.
+def on_plain_batches(
+    problem: Problem, work: Callable[[Tensor, Tensor, int], Result], columns: int = 0
+) -> Iterator[Result]:
+    """``work(x, y, first)`` of batches of the training examples, in float64, whose terms fit.
 
-    ``columns`` is K of the Gauss–Newton terms where it may exceed the model's outputs.
+    Args:
+        problem: whose examples.
+        work: what is made of a batch, whose first example is ``first``.
+        columns: K of the Gauss–Newton terms where it may exceed the model's outputs.
+
+    Raises:
+        OutOfMemoryError: the terms of a single example do not fit.
     """
     blocks = plain_blocks(problem)
     outputs = sum(b.d_out for b in blocks)
     per_example = outputs * (outputs + columns + sum(b.width for b in blocks))
-    size = max(1, BATCH_BYTES // (8 * per_example))
+    size = chunk_bytes(problem.device, BATCH_BYTES) // (8 * per_example)
     x, y = problem.train
     assert isinstance(x, Tensor)
-    for start in range(0, len(x), size):
-        yield x[start : start + size].double(), as_double(y[start : start + size])
+
+    def one(rows: slice) -> Result:
+        return work(x[rows].double(), as_double(y[rows]), rows.start)
+
+    return shrinking(one, len(x), size)
+
+
+def batches(problem: Problem, columns: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches themselves."""
+    return on_plain_batches(problem, lambda x, y, first: (x, y), columns)
 
 
 def as_double(y: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decomposition.curvature.positions import Positions, Root
 from decomposition.curvature.preactivation import as_double, differentiable, plain_gradients
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.inputs import Inputs, apply_with, double, each, rows_in, take
 from decomposition.layers import Block, ExactBlock
 from decomposition.losses import Loss
@@ -91,8 +92,10 @@ def per_example_gradients(problem: Problem, x: Inputs, y: Tensor) -> Float[Tenso
         assert isinstance(x, Tensor)
         return plain_gradients(problem, x, y)
     rows, root = JacobianRows(problem), gradient_root(problem.loss_function)
-    found = []
-    for start in range(0, rows_in(x), GRADIENT_ROWS):
-        part = slice(start, start + GRADIENT_ROWS)
-        found.append(rows(double(take(x, part)), as_double(y[part]), root)[:, 0])
-    return torch.cat(found)
+    one = 8 * rows.numbers_per_example(double(take(x, slice(0, 1))), 1)
+    chunk = chunk_bytes(y.device, GRADIENT_ROWS * one) // one
+
+    def some(part: slice) -> Tensor:
+        return rows(double(take(x, part)), as_double(y[part]), root)[:, 0]
+
+    return torch.cat(list(shrinking(some, rows_in(x), chunk)))

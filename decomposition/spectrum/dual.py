@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.preactivation import Preactivation, batches
+from decomposition.curvature.preactivation import Preactivation, on_plain_batches
 from decomposition.errors import DecompositionError
 from decomposition.linalg import eigvalsh
 from decomposition.problem import Problem
@@ -33,7 +33,8 @@ def dual_gram(problem: Problem, blocks: Sequence[str] | None = None) -> Float[Te
         if name not in known:
             raise DecompositionError(f"no block {name!r}: the blocks are {', '.join(known)}")
     preactivation = Preactivation(problem)
-    terms = [preactivation.gauss_newton_terms(x, y) for x, y in batches(problem)]
+    terms_of = preactivation.gauss_newton_terms
+    terms = list(on_plain_batches(problem, lambda x, y, first: terms_of(x, y)))
     gram = torch.zeros((), dtype=torch.float64, device=problem.device)
     for name in names:
         a = torch.cat([batch.inputs[name] for batch in terms])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.preactivation import Preactivation, as_double, batches
+from decomposition.curvature.preactivation import Preactivation, as_double, on_plain_batches
 from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -61,7 +61,8 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
     """
     blocks, size = _selection(problem, block)
     preactivation = Preactivation(problem)
-    terms = [preactivation.gauss_newton_terms(x, y) for x, y in batches(problem)]
+    terms_of = preactivation.gauss_newton_terms
+    terms = list(on_plain_batches(problem, lambda x, y, first: terms_of(x, y)))
     offset = blocks[0].start if block else 0
 
     def matvec(v: Tensor) -> Tensor:
