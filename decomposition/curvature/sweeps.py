@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,12 +12,15 @@ from tqdm import tqdm
 
 from decomposition.curvature.positions import Positions
 from decomposition.curvature.preactivation import as_double, differentiable
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import apply_with, double, parts_of, rows_in, take
+from decomposition.inputs import apply_with, double, parts_of, take
 from decomposition.problem import Problem
 
 DIRECTIONS = 16
-"""Directions of one vectorised sweep."""
+"""Directions of one vectorised sweep on the CPU."""
+DIRECTIONS_ON_CUDA = 256
+"""The same on CUDA, where few directions leave the device idle."""
 BAR_DELAY = 5.0
 """Seconds before a progress bar appears."""
 SYMMETRY = 1e-8
@@ -32,6 +38,7 @@ def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
 
     Raises:
         UnsupportedModelError: they do not, or the model cannot be differentiated.
+        OutOfMemoryError: the second derivatives of a single example do not fit.
     """
     positions = Positions(problem)
     model, every = positions.model, positions.parameters
@@ -41,37 +48,51 @@ def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
     numbers = positions.numbers_per_example(x_all, 1)
     numbers += sum(part[0].numel() for part in parts_of(x_all).values())
     size = problem.parameters
-    directions = min(DIRECTIONS, size)
-    step = max(1, SWEEP_NUMBERS // (directions * numbers))
-    out = torch.zeros(size, size, dtype=torch.float64, device=y_all.device)
+    device, examples = problem.device, problem.examples
+    directions = min(DIRECTIONS if device.type == "cpu" else DIRECTIONS_ON_CUDA, size)
+    step = chunk_bytes(device, 8 * SWEEP_NUMBERS) // (8 * directions * numbers)
+    out = torch.zeros(size, size, dtype=torch.float64, device=device)
 
     def unflat(direction: Tensor) -> dict[str, Tensor]:
         pieces = zip(chosen.items(), direction.split(sizes), strict=True)
         return {name: piece.view_as(value) for (name, value), piece in pieces}
 
-    starts = range(0, rows_in(x_all), step)
+    def columns(pull: Callable, rows: slice) -> Float[Tensor, "rows P"]:
+        def column(direction: Tensor) -> Tensor:
+            image: dict[str, Tensor] = pull(unflat(direction))[0]
+            return torch.cat([image[name].flatten() for name in chosen])
+
+        numbers = torch.arange(rows.start, rows.stop, device=device)
+        with differentiable(model):
+            return torch.func.vmap(column)(torch.nn.functional.one_hot(numbers, size).double())
+
+    def graph(rows: slice) -> tuple[int, Callable]:
+        """Of the gradient of some examples, tried on one direction while they can yet be fewer."""
+        x, y = take(x_all, rows), y_all[rows]
+
+        def total(parameters: dict[str, Tensor]) -> Tensor:
+            outputs = apply_with(model, {**every, **parameters}, x)
+            return problem.loss_function.per_example(outputs, y).sum()
+
+        with differentiable(model):
+            _, pull = torch.func.vjp(torch.func.grad(total), chosen)  # pyright: ignore[reportAssignmentType]
+        columns(pull, slice(0, 1))
+        return len(y), pull
+
     with tqdm(
-        total=len(starts) * size, desc="Hessian", unit="column", delay=BAR_DELAY, disable=None
+        total=examples * size,
+        desc="Hessian",
+        unit="product",
+        unit_scale=True,
+        delay=BAR_DELAY,
+        disable=None,
     ) as bar:
-        for start in starts:
-            x, y = take(x_all, slice(start, start + step)), y_all[start : start + step]
-
-            def total(parameters: dict[str, Tensor], x=x, y=y) -> Tensor:
-                outputs = apply_with(model, {**every, **parameters}, x)
-                return problem.loss_function.per_example(outputs, y).sum()
-
-            with differentiable(model):
-                _, pull = torch.func.vjp(torch.func.grad(total), chosen)  # pyright: ignore[reportAssignmentType]
-
-                def column(direction: Tensor, pull=pull) -> Tensor:
-                    image: dict[str, Tensor] = pull(unflat(direction))[0]
-                    return torch.cat([image[name].flatten() for name in chosen])
-
-                for first in range(0, size, directions):
-                    rows = torch.arange(first, min(first + directions, size), device=out.device)
-                    units = torch.nn.functional.one_hot(rows, size).double()
-                    out[rows] += torch.func.vmap(column)(units)
-                    bar.update(len(rows))
+        for count, pull in shrinking(graph, examples, step):
+            start = 0
+            for found in shrinking(partial(columns, pull), size, directions):
+                out[start : start + len(found)] += found
+                start += len(found)
+                bar.update(count * len(found))
     out.div_(problem.examples)
     transposed = out.T.clone()
     gap, scale = float((out - transposed).abs().max()), float(out.abs().max())
