@@ -14,7 +14,7 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.initial import independent_start
+from decomposition.retraining.initial import independent_start, present_parameters
 from decomposition.retraining.workers import in_parallel
 
 BASE_CELL = 2**31 - 1
@@ -28,6 +28,7 @@ def train_base_model(
 ) -> nn.Module:
     """A copy of ``problem.model`` trained by the recipe on all examples, in the recipe's precision.
 
+    Frozen parameters and buffers keep their values.
     Epoch e follows ``seeds.epoch_order(recipe.seed, 0, e, N)``, the order that a bank with shared
     randomness follows too. ``checkpoint`` is given the number of epochs done and a copy of the
     model, after every epoch.
@@ -38,7 +39,7 @@ def train_base_model(
     trainer = BatchedTrainer(problem)
     recipe = problem.recipe
     stack = trainer.stack(1)
-    stack.load(0, {name: value.detach()[None] for name, value in problem.model.named_parameters()})
+    stack.load(0, present_parameters(problem.model))
 
     def order(epoch: int) -> torch.Tensor:
         return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.examples))[None]

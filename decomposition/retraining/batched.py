@@ -1,4 +1,4 @@
-"""Training many models at once: one batched product per layer, one update for all parameters.
+"""Training many models at once: one operation for all of them, one update for all parameters.
 
 Shapes: M models, N training examples, n examples that each model sees, B examples of a batch,
 Q queries, C outputs, P parameters of one model. Each model has its own examples in its own
@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from decomposition.inputs import each, rows_in, take, to
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.problem import Problem
-from decomposition.retraining.stacked import StackedModel, runs_directly
+from decomposition.retraining.activations import numbers_per_example
+from decomposition.retraining.choice import Stack, choose_way, make_stack
 from decomposition.retraining.updates import gradient_decay, make_update
 
 QUERY_ROWS = 256
@@ -33,20 +35,25 @@ class BatchedTrainer:
         self.model = problem.model
         dtype = self.recipe.torch_dtype
         x, y = problem.train
-        self.x = x.to(dtype).contiguous()
-        self.y = y.to(dtype) if y.is_floating_point() else y
-        self.query_x = problem.query[0].to(dtype)
+        self.x = each(to(x, dtype), torch.Tensor.contiguous)
+        self.y = to(y, dtype)
+        self.query_x = to(problem.query[0], dtype)
         self.loss = problem.loss_function
-        self.direct = runs_directly(self.model, x)
+        self.way = choose_way(self.model, x)
+        batch = min(self.recipe.batch_size, rows_in(x))
+        self.activations = 0
+        """Numbers that one model holds for its backward pass; 0 where weights outweigh them."""
+        self.query_rows = QUERY_ROWS
+        if self.way == "function":
+            self.activations = batch * numbers_per_example(self.model, x)
+            self.query_rows = min(batch, QUERY_ROWS)
 
-    def stack(self, models: int) -> StackedModel:
+    def stack(self, models: int) -> Stack:
         """An empty stack of ``models`` copies."""
         decay = gradient_decay(self.recipe)
-        return StackedModel(self.model, models, self.recipe.torch_dtype, self.direct, decay)
+        return make_stack(self.model, models, self.recipe.torch_dtype, self.way, decay)
 
-    def train(
-        self, stack: StackedModel, order: EpochOrder, after_epoch: Callable[[int], None]
-    ) -> None:
+    def train(self, stack: Stack, order: EpochOrder, after_epoch: Callable[[int], None]) -> None:
         """Train ``stack`` in place up to the recipe's last epoch.
 
         ``after_epoch`` is given the number of epochs done, from 0; it may raise to give up.
@@ -63,21 +70,26 @@ class BatchedTrainer:
                 step += 1
             after_epoch(epoch + 1)
 
-    def _accumulate_gradient(self, stack: StackedModel, batch: Int64[Tensor, "M B"]) -> None:
+    def _accumulate_gradient(self, stack: Stack, batch: Int64[Tensor, "M B"]) -> None:
         rows = batch.flatten()
-        x = self.x.index_select(0, rows).view(*batch.shape, *self.x.shape[1:])
-        y = self.y.index_select(0, rows).view(*batch.shape, *self.y.shape[1:])
+
+        def pick(part: Tensor) -> Tensor:
+            return part.index_select(0, rows).view(*batch.shape, *part.shape[1:])
+
         with torch.enable_grad():
-            outputs = stack(x)
-        outputs.backward(mean_loss_gradient(self.loss, outputs.detach(), y))
+            outputs = stack(each(self.x, pick))
+        gradient = mean_loss_gradient(self.loss, outputs.detach(), pick(self.y))
+        stack.backward(outputs, gradient)
 
     @torch.no_grad()
-    def query_outputs(self, stack: StackedModel) -> Float[Tensor, "M Q C"]:
+    def query_outputs(self, stack: Stack) -> Float[Tensor, "M Q C"]:
         """f(x_q) of every model in the stack."""
-        return torch.cat(
-            [stack(x.expand(stack.models, *x.shape)) for x in self.query_x.split(QUERY_ROWS)],
-            dim=1,
-        )
+        found = []
+        for start in range(0, rows_in(self.query_x), self.query_rows):
+            x = take(self.query_x, slice(start, start + self.query_rows))
+            x = each(x, lambda part: part.expand(stack.models, *part.shape))
+            found.append(stack(x).detach())
+        return torch.cat(found, dim=1)
 
 
 def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Float[Tensor, "M B C"]:

@@ -18,7 +18,7 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.initial import independent_start, shared_start
+from decomposition.retraining.initial import independent_start, present_parameters, shared_start
 from decomposition.retraining.plan import BankPlan
 
 
@@ -61,6 +61,11 @@ class CellTrainer:
         self.kept = plan.kept(problem.examples)
         self._shared = shared_start(problem)
         self._trainer = BatchedTrainer(problem)
+
+    @property
+    def activations(self) -> int:
+        """As ``BatchedTrainer.activations``."""
+        return self._trainer.activations
 
     def start(self, mask: int, repeat: int) -> dict[str, Tensor]:
         """Parameters that a cell starts from."""
@@ -119,6 +124,5 @@ class CellTrainer:
     def base_outputs(self) -> Float[np.ndarray, "Q C"]:
         """Outputs of the base model on the queries, in the training precision."""
         stack = self._trainer.stack(1)
-        parameters = self.problem.model.named_parameters()
-        stack.load(0, {name: value.detach()[None] for name, value in parameters})
+        stack.load(0, present_parameters(self.problem.model))
         return self._trainer.query_outputs(stack)[0].contiguous().numpy()

@@ -12,19 +12,23 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
+from decomposition.inputs import Inputs, apply_with, double, parts_of
 from decomposition.problem import Problem
 from decomposition.retraining.by_value import by_value
 from decomposition.retraining.plan import BankPlan
 from decomposition.source import source_hash
 
-MODULES = "batched cells initial plan seeds stacked stacked_linear updates"
+MODULES = (
+    "activations attention batched cells choice failure initial plan seeds stacked "
+    "stacked_function stacked_linear trainable updates"
+)
 LOSSES = (
     "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options"
 )
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),
+    "inputs.py",
     "recipe.py",
     *(f"retraining/{name}.py" for name in MODULES.split()),
 )
@@ -54,11 +58,13 @@ def study_fingerprint(problem: Problem, plan: BankPlan, start: Mapping[str, Tens
         "loss": [_kind(loss), by_value(vars(loss))],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in (*start.items(), *problem.model.named_buffers()):
+    constants = [(k, p) for k, p in problem.model.named_parameters() if k not in start]
+    for name, tensor in (*start.items(), *constants, *problem.model.named_buffers()):
         _add(digest, name, tensor)
     x, y = problem.query
-    for name, tensor in zip("XYQ", (*problem.train, x), strict=True):
-        _add(digest, name, tensor)
+    _add_inputs(digest, "X", problem.train[0])
+    _add(digest, "Y", problem.train[1])
+    _add_inputs(digest, "Q", x)
     for name, tensor in zip(("f", "loss"), _probe(problem, start, x, y), strict=True):
         _add(digest, name, tensor)
     return digest.hexdigest()
@@ -72,11 +78,11 @@ def chunk_key(study: str, masks: np.ndarray, start: int, repeat: int) -> str:
 
 
 def _probe(
-    problem: Problem, start: Mapping[str, Tensor], x: Tensor, y: Tensor
+    problem: Problem, start: Mapping[str, Tensor], x: Inputs, y: Tensor
 ) -> tuple[Tensor, Tensor]:
     model = copy.deepcopy(problem.model).double().eval()
     with torch.no_grad():
-        f = functional_call(model, {k: v.double() for k, v in start.items()}, (x.double(),))
+        f = apply_with(model, {k: v.double() for k, v in start.items()}, double(x))
         loss = problem.loss_function.per_example(f, y.double() if y.is_floating_point() else y)
     return _rounded(f), _rounded(loss)
 
@@ -84,6 +90,11 @@ def _probe(
 def _rounded(values: Tensor) -> Tensor:
     """Values free of the last bits, which depend on the number of threads."""
     return torch.round(values / (values.abs().max() + 1e-30), decimals=PROBE_DIGITS)
+
+
+def _add_inputs(digest: hashlib._Hash, name: str, x: Inputs) -> None:
+    for part, tensor in parts_of(x).items():
+        _add(digest, f"{name} {part}".rstrip(), tensor)
 
 
 def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:

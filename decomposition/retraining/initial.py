@@ -1,10 +1,13 @@
-"""Where retrained models start from."""
+"""Where retrained models start from: values of the trainable parameters.
+
+Frozen parameters and buffers are no part of a start; they are those of the model.
+"""
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from decomposition.errors import ProblemError, UnsupportedModelError
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
+from decomposition.retraining.trainable import trainable_parameters
 
 _TORCH_GENERATOR = threading.Lock()  # reset_parameters draws from torch's one generator
 
@@ -30,31 +34,60 @@ def shared_start(problem: Problem) -> dict[str, Tensor]:
         )
     return {
         name: _checked(problem.initial, name, parameter)
-        for name, parameter in problem.model.named_parameters()
+        for name, parameter in trainable_parameters(problem.model).items()
     }
+
+
+def present_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own parameters, as a stack of one."""
+    return {name: value.detach()[None] for name, value in trainable_parameters(model).items()}
 
 
 def independent_start(model: nn.Module, seed: int, mask: int, repeat: int) -> dict[str, Tensor]:
     """A fresh initialisation by every module's ``reset_parameters``, seeded by the cell.
 
+    Modules are reset in the order of a constructor, parts before the whole; a tied parameter is
+    initialised by the first of its modules.
+
     Raises:
-        UnsupportedModelError: a module has parameters but no ``reset_parameters``.
+        UnsupportedModelError: a module has trainable parameters but no ``reset_parameters``.
     """
     fresh = copy.deepcopy(model)
+    done: set[int] = set()
     with _TORCH_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.initial_seed(seed, mask, repeat))
-        for name, module in fresh.named_modules():
-            if next(module.parameters(recurse=False), None) is None:
+        for name, module in _parts_first(fresh, "", set()):
+            own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+            if not own:
                 continue
-            reset = getattr(module, "reset_parameters", None)
-            if not callable(reset):
-                raise UnsupportedModelError(
-                    f"module {name or 'model'} ({type(module).__name__}) has parameters but no "
-                    "reset_parameters(): independent randomness cannot initialise it afresh; add "
-                    "the method or use randomness='shared'"
-                )
-            reset()
-    return {name: value.detach() for name, value in fresh.named_parameters()}
+            tied = [(p, p.detach().clone()) for p in own if id(p) in done]
+            _reset_of(name, module)()
+            with torch.no_grad():
+                for parameter, value in tied:
+                    parameter.copy_(value)
+            done.update(map(id, own))
+    return {name: value.detach() for name, value in trainable_parameters(fresh).items()}
+
+
+def _parts_first(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    for key, child in module.named_children():
+        yield from _parts_first(child, f"{name}.{key}" if name else key, seen)
+    yield name, module
+
+
+def _reset_of(name: str, module: nn.Module) -> Callable[[], object]:
+    for key in ("reset_parameters", "_reset_parameters"):  # the latter: nn.MultiheadAttention
+        reset = getattr(module, key, None)
+        if callable(reset):
+            return reset
+    raise UnsupportedModelError(
+        f"module {name or 'model'} ({type(module).__name__}) has parameters but no "
+        "reset_parameters(): independent randomness cannot initialise it afresh; add "
+        "the method or use randomness='shared'"
+    )
 
 
 def _checked(initial: Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor:

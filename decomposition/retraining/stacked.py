@@ -14,21 +14,18 @@ from collections.abc import Iterator, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
-from decomposition.errors import UnsupportedModelError
+from decomposition.inputs import Inputs, apply
 from decomposition.retraining.stacked_linear import StackedLinear
-
-TRIAL_MODELS, TRIAL_ROWS = 2, 3
-TRIAL_TOLERANCE = 1e-9
 
 
 class StackedModel:
-    """M copies of a module whose parameters all sit in linear layers.
+    """M copies of a module whose parameters all sit in linear layers, each used once.
 
     ``direct`` runs the module as it is on (M, B, …) inputs, which is right for element-wise
     activations and residual sums; otherwise it runs inside ``torch.func.vmap``, which is right
-    always and slower. ``runs_directly`` finds out. The module is in evaluation mode: the function
+    always and slower. ``choose_way`` finds out. The module is in evaluation mode: the function
     that is trained is the one whose curvature is studied.
     """
 
@@ -64,51 +61,39 @@ class StackedModel:
             if layer.bias is not None:
                 yield f"{prefix}bias", layer.bias[..., 0]
 
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """The same views into ``sums``."""
+        for name, layer in self._layers.items():
+            prefix = f"{name}." if name else ""
+            yield f"{prefix}weight", layer.weight_sum
+            if layer.bias_sum is not None:
+                yield f"{prefix}bias", layer.bias_sum[..., 0]
+
     def load(self, start: int, states: Mapping[str, Tensor]) -> None:
         """Set the parameters of copies ``start`` … from (k, …) stacks of them."""
         for name, parameter in self.parameters():
             parameter[start : start + len(states[name])] = states[name]
 
-    def __call__(self, x: Float[Tensor, "M B ..."]) -> Float[Tensor, "M B C"]:
-        """Outputs of every copy on its own batch."""
-        return self.module(x) if self.direct else vmap(self.module)(x)
+    def __call__(self, x: Inputs) -> Float[Tensor, "M B C"]:
+        """Outputs of every copy on its own batch, the parts of ``x`` being (M, B, …)."""
+        if self.direct:
+            return apply(self.module, x)
+        return vmap(lambda x: apply(self.module, x))(x)
+
+    def backward(self, outputs: Tensor, gradient: Tensor) -> None:
+        """``sums ← decay·sums + ∂⟨outputs, gradient⟩/∂θ``."""
+        outputs.backward(gradient)
 
 
-def runs_directly(model: nn.Module, rows: Float[Tensor, "N ..."]) -> bool:
-    """Whether a stack of ``model`` may skip ``vmap``, tried on a few ``rows`` in float64.
-
-    Raises:
-        UnsupportedModelError: neither way reproduces the module copy by copy.
-    """
-    reference = copy.deepcopy(model).double().eval()
-    scale = torch.linspace(0.8, 1.2, TRIAL_MODELS, dtype=torch.float64)
-    states = {
-        name: torch.stack([factor * value for factor in scale])
-        for name, value in reference.named_parameters()
-    }
-    picks = torch.arange(TRIAL_MODELS * TRIAL_ROWS) % len(rows)
-    x = rows[picks].double().view(TRIAL_MODELS, TRIAL_ROWS, *rows.shape[1:])
-    with torch.no_grad():
-        expected = torch.stack(
-            [
-                functional_call(reference, {k: v[j] for k, v in states.items()}, (x[j],))
-                for j in range(TRIAL_MODELS)
-            ]
-        )
-        for direct in (True, False):
-            stack = StackedModel(model, TRIAL_MODELS, torch.float64, direct)
-            stack.load(0, states)
-            try:
-                outputs = stack(x)
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                continue
-            reason = "its outputs differ"
-            if outputs.shape == expected.shape and torch.allclose(
-                outputs, expected, rtol=0, atol=TRIAL_TOLERANCE * float(expected.abs().max() + 1)
-            ):
-                return direct
-    raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be trained many at once ({reason}): its linear layers must "
-        "be plain torch.nn.Linear, and its forward pass must run under torch.func.vmap"
+def all_linear(model: nn.Module) -> bool:
+    """Whether every parameter is trained, and the weight or bias of one linear layer alone."""
+    held = [
+        (module, key, parameter)
+        for module in model.modules()
+        for key, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+    return len({id(parameter) for *_, parameter in held}) == len(held) and all(
+        isinstance(module, nn.Linear) and key in ("weight", "bias") and parameter.requires_grad
+        for module, key, parameter in held
     )

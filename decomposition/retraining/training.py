@@ -18,6 +18,7 @@ from decomposition.retraining.store import ChunkStore
 from decomposition.retraining.workers import in_parallel
 
 PARAMETERS_PER_STACK = 500_000
+ACTIVATIONS_PER_STACK = 5_000_000
 LARGEST_STACK = 500
 
 
@@ -39,9 +40,7 @@ class BankTraining:
         checkpoints: Sequence[int] = (),
     ) -> None:
         """Draw the masks, open the folder, and name the study at every checkpoint."""
-        if chunk_size is None:
-            chunk_size = default_chunk_size(problem.parameters)
-        if chunk_size < 1:
+        if chunk_size is not None and chunk_size < 1:
             raise ProblemError(f"chunk_size must be at least 1, got {chunk_size}")
         self.last = problem.recipe.last_epoch
         if not all(0 <= epoch <= self.last for epoch in checkpoints):
@@ -51,6 +50,8 @@ class BankTraining:
             )
         self.plan = plan
         self.trainer = CellTrainer(problem, plan)
+        if chunk_size is None:
+            chunk_size = default_chunk_size(problem.parameters, self.trainer.activations)
         self.chunks = list(chunks(plan, chunk_size))
         self._store = ChunkStore(folder)
         start = self.trainer.start(0, 0)
@@ -100,14 +101,18 @@ class BankTraining:
         return chunk_key(self._studies[epoch], masks, chunk.start, chunk.repeat)
 
 
-def default_chunk_size(parameters: int) -> int:
-    """Models per stack for ``parameters`` P of one model: about 500,000 / P.
+def default_chunk_size(parameters: int, activations: int = 0) -> int:
+    """Models per stack for P ``parameters`` and ``activations`` numbers held by each model:
+    about 500,000 / P, and at most 5,000,000 / activations.
 
     Small stacks spend their time between operations, large ones outside the cache. Rounded down
     to 1, 2 or 5 times a power of ten, so that round numbers of masks have common chunks and a bank
-    of 1,000 finds those of 100.
+    of 1,000 finds those of 100; free memory plays no part for the same reason.
     """
-    limit = min(max(1, PARAMETERS_PER_STACK // parameters), LARGEST_STACK)
+    limit = min(PARAMETERS_PER_STACK // parameters, LARGEST_STACK)
+    if activations:
+        limit = min(limit, ACTIVATIONS_PER_STACK // activations)
+    limit = max(1, limit)
     return max(n * 10**k for n in (1, 2, 5) for k in range(3) if n * 10**k <= limit)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decomposition.inputs import apply, take
 from decomposition.problem import Problem
 from decomposition.recipe import Recipe
 
@@ -29,7 +30,7 @@ def train_plain(
 ) -> nn.Module:
     """Train one model with ``torch.optim`` on the examples ``order(epoch)``."""
     recipe = problem.recipe
-    model = copy.deepcopy(problem.model)
+    model = copy.deepcopy(problem.model).eval()
     model.load_state_dict({**model.state_dict(), **start})
     optimizer = _optimizer(recipe, model)
     total = recipe.epochs * recipe.steps_per_epoch(len(order(0)))
@@ -41,7 +42,7 @@ def train_plain(
     for epoch in range(recipe.epochs):
         for rows in torch.from_numpy(order(epoch)).split(recipe.batch_size):
             optimizer.zero_grad()
-            criterion(model(x[rows]), y[rows]).backward()
+            criterion(apply(model, take(x, rows)), y[rows]).backward()
             optimizer.step()
             if schedule is not None:
                 schedule.step()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from decomposition.errors import UnsupportedModelError
+from decomposition.inputs import apply
 from decomposition.problem import Problem
 from decomposition.problems.digits import mlp
 from decomposition.recipe import Recipe
 from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.stacked import runs_directly
+from decomposition.retraining.choice import choose_way
 from tests.cases import CASES, classification, regression
 from tests.retraining.plain import RECIPE, train_plain, untrained_start, with_recipe
 
@@ -77,8 +77,8 @@ def orders(problem: Problem, examples: int) -> np.ndarray:
     return np.array(all_orders).reshape(*cells, examples)
 
 
-def assert_equal_to_plain(problem: Problem) -> None:
-    trainer, rows = BatchedTrainer(problem), orders(problem, 13)
+def assert_equal_to_plain(problem: Problem, examples: int = 13) -> None:
+    trainer, rows = BatchedTrainer(problem), orders(problem, examples)
     start, stack = untrained_start(problem), trainer.stack(MODELS)
     stack.load(0, {k: v.expand(MODELS, *v.shape) for k, v in start.items()})
     trainer.train(stack, lambda epoch: torch.from_numpy(rows[epoch]), lambda _: None)
@@ -86,9 +86,10 @@ def assert_equal_to_plain(problem: Problem) -> None:
     for i in range(MODELS):
         model = train_plain(problem, start, lambda epoch, i=i: rows[epoch, i])
         expected = dict(model.named_parameters())
+        assert [name for name, _ in stack.parameters()] == [*problem.trainable]
         for name, value in stack.parameters():
             torch.testing.assert_close(value[i], expected[name].data, rtol=0, atol=1e-10)
-        expected_outputs = model(problem.query[0]).detach()
+        expected_outputs = apply(model, problem.query[0]).detach()
         torch.testing.assert_close(outputs[i], expected_outputs, rtol=0, atol=1e-10)
 
 
@@ -105,12 +106,12 @@ def test_every_model_equals_the_plain_loop(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in MODELS_TRIED if name != "per_example"])
 def test_elementwise_models_need_no_vmap(name: str) -> None:
     problem = MODELS_TRIED[name]()
-    assert runs_directly(problem.model, problem.train[0])
+    assert choose_way(problem.model, problem.train[0]) == "direct"
 
 
 def test_other_models_run_inside_vmap() -> None:
     problem = per_example()
-    assert not runs_directly(problem.model, problem.train[0])
+    assert choose_way(problem.model, problem.train[0]) == "vmapped"
 
 
 def test_images_that_the_model_flattens() -> None:
@@ -121,10 +122,11 @@ def test_images_that_the_model_flattens() -> None:
     assert_equal_to_plain(problem)
 
 
-def test_a_layer_that_is_no_linear_map_of_its_weight_makes_no_problem() -> None:
+def test_a_layer_that_is_no_linear_map_of_its_weight_runs_as_a_function() -> None:
     torch.manual_seed(0)
-    with pytest.raises(UnsupportedModelError, match="layer 2's weight"):
-        classification(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Scaled(5, 3)))
+    problem = classification(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Scaled(5, 3)))
+    assert choose_way(problem.model, problem.train[0]) == "function"
+    assert_equal_to_plain(with_recipe(problem))
 
 
 class Wrapped(nn.Linear):
