@@ -1,0 +1,84 @@
+"""Influence scores without the P × N matrix of training gradients.
+
+With u_q = (C + λI)⁻¹ g_q, the score τ[q, i] = g_i · u_q / N is the derivative of the loss of
+example i along u_q: one forward-mode sweep over the training examples gives it for all of them.
+Memory is that of the solutions, P numbers a query, and one batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.base import Curvature
+from decomposition.curvature.large.evaluation import Evaluation
+from decomposition.curvature.rows import per_example_gradients
+from decomposition.damping import NegativeCurvature
+from decomposition.inputs import take
+from decomposition.problem import Problem
+
+QUERY_NUMBERS = 2**27
+"""Numbers in the query gradients and solutions that are held at once: 1 GB each."""
+
+
+class StreamedScores:
+    """Scores of any rung of one problem, query gradients made once if they fit."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Prepare a float64 copy of the model."""
+        self._problem, self._evaluation = problem, Evaluation(problem)
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(
+        self,
+        curvature: Curvature,
+        damping: float,
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Float[Tensor, "queries train"]:
+        """τ at one damping.
+
+        Raises:
+            DampingError: the damped curvature is singular.
+            NotConvergedError: an iterative solve did not reach its tolerance.
+        """
+        found = []
+        for start in range(0, self._problem.queries, self._step):
+            solved = curvature.solve(self.query_gradients(start), damping, negative)
+            found.append(self.along(solved))
+        return torch.cat(found) / self._problem.examples
+
+    @property
+    def _step(self) -> int:
+        return max(1, QUERY_NUMBERS // self._problem.parameters)
+
+    def query_gradients(self, start: int) -> Float[Tensor, "P k"]:
+        """g_q of the queries from ``start`` on, as many as are held at once."""
+        if start in self._kept:
+            return self._kept[start]
+        rows = slice(start, start + self._step)
+        x, y = self._problem.query
+        gradients = per_example_gradients(self._problem, take(x, rows), y[rows]).T
+        if self._step >= self._problem.queries:  # all of them fit
+            self._kept[start] = gradients
+        return gradients
+
+    def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
+        """g_i · v of every training example: the derivative of its loss along v."""
+        evaluation, found = self._evaluation, []
+        step = evaluation.columns(v.shape[1])
+        for first in range(0, v.shape[1], step):
+            columns, part = v[:, first : first + step], []
+            for x, y in evaluation.batches(self._problem.train, columns.shape[1]):
+
+                def losses(p, x=x, y=y):
+                    return evaluation.losses(p, x, y)
+
+                def derivative(direction: Tensor, losses=losses) -> Tensor:
+                    tangent = evaluation.tangent(direction)
+                    return torch.func.jvp(losses, (evaluation.chosen,), (tangent,))[1]
+
+                with evaluation.guarded():
+                    part.append(torch.func.vmap(derivative, 1, 0)(columns))
+            found.append(torch.cat(part, 1))
+        return torch.cat(found)

@@ -1,0 +1,129 @@
+"""A model as a function of its flat vector of trainable parameters, whatever its inputs.
+
+Shapes: v (P,) is a direction in parameter space in the order of ``problem.trainable``, split into
+the tangents of the parameters, each of its parameter's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from decomposition.curvature.preactivation import differentiable
+from decomposition.errors import DecompositionError, ProblemError
+from decomposition.inputs import Inputs, apply_with, parts_of, rows_in, take, to
+from decomposition.losses import Loss
+from decomposition.problem import Problem
+
+Parameters = dict[str, Tensor]
+
+BATCH_NUMBERS = 2**22
+"""Numbers that a batch's activations, with their tangents, may take: more leaves the cache."""
+COLUMN_NUMBERS = 2**25
+"""Numbers in the columns that are taken at once: 256 MB in float64."""
+COLUMNS = 16
+"""Most columns that are taken at once."""
+
+
+class Evaluation:
+    """f(x; θ) and the loss at a problem's present parameters, in one precision.
+
+    Raises:
+        DecompositionError: a precision other than float64 and float32.
+    """
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
+        """Prepare a copy of the model in evaluation mode."""
+        if dtype not in (torch.float64, torch.float32):
+            raise DecompositionError(f"curvature products are float64 or float32, not {dtype}")
+        self.dtype = dtype
+        self.model: nn.Module = problem.double_model().to(dtype)
+        self.loss: Loss = problem.loss_function
+        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        self.every: Parameters = {name: value.detach() for name, value in state.items()}
+        self.chosen: Parameters = {name: self.every[name] for name in problem.trainable}
+        self.size = problem.parameters
+        self.activations = activation_numbers(self.model, self.every, to(problem.train[0], dtype))
+
+    def outputs(self, parameters: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n C"]:
+        """f(x) with these trainable parameters; the others stay."""
+        return apply_with(self.model, {**self.every, **parameters}, x)
+
+    def losses(self, parameters: Mapping[str, Tensor], x: Inputs, y: Tensor) -> Float[Tensor, " n"]:
+        """ℓ_n."""
+        return self.loss.per_example(self.outputs(parameters, x), y)
+
+    def tangent(self, v: Float[Tensor, " P"]) -> Parameters:
+        """A direction as one tensor per parameter."""
+        pieces = v.split([value.numel() for value in self.chosen.values()])
+        return {
+            name: piece.view_as(value)
+            for (name, value), piece in zip(self.chosen.items(), pieces, strict=True)
+        }
+
+    def flat(self, parts: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
+        """One tensor per parameter as a direction."""
+        return torch.cat([parts[name].flatten() for name in self.chosen])
+
+    def batches(self, data: tuple[Inputs, Tensor], columns: int) -> Iterator[tuple[Inputs, Tensor]]:
+        """Examples in this precision, few enough at a time for ``columns`` tangents of each."""
+        x, y = data
+        step = max(1, BATCH_NUMBERS // (self.activations * (1 + 3 * columns)))
+        for start in range(0, rows_in(x), step):
+            rows = slice(start, start + step)
+            targets = y[rows]
+            yield (
+                to(take(x, rows), self.dtype),
+                targets.to(self.dtype) if targets.is_floating_point() else targets,
+            )
+
+    def columns(self, count: int) -> int:
+        """How many of ``count`` columns (P,) are taken at once."""
+        return max(1, min(count, COLUMNS, COLUMN_NUMBERS // self.size))
+
+    def guarded(self):
+        """Failures of ``torch.func`` as UnsupportedModelError, inside this context."""
+        return differentiable(self.model)
+
+
+def activation_numbers(model: nn.Module, every: Parameters, x: Inputs) -> int:
+    """Numbers that autograd keeps for the backward pass of one example.
+
+    Counted, not guessed: what two examples keep beyond what one keeps.
+    """
+
+    def kept(rows: int) -> int:
+        storages: dict[int, int] = {}
+        parameters = {p.untyped_storage().data_ptr() for p in every.values()}
+        held = []  # else a freed storage's address would be met again
+
+        def pack(t: Tensor) -> Tensor:
+            if t.untyped_storage().data_ptr() not in parameters:
+                held.append(t)
+                storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        leaves = {
+            name: v.requires_grad_() if v.is_floating_point() else v
+            for name, v in ((name, v.detach()) for name, v in every.items())
+        }
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            apply_with(model, leaves, take(x, slice(0, rows)))
+        return sum(storages.values())
+
+    if rows_in(x) < 2:
+        numbers = kept(1)
+    else:
+        numbers = kept(2) - kept(1)
+    size = next(iter(every.values())).element_size()
+    inputs = sum(part[0].numel() for part in parts_of(x).values())
+    return max(1, inputs, numbers // size)
+
+
+def check_columns(v: Tensor, size: int) -> None:
+    """Raise ProblemError unless ``v`` holds columns (P, k)."""
+    if v.ndim != 2 or len(v) != size:
+        raise ProblemError(f"directions are columns ({size}, k), got {tuple(v.shape)}")
