@@ -1,0 +1,189 @@
+"""Devices by name, exact products, and out of memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decomposition import Settings, run
+from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
+from decomposition.curvature.rows import per_example_gradients
+from decomposition.device import (
+    DeviceError,
+    OutOfMemoryError,
+    chunk_bytes,
+    device_named,
+    full_precision,
+    resolve_device,
+    shrinking,
+)
+from decomposition.errors import ProblemError
+from decomposition.evaluation import mean_loss
+from decomposition.linalg import from_numpy, to_numpy
+from decomposition.problem import Problem
+from tests import cases, general
+
+UNKNOWN = {
+    "no device": ("gpu", "unknown device 'gpu': use cpu, cuda or cuda:N"),
+    "no index": ("cuda:x", "unknown device 'cuda:x'"),
+    "no float64": ("mps", "MPS has no float64"),
+    "no values": ("meta", "meta is not supported: use cpu, cuda or cuda:N"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+def test_other_devices_are_refused_by_name(case: str) -> None:
+    name, message = UNKNOWN[case]
+    with pytest.raises(DeviceError) as error:
+        device_named(name)
+    assert message in str(error.value)
+    with pytest.raises(DeviceError):
+        Settings(device=name)
+
+
+def test_the_cpu_has_one_name() -> None:
+    assert device_named("cpu:0") == resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_said_before_any_work() -> None:
+    assert Settings(device="cuda:1").device == "cuda:1"
+    with pytest.raises(DeviceError, match=r"cuda is not available: .*; there is only cpu"):
+        run(cases.tanh(), device="cuda", progress=False)
+    with pytest.raises(DeviceError, match="not available"):
+        cases.tanh().to("cuda")
+
+
+def test_a_problem_that_lies_there_is_not_copied() -> None:
+    problem = cases.tanh()
+    assert problem.to("cpu") is problem
+
+
+def test_model_and_data_lie_on_one_device() -> None:
+    problem = cases.tanh()
+    x, y = problem.query
+    with pytest.raises(ProblemError, match=r"parameter 0\.weight is on cpu, query targets on meta"):
+        replace(problem, query=(x, y.to("meta")))
+
+
+def switches() -> tuple[object, ...]:
+    newer = [
+        getattr(owner, "fp32_precision", None)
+        for owner in (torch.backends.cuda.matmul, *_parts_of_cudnn())
+    ]
+    return (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, *newer)
+
+
+def _parts_of_cudnn() -> list[object]:
+    return [getattr(torch.backends.cudnn, name, None) for name in ("conv", "rnn")]
+
+
+@full_precision()
+def fails_in_full_precision() -> None:
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    raise KeyError
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_tf32_is_off_inside_and_restored_outside(precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        outside = switches()
+        with pytest.raises(KeyError):
+            fails_in_full_precision()
+        assert switches() == outside
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Small:
+    """Memory for ``most`` rows."""
+
+    def __init__(self, most: int, error: BaseException) -> None:
+        self.most, self.error = most, error
+        self.asked: list[int] = []
+
+    def squares(self, rows: slice) -> Tensor:
+        self.asked.append(rows.stop - rows.start)
+        if self.asked[-1] > self.most:
+            raise self.error
+        return torch.arange(rows.start, rows.stop).square()
+
+
+FAILURES = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"),
+    "NumPy": MemoryError("Unable to allocate 2 GiB"),
+    "a part of it": OutOfMemoryError("out of memory with 1 of 3 rows at a time"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(("rows", "chunk", "most"), [(100, 64, 9), (7, 100, 1), (5, 5, 5)])
+def test_out_of_memory_becomes_a_smaller_chunk(
+    failure: str, rows: int, chunk: int, most: int
+) -> None:
+    memory = Small(most, FAILURES[failure])
+    found = torch.cat(list(shrinking(memory.squares, rows, chunk)))
+    torch.testing.assert_close(found, torch.arange(rows).square())
+    assert memory.asked[0] == min(rows, chunk)
+    fitting = [size for size in memory.asked if size <= most]
+    assert max(fitting) > most / 2  # no smaller than it must be
+    assert len(memory.asked) - len(fitting) <= np.log2(min(rows, chunk)) + 1  # and it stays so
+
+
+def test_no_memory_for_one_row_is_said_with_the_way_out() -> None:
+    memory = Small(3, FAILURES["CUDA"])
+    with pytest.raises(OutOfMemoryError, match=r"with 4 of 100 rows at a time .*--device"):
+        list(shrinking(memory.squares, 100, 64, least=4))
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(shrinking(Small(3, RuntimeError("shapes")).squares, 100, 64))
+
+
+class Hungry(nn.Module):
+    """A model that has memory for a few examples alone."""
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        super().__init__()
+        self.model, self.most = model, most
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.model(x)
+
+
+@pytest.mark.parametrize("case", ["plain", "convolution"])
+def test_matrices_and_gradients_of_a_model_with_memory_for_few_examples(case: str) -> None:
+    problem = cases.tanh() if case == "plain" else general.frames()
+    hungry = replace(problem, model=Hungry(problem.model, 8))
+    assert hungry.plain == problem.plain
+    for quantity in (assemble_hessian, assemble_ggn, gradients, lambda p: mean_loss(p, "train")):
+        torch.testing.assert_close(quantity(hungry), quantity(problem), rtol=1e-12, atol=1e-14)
+
+
+def gradients(problem: Problem) -> Tensor:
+    return per_example_gradients(problem, *problem.train)
+
+
+def test_chunks_of_the_cpu_do_not_depend_on_the_machine() -> None:
+    assert chunk_bytes(torch.device("cpu"), 12345) == 12345
+
+
+def test_arrays_and_tensors_share_memory_on_the_cpu() -> None:
+    array = np.arange(3.0)
+    tensor = from_numpy(array, torch.zeros(1))
+    array[0] = 7.0
+    assert tensor[0] == 7.0
+    assert to_numpy(tensor.requires_grad_())[0] == 7.0
