@@ -41,6 +41,7 @@ from decomposition.curvature.preactivation import (
 )
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
+from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 Terms = TypeVar("Terms", GaussNewtonTerms, HessianTerms)
@@ -48,8 +49,8 @@ Factors = dict[str, tuple[Float[Tensor, "width width"], Float[Tensor, "d_out d_o
 """Layer → (A_l, S_l)."""
 Sharing = Literal["expand", "reduce"]
 """How positions that share a weight count."""
-PRODUCT_NUMBERS = 2**24
-"""Numbers of rotated gradients that are squared at once."""
+PRODUCT_NUMBERS = 2**18
+"""Numbers of rotated gradients that are squared at once: more leaves the cache."""
 
 
 def kronecker_factors(
@@ -64,7 +65,8 @@ def kronecker_factors(
         raise DecompositionError(f"sharing must be expand or reduce, got {sharing!r}")
     factors: Factors = {}
     for name, a, s in _factor_rows(problem, fisher, sharing):
-        new = (a.T @ a / problem.examples, s.T @ s / problem.examples)
+        # Of a matrix with itself: half the work.
+        new = (matmul(a.T, a) / problem.examples, matmul(s.T, s) / problem.examples)
         old = factors.get(name)
         factors[name] = new if old is None else (old[0] + new[0], old[1] + new[1])
     return factors
@@ -85,7 +87,7 @@ def _factor_rows(
             if sharing == "reduce":
                 yield name, a.mean(1), s.sum(2).flatten(0, 1)
             else:
-                yield name, a.flatten(0, 1) / a.shape[1] ** 0.5, s.flatten(0, 2)
+                yield name, a.flatten(0, 1) / a.shape[1] ** 0.5, s.transpose(0, 1).flatten(0, 2)
 
 
 def kronecker_bases(
@@ -155,14 +157,26 @@ def _position_diagonals(
         for key, basis in bases.items():
             layer = basis.block.name
             a = terms.inputs[layer][:, :, basis.columns] @ basis.inputs.vectors
-            s = terms.roots[layer] @ basis.outputs.vectors
-            if a.shape[1] == 1:
-                diagonals[key] += s[:, :, 0].square().sum(1).T @ a[:, 0].square()
-                continue
-            step = max(1, PRODUCT_NUMBERS // (s.shape[1] * diagonals[key].numel()))
-            for s_rows, a_rows in zip(s.split(step), a.split(step), strict=True):
-                diagonals[key] += (s_rows.mT @ a_rows[:, None]).square_().sum((0, 1))
+            # Columns first, as they lie in memory: nothing is copied.
+            s = (terms.roots[layer].transpose(0, 1) @ basis.outputs.vectors).transpose(0, 1)
+            diagonals[key] += _squared_products(s, a)
     return {key: value / problem.examples for key, value in diagonals.items()}
+
+
+def _squared_products(
+    s: Float[Tensor, "n K T d_out"], a: Float[Tensor, "n T width"]
+) -> Float[Tensor, "d_out width"]:
+    """Σ_n Σ_k (Σ_t s_n,k,t a_n,tᵀ)², elementwise squares."""
+    _, k, t, d_out = s.shape
+    if t == 1:
+        return s[:, :, 0].square().sum(1).T @ a[:, 0].square()
+    step = max(1, PRODUCT_NUMBERS // (k * d_out * a.shape[2]))
+    total = a.new_zeros(d_out, a.shape[2])
+    for s_rows, a_rows in zip(s.split(step), a.split(step), strict=True):
+        rows = s_rows.transpose(2, 3).reshape(len(a_rows), k * d_out, t)  # one product for all K
+        products = torch.bmm(rows, a_rows).square_()
+        total += products.view(-1, d_out, a.shape[2]).sum(0)
+    return total
 
 
 def hessian_diagonals(

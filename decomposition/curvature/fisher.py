@@ -23,7 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.draws import uniforms
-from decomposition.curvature.positions import Positions, PositionTerms, Root, example_batches
+from decomposition.curvature.positions import (
+    TERMS_BYTES,
+    Positions,
+    PositionTerms,
+    Root,
+    example_batches,
+)
 from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, batches
 from decomposition.curvature.rows import JacobianRows
 from decomposition.errors import DecompositionError
@@ -191,7 +197,7 @@ def position_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[Positio
     columns = max(problem.outputs, fisher.columns)
     numbers = positions.numbers_per_example(double(problem.train[0]), columns)
     first = 0
-    for x, y in example_batches(problem, numbers):
+    for x, y in example_batches(problem, numbers, TERMS_BYTES):
         yield positions.terms(x, y, root_of(problem, fisher, first))
         first += len(y)
 

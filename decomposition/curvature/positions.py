@@ -29,6 +29,9 @@ from decomposition.layers import (
 )
 from decomposition.problem import Problem
 
+TERMS_BYTES = 64 * 2**20
+"""Memory of the terms of one batch where it is free to choose: more leaves the cache, fewer are
+more calls than work."""
 Root = Callable[[Tensor, Tensor], Tensor]
 """(outputs (n, C), targets) → R (n, C, K)."""
 
@@ -75,8 +78,8 @@ class Positions:
         found_inputs, found_roots = {}, {}
         for block in self.blocks:
             layer, name = self.layers[block.name], block.name
-            a = torch.cat([patches(layer, call, n) for call in inputs[name]], 1)
-            s = torch.cat([responses(layer, call, n, lead=1) for call in pulled[name]], 2)
+            a = _joined([patches(layer, call, n) for call in inputs[name]], 1)
+            s = _joined([responses(layer, call, n, lead=1) for call in pulled[name]], 2)
             found_inputs[name] = block.append_one(a)
             found_roots[name] = s.transpose(0, 1)
         return PositionTerms(found_inputs, found_roots, columns)
@@ -91,14 +94,22 @@ class Positions:
         return total
 
 
-def example_batches(problem: Problem, numbers: int) -> Iterator[tuple[Inputs, Tensor]]:
+def _joined(calls: list[Tensor], positions: int) -> Tensor:
+    """The positions of all calls; one call is not copied."""
+    return calls[0] if len(calls) == 1 else torch.cat(calls, positions)
+
+
+def example_batches(
+    problem: Problem, numbers: int, most: int | None = None
+) -> Iterator[tuple[Inputs, Tensor]]:
     """The training examples in float64, in batches of at most ``BATCH_BYTES``.
 
     Args:
         problem: whose examples.
         numbers: that one example needs.
+        most: bytes of a batch, where fewer are faster.
     """
-    size = max(1, BATCH_BYTES // (8 * max(1, numbers)))
+    size = max(1, min(BATCH_BYTES, most or BATCH_BYTES) // (8 * max(1, numbers)))
     x, y = problem.train
     for start in range(0, problem.examples, size):
         rows = slice(start, start + size)
