@@ -37,8 +37,9 @@ from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     HessianTerms,
     Preactivation,
-    batches,
+    on_plain_batches,
 )
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import matmul
@@ -170,12 +171,16 @@ def _squared_products(
     _, k, t, d_out = s.shape
     if t == 1:
         return s[:, :, 0].square().sum(1).T @ a[:, 0].square()
-    step = max(1, PRODUCT_NUMBERS // (k * d_out * a.shape[2]))
+
+    def of(part: slice) -> Tensor:
+        rows = s[part].transpose(2, 3).reshape(-1, k * d_out, t)  # one product for all K
+        products = torch.bmm(rows, a[part]).square_()
+        return products.view(-1, d_out, a.shape[2]).sum(0)
+
+    one = 8 * k * d_out * a.shape[2]
     total = a.new_zeros(d_out, a.shape[2])
-    for s_rows, a_rows in zip(s.split(step), a.split(step), strict=True):
-        rows = s_rows.transpose(2, 3).reshape(len(a_rows), k * d_out, t)  # one product for all K
-        products = torch.bmm(rows, a_rows).square_()
-        total += products.view(-1, d_out, a.shape[2]).sum(0)
+    for found in shrinking(of, len(a), chunk_bytes(a.device, 8 * PRODUCT_NUMBERS) // one):
+        total += found
     return total
 
 
@@ -206,7 +211,8 @@ def hessian_diagonals(
         return (torch.matmul(terms.hessians[name, name], q) * q).sum(1)
 
     terms_of = Preactivation(problem).hessian_terms
-    return _diagonals(problem, bases, (terms_of(x, y) for x, y in batches(problem)), along)
+    terms = on_plain_batches(problem, lambda x, y, first: terms_of(x, y))
+    return _diagonals(problem, bases, terms, along)
 
 
 def _in_basis(matrix: Tensor, basis: KroneckerBasis) -> Float[Tensor, "d_out width"]:

@@ -28,12 +28,12 @@ from decomposition.curvature.positions import (
     Positions,
     PositionTerms,
     Root,
-    example_batches,
+    on_batches,
 )
-from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, batches
+from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, on_plain_batches
 from decomposition.curvature.rows import JacobianRows
 from decomposition.errors import DecompositionError
-from decomposition.inputs import double
+from decomposition.inputs import Inputs, double
 from decomposition.layers import Block
 from decomposition.losses import (
     BinaryCrossEntropy,
@@ -185,10 +185,11 @@ def _(loss: CustomLoss, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
 def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
     """Layer inputs a_l and roots s_l = R_nᵀ J_l of every batch of a plain problem's examples."""
     preactivation = Preactivation(problem)
-    first = 0
-    for x, y in batches(problem, fisher.columns):
-        yield preactivation.gauss_newton_terms(x, y, root_of(problem, fisher, first))
-        first += len(x)
+
+    def terms(x: Tensor, y: Tensor, first: int) -> GaussNewtonTerms:
+        return preactivation.gauss_newton_terms(x, y, root_of(problem, fisher, first))
+
+    return on_plain_batches(problem, terms, fisher.columns)
 
 
 def position_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[PositionTerms]:
@@ -196,10 +197,11 @@ def position_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[Positio
     positions = Positions(problem)
     columns = max(problem.outputs, fisher.columns)
     numbers = positions.numbers_per_example(double(problem.train[0]), columns)
-    first = 0
-    for x, y in example_batches(problem, numbers, TERMS_BYTES):
-        yield positions.terms(x, y, root_of(problem, fisher, first))
-        first += len(y)
+
+    def terms(x: Inputs, y: Tensor, first: int) -> PositionTerms:
+        return positions.terms(x, y, root_of(problem, fisher, first))
+
+    return on_batches(problem, numbers, terms, TERMS_BYTES)
 
 
 def jacobian_rows(
@@ -209,10 +211,11 @@ def jacobian_rows(
     rows = JacobianRows(problem, blocks)
     columns = max(problem.outputs, fisher.columns)
     numbers = rows.numbers_per_example(double(problem.train[0]), columns)
-    first = 0
-    for x, y in example_batches(problem, numbers):
-        yield rows(x, y, root_of(problem, fisher, first))
-        first += len(y)
+
+    def of_batch(x: Inputs, y: Tensor, first: int) -> Float[Tensor, "n K width"]:
+        return rows(x, y, root_of(problem, fisher, first))
+
+    return on_batches(problem, numbers, of_batch)
 
 
 def root_of(problem: Problem, fisher: Fisher, first: int) -> Root:

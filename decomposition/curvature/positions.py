@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.preactivation import BATCH_BYTES, as_double, differentiable
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.inputs import Inputs, double, rows_in, take
 from decomposition.layers import (
     LinearBlock,
@@ -29,6 +31,7 @@ from decomposition.layers import (
 )
 from decomposition.problem import Problem
 
+Result = TypeVar("Result")
 TERMS_BYTES = 64 * 2**20
 """Memory of the terms of one batch where it is free to choose: more leaves the cache, fewer are
 more calls than work."""
@@ -99,18 +102,27 @@ def _joined(calls: list[Tensor], positions: int) -> Tensor:
     return calls[0] if len(calls) == 1 else torch.cat(calls, positions)
 
 
-def example_batches(
-    problem: Problem, numbers: int, most: int | None = None
-) -> Iterator[tuple[Inputs, Tensor]]:
-    """The training examples in float64, in batches of at most ``BATCH_BYTES``.
+def on_batches(
+    problem: Problem,
+    numbers: int,
+    work: Callable[[Inputs, Tensor, int], Result],
+    most: int | None = None,
+) -> Iterator[Result]:
+    """``work(x, y, first)`` of batches of the training examples, in float64, that fit.
 
     Args:
         problem: whose examples.
         numbers: that one example needs.
-        most: bytes of a batch, where fewer are faster.
+        work: what is made of a batch, whose first example is ``first``.
+        most: bytes of a batch on the CPU, where fewer are faster.
+
+    Raises:
+        OutOfMemoryError: a single example does not fit.
     """
-    size = max(1, min(BATCH_BYTES, most or BATCH_BYTES) // (8 * max(1, numbers)))
+    fitting = chunk_bytes(problem.device, min(BATCH_BYTES, most or BATCH_BYTES))
     x, y = problem.train
-    for start in range(0, problem.examples, size):
-        rows = slice(start, start + size)
-        yield double(take(x, rows)), as_double(y[rows])
+
+    def one(rows: slice) -> Result:
+        return work(double(take(x, rows)), as_double(y[rows]), rows.start)
+
+    return shrinking(one, problem.examples, fitting // (8 * max(1, numbers)))
