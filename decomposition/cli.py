@@ -1,4 +1,4 @@
-"""The command line: ``decompose run | spectrum | report | problems | study``."""
+"""The command line: ``decompose run | plan | spectrum | report | problems | study``."""
 
 from __future__ import annotations
 
@@ -60,6 +60,9 @@ class Run:
     built-in problems. Its numbers are not those of the full study."""
     problem_seed: int = 0
     """Seed of a built-in problem: split, initialisation, order of examples."""
+    bank: Path | None = None
+    """A bank of models retrained elsewhere (.npz or netCDF, see docs/supplied_bank.md): the truth,
+    in place of retraining."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,28 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Say how each rung would be computed, in which time and memory, before anything runs.
+
+    Small models get dense matrices; larger ones the dual Gram matrix for the GGN, Kronecker
+    factors for EK-FAC and K-FAC, and iterative solves for the Hessian.
+
+    Examples:
+        decompose plan digits
+        decompose plan my_problem.py:make_problem --memory 8
+    """
+
+    problem: tyro.conf.Positional[str]
+    """Built-in problem, data file, or file.py:function."""
+    memory: float | None = None
+    """GiB that may be used; default three quarters of what is free."""
+    quick: bool = False
+    """A smaller network for the built-in problems."""
+    problem_seed: int = 0
+    """Seed of a built-in problem."""
+
+
+@dataclass(frozen=True)
 class Problems:
     """List the built-in problems, the formats of data files, and their options."""
 
@@ -139,6 +164,7 @@ def main() -> None:
         Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
         | Annotated[Report, tyro.conf.subcommand("report")]
+        | Annotated[Plan, tyro.conf.subcommand("plan")]
         | Annotated[Problems, tyro.conf.subcommand("problems")]
         | Annotated[Study, tyro.conf.subcommand("study")],
         prog="decompose",
@@ -153,6 +179,8 @@ def main() -> None:
             _report(command)
         elif isinstance(command, Study):
             _study(command)
+        elif isinstance(command, Plan):
+            _plan(command)
         else:
             _problems()
     except DecompositionError as error:
@@ -182,6 +210,7 @@ def _run(command: Run) -> None:
         command.out,
         settings=settings,
         command=shlex.join(["decompose", *sys.argv[1:]]),
+        bank=command.bank,
     )
     print(f"wrote {command.out / 'result.nc'} and {command.out / 'report.html'}")
 
@@ -233,6 +262,14 @@ def _study(command: Study) -> None:
     from decomposition.study.status import study_status
 
     print(study_status(command.out).text(everything=command.all))
+
+
+def _plan(command: Plan) -> None:
+    from decomposition.plan_command import plan_text
+    from decomposition.problems import load_problem
+
+    problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
+    print(plan_text(problem, command.memory))
 
 
 def _is_study(path: Path) -> bool:

@@ -15,7 +15,9 @@ from decomposition.device import describe, full_precision, resolve_device
 from decomposition.problem import Problem
 from decomposition.results import provenance, write_result
 from decomposition.results.write import check_writable
+from decomposition.retraining.bank import Bank
 from decomposition.retraining.base import other_base
+from decomposition.retraining.supplied import as_supplied
 from decomposition.settings import Settings
 from decomposition.shares.levels import Levels
 from decomposition.spectrum.comparisons import ErrorPlan
@@ -25,6 +27,7 @@ from decomposition.stages.base_model import BaseModel, Clock, prepare
 from decomposition.stages.prediction import prediction_group
 from decomposition.stages.shares import shares
 from decomposition.stages.spectra import errors, spectra
+from decomposition.stages.supplied import settings_of
 
 REFERENCE = "hessian"
 ERROR_STRIDE = 3
@@ -41,6 +44,7 @@ def run(
     progress: bool = True,
     command: str | None = None,
     device: str | None = None,
+    bank: Bank | str | Path | None = None,
 ) -> xr.DataTree:
     """Decompose a problem's approximation error into its steps.
 
@@ -59,6 +63,8 @@ def run(
         progress: show progress bars.
         command: what to type to make the result again; default this process's command line.
         device: cpu, cuda or cuda:N; default ``settings.device``.
+        bank: models retrained elsewhere, or the file that holds what they answered (see
+            ``read_bank``): the truth, in place of retraining; decides masks, repeats and alpha.
 
     Returns:
         The result tree (see decomposition.results.schema).
@@ -70,11 +76,14 @@ def run(
     if device is not None:
         settings = replace(settings, device=device)
     resolve_device(settings.device)
+    supplied = None if bank is None else as_supplied(bank, problem)
+    if supplied is not None:
+        settings = settings_of(supplied, settings)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_writable(folder)  # before the work, not after it
     clock = Clock()
-    base = prepare(problem, folder, extra, settings, clock, progress)
+    base = prepare(problem, folder, extra, settings, clock, progress, supplied)
     groups: dict[str, xr.Dataset] = {}
     notes = list(dict.fromkeys([*base.problem.notes, *_rung_notes(base.rungs), *base.notes]))
     levels = ceiling = design = by_repeats = None

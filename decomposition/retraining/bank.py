@@ -30,8 +30,8 @@ class Bank:
     """What was trained."""
     masks: Bool[np.ndarray, "M N"]
     """True marks an example that the model was trained on."""
-    outputs: Float[np.ndarray, "M R Q C"]
-    """Raw model outputs f(x_q), in the training precision."""
+    outputs: Float[np.ndarray, "M R Q C"] | None
+    """Raw model outputs f(x_q), in the training precision; None of a supplied bank of losses."""
     second_outputs: Float[np.ndarray, "M2 Q C"] | None
     """The first M₂ masks under other randomness (repeat R); None where R ≥ 2."""
     base_outputs: Float[np.ndarray, "Q C"]
@@ -41,6 +41,7 @@ class Bank:
         self, problem: Problem, function: Measure = "loss"
     ) -> Float[np.ndarray, "M R Q"]:
         """The measured loss or margin (see ``measure``) of every retrained model, in float64."""
+        assert self.outputs is not None
         return measure(problem, self.outputs, function)
 
     def second_measurements(

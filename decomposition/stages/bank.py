@@ -14,6 +14,7 @@ from decomposition.attribution.scorer import Scorer
 from decomposition.linalg import to_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
+from decomposition.retraining.supplied import SuppliedBank
 
 TOP = 10
 LARGEST_EXAMPLES = 4_000_000
@@ -22,18 +23,19 @@ LARGEST_EXAMPLES = 4_000_000
 
 def bank_group(bank: Bank, problem: Problem) -> xr.Dataset:
     """Masks and outputs of every retrained model, from which any rung can be scored again."""
+    name, values = _truth(bank)
     data = xr.Dataset(
         {
             "masks": (("mask", "train"), bank.masks.astype(np.int8)),
-            "outputs": (("mask", "repeat", "query", "output"), bank.outputs),
+            name: (("mask", "repeat", "query", "output")[: values.ndim], values),
             "base_outputs": (("query", "output"), bank.base_outputs),
         },
         {
             "mask": np.arange(bank.masks.shape[0]),
             "train": np.arange(bank.masks.shape[1]),
-            "repeat": np.arange(bank.outputs.shape[1]),
-            "query": np.arange(bank.outputs.shape[2]),
-            "output": np.arange(bank.outputs.shape[3]),
+            "repeat": np.arange(values.shape[1]),
+            "query": np.arange(values.shape[2]),
+            "output": np.arange(bank.base_outputs.shape[1]),
         },
     )
     targets = to_numpy(problem.query[1])
@@ -41,7 +43,18 @@ def bank_group(bank: Bank, problem: Problem) -> xr.Dataset:
     if bank.second_outputs is not None:
         data["second_outputs"] = (("second_mask", "query", "output"), bank.second_outputs)
         data.coords["second_mask"] = np.arange(len(bank.second_outputs))
+    elif isinstance(bank, SuppliedBank) and bank.second_losses is not None:
+        data["second_losses"] = (("second_mask", "query"), bank.second_losses)
+        data.coords["second_mask"] = np.arange(len(bank.second_losses))
     return data
+
+
+def _truth(bank: Bank) -> tuple[str, np.ndarray]:
+    if bank.outputs is not None:
+        return "outputs", bank.outputs
+    assert isinstance(bank, SuppliedBank)
+    assert bank.losses is not None
+    return "losses", bank.losses
 
 
 def examples_group(problem: Problem) -> xr.Dataset | None:

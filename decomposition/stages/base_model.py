@@ -16,6 +16,7 @@ from decomposition.curvature import Curvature, ScaledIdentity
 from decomposition.device import full_precision, resolve_device
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
+from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
 from decomposition.stages.selection import Measured
 from decomposition.stages.spectra import decompose_all
@@ -24,6 +25,7 @@ from decomposition.targets.measurement import (
     measure_leave_one_out,
     measure_proximal_responses,
     measure_subsets,
+    measure_supplied,
 )
 from decomposition.targets.names import TargetError, check_problem, measured_function
 
@@ -71,8 +73,11 @@ def prepare(
     settings: Settings,
     clock: Clock,
     progress: bool,
+    bank: SuppliedBank | None = None,
 ) -> BaseModel:
     """Train, build every rung, measure the target, decompose the rungs, rotate the gradients.
+
+    With ``bank`` nothing is retrained: it is the truth.
 
     Raises:
         DecompositionError: the problem does not have the target, or as the stages.
@@ -88,7 +93,10 @@ def prepare(
     found: Measurement | None = None
     if settings.attribution and settings.target != "pbrf":
         with clock.stage("retrain"):
-            found = _retrain(trained, settings, folder, progress)
+            if bank is None:
+                found = _retrain(trained, settings, folder, progress)
+            else:
+                found = measure_supplied(trained, bank, measured_function(settings.target))
     with clock.stage("eigendecompositions"):
         decompose_all(rungs, progress)
     if settings.attribution and settings.target == "pbrf":  # in the eigenbasis of the GGN

@@ -21,6 +21,7 @@ from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank, retrain_bank
 from decomposition.retraining.measures import Measure, measure
 from decomposition.retraining.plan import BankPlan
+from decomposition.retraining.supplied import SuppliedBank, as_supplied
 from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples, without
 from decomposition.targets.names import MEASURES, TargetError
 from decomposition.targets.pbrf import TOLERANCE, ProximalResponses, proximal_responses
@@ -66,6 +67,36 @@ def measure_subsets(
         bank.measurements(problem, function),
         bank.second_measurements(problem, function),
         {"target": function, "measure": MEASURES[function]},
+    )
+
+
+def measure_supplied(problem: Problem, bank: SuppliedBank, function: Measure) -> Measurement:
+    """Loss or margin of models that were retrained elsewhere; nothing is retrained.
+
+    Raises:
+        BankFileError: the bank does not fit the problem, or holds losses only.
+        ProblemError: as ``measure``.
+    """
+    bank = as_supplied(bank, problem)  # what the model answers now that it is trained
+    truth = bank.measurements(problem, function)
+    masks, repeats, _ = truth.shape
+    return Measurement(
+        bank,
+        bank.masks,
+        truth,
+        bank.second_measurements(problem, function),
+        {
+            "target": function,
+            "measure": MEASURES[function],
+            "truth": "supplied_bank",
+            "bank_source": bank.source,
+        },
+        (
+            f"the truth is a supplied bank ({bank.source}: {masks} masks that keep "
+            f"{bank.plan.alpha:.3g} of the examples on average, {repeats} per mask): its models "
+            "were retrained elsewhere, and that they were trained as the problem's recipe says "
+            "cannot be checked",
+        ),
     )
 
 

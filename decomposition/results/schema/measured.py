@@ -83,6 +83,8 @@ MEASURED = (
             variable("masks", "mask train", "0 or 1", "example kept for training", "int"),
             variable("outputs", "mask repeat query output", "output", "of the retrained models"),
             variable("second_outputs", "second_mask query output", "output", "in a second order"),
+            variable("losses", "mask repeat query", "loss", "of a supplied bank without outputs"),
+            variable("second_losses", "second_mask query", "loss", "likewise, in a second order"),
             variable("base_outputs", "query output", "output", "of the base model"),
             variable("targets", "query", "label", "of the queries", "any", or_dims="query output"),
         ),

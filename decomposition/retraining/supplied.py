@@ -1,0 +1,196 @@
+"""A bank that was made elsewhere, read from a NumPy or netCDF file; see docs/supplied_bank.md.
+
+Shapes: M masks, R repeats, N training examples, Q queries, C outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from decomposition.errors import DecompositionError, ProblemError
+from decomposition.inputs import apply, double
+from decomposition.problem import Problem
+from decomposition.retraining.bank import Bank
+from decomposition.retraining.bank_arrays import BankFileError, read_arrays
+from decomposition.retraining.measures import Measure
+from decomposition.retraining.plan import BankPlan
+
+__all__ = ["BankFileError", "SuppliedBank", "as_supplied", "read_bank"]
+
+OUTPUTS = ("outputs", "second_outputs")
+LOSSES = ("losses", "second_losses")
+
+
+@dataclass(frozen=True, eq=False)
+class SuppliedBank(Bank):
+    """What models that someone else retrained answer to the queries, or only their losses."""
+
+    source: str = "memory"
+    """The file's name."""
+    losses: Float[np.ndarray, "M R Q"] | None = None
+    """Given instead of outputs."""
+    second_losses: Float[np.ndarray, "M2 Q"] | None = None
+    """Given instead of second outputs."""
+
+    def measurements(
+        self, problem: Problem, function: Measure = "loss"
+    ) -> Float[np.ndarray, "M R Q"]:
+        """As ``Bank.measurements``; of losses, the loss alone."""
+        return (
+            super().measurements(problem, function)
+            if self.losses is None
+            else self._loss(self.losses, function)
+        )
+
+    def second_measurements(
+        self, problem: Problem, function: Measure = "loss"
+    ) -> Float[np.ndarray, "M2 Q"] | None:
+        """As ``Bank.second_measurements``."""
+        if self.second_losses is not None:
+            return self._loss(self.second_losses, function)
+        return super().second_measurements(problem, function)
+
+    def _loss(self, losses: np.ndarray, function: Measure) -> np.ndarray:
+        if function != "loss":
+            raise BankFileError(
+                f"{self.source} holds losses, from which no {function} follows: give outputs, or "
+                "use target loss"
+            )
+        return losses.astype(np.float64)
+
+
+def read_bank(path: str | Path, problem: Problem) -> SuppliedBank:
+    """The bank in a ``.npz`` or netCDF-4 file, checked against the problem.
+
+    Arrays: masks (M, N), and outputs (M, R, Q, C) or losses (M, R, Q); optionally
+    second_outputs (M₂, Q, C) or second_losses (M₂, Q), and targets, those of the queries. Of a
+    result of this package, its group /bank is read.
+
+    Raises:
+        BankFileError: the file is absent, foreign or damaged; an array is absent, does not fit
+            the problem, or holds what it must not.
+    """
+    path = Path(path)
+    arrays = read_arrays(path, ("masks",), (*OUTPUTS, *LOSSES, "targets"))
+    source = path.name
+    masks = _masks(arrays["masks"], problem, source)
+    names = OUTPUTS if "outputs" in arrays else LOSSES
+    if names[0] not in arrays:
+        raise BankFileError(f"{source} holds neither outputs (M, R, Q, C) nor losses (M, R, Q)")
+    width = (problem.outputs,) if names is OUTPUTS else ()
+    shape = (len(masks), None, problem.queries, *width)
+    values = _numbers(arrays[names[0]], f"{source}: {names[0]}", shape)
+    second = None
+    if names[1] in arrays:
+        shape = (None, problem.queries, *width)
+        second = _numbers(arrays[names[1]], f"{source}: {names[1]}", shape)
+        if not 2 <= len(second) <= len(masks):
+            raise BankFileError(
+                f"{source}: {names[1]} belong to the first masks, 2 … {len(masks)} of them, got "
+                f"{len(second)}"
+            )
+    _check_targets(arrays.get("targets"), problem, source)
+    plan = BankPlan(
+        alpha=float(masks.mean()),
+        masks=len(masks),
+        repeats=values.shape[1],
+        second_order_masks=0 if second is None else len(second),
+    )
+    base = _base_outputs(problem)
+    if names is OUTPUTS:
+        return SuppliedBank(plan, masks, values, second, base, source)
+    return SuppliedBank(plan, masks, None, None, base, source, values, second)
+
+
+def as_supplied(bank: Bank | str | Path, problem: Problem) -> SuppliedBank:
+    """A bank from a file or from memory, with what the problem's model answers as the base.
+
+    Raises:
+        BankFileError: it does not fit the problem.
+    """
+    if isinstance(bank, str | Path):
+        return read_bank(bank, problem)
+    if isinstance(bank, SuppliedBank):
+        supplied = bank
+    elif isinstance(bank, Bank):
+        held = (bank.plan, bank.masks, bank.outputs, bank.second_outputs, bank.base_outputs)
+        supplied = SuppliedBank(*held)
+    else:
+        raise BankFileError(f"bank must be a file or a Bank, got {type(bank).__name__}")
+    _masks(supplied.masks, problem, supplied.source)
+    values, width = supplied.outputs, (problem.outputs,)
+    if values is None:
+        values, width = supplied.losses, ()
+    shape = (len(supplied.masks), None, problem.queries, *width)
+    _numbers(np.asarray(values), f"{supplied.source}: outputs", shape)
+    return replace(supplied, base_outputs=_base_outputs(problem))
+
+
+def _masks(masks: np.ndarray, problem: Problem, source: str) -> np.ndarray:
+    if masks.ndim != 2 or masks.shape[1] != problem.examples:
+        raise BankFileError(
+            f"{source}: masks must be (M, N) with N = {problem.examples} training examples, got "
+            f"{masks.shape}"
+        )
+    if len(masks) < 2:
+        raise BankFileError(f"{source}: a correlation over subsets needs two masks at least")
+    wrong = np.argwhere((masks != 0) & (masks != 1)) if masks.dtype.kind in "buif" else [(0, 0)]
+    if len(wrong):
+        row, column = map(int, wrong[0])
+        raise BankFileError(
+            f"{source}: masks must be 0 or 1 (True: the example was trained on), got "
+            f"{masks[row, column]} at mask {row}, example {column}"
+        )
+    masks = masks.astype(bool)
+    if (masks == masks[0]).all():
+        raise BankFileError(f"{source}: all masks are equal, so nothing can be ranked over them")
+    empty = np.flatnonzero(~masks.any(1))
+    if len(empty):
+        raise BankFileError(f"{source}: mask {empty[0]} keeps no example at all")
+    return masks
+
+
+def _numbers(values: np.ndarray, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    fits = values.ndim == len(shape) and all(
+        want in (None, got) and got for want, got in zip(shape, values.shape, strict=True)
+    )
+    if not fits:
+        letters = ("M", "R", "Q", "C") if shape[0] is not None else ("M2", "Q", "C")
+        wanted = ", ".join(
+            letter if size is None else f"{letter} = {size}"
+            for letter, size in zip(letters, shape, strict=False)
+        )
+        raise BankFileError(f"{name} must be ({wanted}), got {values.shape}")
+    if values.dtype.kind != "f":
+        raise BankFileError(f"{name} must be floating point, got {values.dtype}")
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        place = tuple(map(int, bad[0]))
+        raise BankFileError(f"{name} is {values[place]} at {place}: leave that mask out")
+    return values
+
+
+def _check_targets(targets: np.ndarray | None, problem: Problem, source: str) -> None:
+    own = problem.query[1].cpu().numpy()
+    if targets is None:
+        return
+    if targets.shape != own.shape or not np.allclose(targets, own, rtol=1e-5):
+        raise BankFileError(
+            f"{source}: targets are not those of the problem's queries: the bank is of other "
+            "queries, or of another order"
+        )
+
+
+@torch.no_grad()
+def _base_outputs(problem: Problem) -> Float[np.ndarray, "Q C"]:
+    try:
+        return apply(problem.double_model(), double(problem.query[0])).cpu().numpy()
+    except DecompositionError:
+        raise
+    except Exception as error:
+        raise ProblemError(f"the model cannot be applied to the queries: {error}") from error
