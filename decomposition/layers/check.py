@@ -24,13 +24,14 @@ def not_linear(
     """Candidates whose gradient for some example is not Σ_t δ_t a_tᵀ (and Σ_t δ_t for the bias).
 
     The right side comes from one forward pass of all examples, the left from one for each: rows
-    that are not the examples, in the order of the examples, are found out.
+    that are not the examples, in the order of the examples, are found out. This is tried at
+    parameters nearby, so that nothing hides behind an output layer that starts at zero.
 
     Raises:
         UnsupportedModelError: outputs that do not depend on a parameter.
     """
-    parameters = {name: p.detach().requires_grad_() for name, p in trainable.items()}
-    true = [_gradients(model, parameters, take(x, [row])) for row in range(rows_in(x))]
+    parameters = _nearby(model, trainable, x)
+    true = [_gradients(model, parameters, x, row) for row in range(rows_in(x))]
     for name in parameters:
         if all(gradient[name] is None for gradient in true):
             raise UnsupportedModelError(
@@ -53,12 +54,32 @@ def not_linear(
     return wrong
 
 
+def _nearby(
+    model: nn.Module, trainable: Mapping[str, nn.Parameter], x: Inputs
+) -> dict[str, Tensor]:
+    """Every parameter up to a tenth further from zero, and zeros up to 0.1.
+
+    No sign changes: what is under a root or a logarithm stays there. The parameters themselves
+    where the outputs are not finite even so.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = {}
+    for name, p in trainable.items():
+        step = 0.1 * torch.rand(p.shape, generator=generator, dtype=torch.float64).to(p)
+        found[name] = torch.where(p == 0, step, p * (1 + step)).detach()
+    with torch.no_grad():
+        finite = bool(torch.isfinite(apply_with(model, found, x)).all())
+    if not finite:
+        found = {name: p.detach().clone() for name, p in trainable.items()}
+    return {name: p.requires_grad_() for name, p in found.items()}
+
+
 def _gradients(
-    model: nn.Module, parameters: dict[str, Tensor], one: Inputs
+    model: nn.Module, parameters: dict[str, Tensor], x: Inputs, row: int
 ) -> dict[str, Tensor | None]:
     """∂(Σ w f)/∂θ of one example."""
     with torch.enable_grad():
-        total = _weighted(apply_with(model, parameters, one))
+        total = _weighted(apply_with(model, parameters, take(x, [row])), row)
     if not total.requires_grad:
         raise UnsupportedModelError(
             "the model's outputs do not depend on its parameters by autograd: its forward pass "
@@ -98,7 +119,7 @@ def _by_positions(
                 rows, d = patches(layer, a.detach(), n), responses(layer, delta, n)
                 products.append(d.mT @ rows)
                 sums.append(d.sum(1))
-            except RuntimeError:  # no rows of examples
+            except (RuntimeError, IndexError):  # no rows of examples
                 fits = False
         found[name] = {
             "weight": torch.stack(products).sum(0) if fits else None,
@@ -107,10 +128,11 @@ def _by_positions(
     return found
 
 
-def _weighted(f: Tensor) -> Tensor:
-    """Σ_n Σ_c w_c f_nc with weights that no symmetry of a model cancels."""
-    f = f.reshape(len(f), -1)
-    return (f * torch.linspace(1.0, 2.0, f.shape[1], dtype=f.dtype, device=f.device)).sum()
+def _weighted(f: Tensor, first: int = 0) -> Tensor:
+    """Σ_n Σ_c w_nc f_nc with weights that no symmetry of a model or of its inputs cancels."""
+    rows = torch.arange(first, first + len(f), dtype=f.dtype, device=f.device)
+    outputs = torch.arange(f.shape[1], dtype=f.dtype, device=f.device)
+    return ((1.5 + torch.sin(1.0 + 3.0 * rows[:, None] + outputs)) * f).sum()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -20,11 +20,15 @@ def output_hooks(
     for name, module in layers.items():
 
         def forward_hook(
-            _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name
+            _module: nn.Module,
+            inputs: tuple[Tensor, ...],
+            named: dict[str, Tensor],
+            output: Tensor,
+            name: str = name,
         ) -> Tensor | None:
-            return hook(name, inputs[0], output)
+            return hook(name, (*inputs, *named.values())[0], output)
 
-        handles.append(module.register_forward_hook(forward_hook))
+        handles.append(module.register_forward_hook(forward_hook, with_kwargs=True))
     try:
         yield
     finally:

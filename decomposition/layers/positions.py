@@ -20,7 +20,8 @@ KRONECKER = (nn.Linear, nn.Conv1d, nn.Conv2d)
 def patches(layer: nn.Module, a: Tensor, examples: int) -> Float[Tensor, "n T d_in"]:
     """What the weight multiplies, example by example.
 
-    Rows of a linear layer's input beyond the examples are positions: (n·T, d_in) → (n, T, d_in).
+    Rows beyond the examples are positions too: (n·T, d_in) → (n, T, d_in), and images of n·t
+    frames.
     """
     if isinstance(layer, nn.Linear):
         return a.reshape(examples, -1, layer.in_features)
@@ -34,14 +35,16 @@ def patches(layer: nn.Module, a: Tensor, examples: int) -> Float[Tensor, "n T d_
     )
     if isinstance(layer, nn.Conv1d):
         a = a[:, :, None]
-    return nn.functional.unfold(a, kernel, dilation, 0, stride).transpose(1, 2)
+    rows = nn.functional.unfold(a, kernel, dilation, 0, stride).transpose(1, 2)
+    return rows.reshape(examples, -1, rows.shape[2])
 
 
 def responses(layer: nn.Module, z: Tensor, examples: int, lead: int = 0) -> Tensor:
     """Layer outputs (…, n, T, d_out), positions in rows; ``lead`` dimensions stand before n."""
     if isinstance(layer, nn.Linear):
         return z.reshape(*z.shape[:lead], examples, -1, layer.out_features)
-    return z.flatten(lead + 2).transpose(-1, -2)
+    rows = z.flatten(lead + 2).transpose(-1, -2)
+    return rows.reshape(*z.shape[:lead], examples, -1, rows.shape[-1])
 
 
 def block_shape(layer: nn.Module) -> tuple[int, int]:
