@@ -15,12 +15,18 @@ from torch import Tensor, nn
 
 from decomposition.device import shrinking
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
-from decomposition.inputs import Inputs, apply, double, parts_of, rows_in, shapes, take
+from decomposition.inputs import Inputs, apply, double, each, parts_of, rows_in, shapes, take
 from decomposition.layers import Layout, find_layout
 
 ROWS = 4
 FORWARD_ROWS = 1024
 TOLERANCE = 1e-9
+WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+"""Modules around a model, of torch.nn.parallel and torch.compile, and where the model is."""
 
 
 def double_copy(model: nn.Module) -> nn.Module:
@@ -52,9 +58,10 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
 
     Raises:
         ProblemError: the model does not fit the inputs, or its outputs are not such rows.
+        UnsupportedModelError: it changes its inputs.
     """
     x = double(x)
-    few_rows = take(x, slice(0, 2))
+    few_rows = each(take(x, slice(0, 2)), torch.clone)
     with torch.no_grad(), quiet_generator():
         try:
             few = apply(model, few_rows)
@@ -73,6 +80,7 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
             raise ProblemError(
                 f"the model must return floating-point outputs of shape (N, C), got {got}"
             )
+        _check_inputs_kept(few_rows)
         parts = shrinking(lambda rows: apply(model, take(x, rows)), rows_in(x), FORWARD_ROWS)
         f = torch.cat(list(parts))
     if not torch.isfinite(f).all():
@@ -81,13 +89,35 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
     return f
 
 
+def _check_inputs_kept(copied: Inputs) -> None:
+    """Tensors count the operations that change them; a fresh copy starts at zero."""
+    for name, part in parts_of(copied).items():
+        if part._version > 0:
+            raise UnsupportedModelError(
+                f"the model changes its input{' ' + name if name else ''} in place, and the data "
+                "with it: copy it first (x = x.clone()), or use inplace=False"
+            )
+
+
 def check_modules(model: nn.Module) -> None:
     """What the structure of a model says before it runs.
 
     Raises:
-        UnsupportedModelError: dropout that is switched on, or lazy parameters.
+        UnsupportedModelError: dropout that is switched on, lazy parameters, or a wrapper that
+            hides the modules inside.
     """
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModelError(
+                f"module {name or 'model'} is compiled by torch.jit, inside of which layers cannot "
+                "be seen: pass the module that it was made of"
+            )
+        for wrapper, inside in WRAPPERS.items():
+            if type(module).__name__ == wrapper:
+                raise UnsupportedModelError(
+                    f"module {name or 'model'} is {wrapper}, inside of which layers cannot be "
+                    f"seen: pass the module that it wraps (.{inside})"
+                )
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise UnsupportedModelError(
                 f"module {name or 'model'} is {type(module).__name__}(p={module.p}): its training "
