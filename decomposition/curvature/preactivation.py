@@ -23,6 +23,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from decomposition.device import chunk_bytes, out_of_memory, shrinking
 from decomposition.errors import UnsupportedModelError
@@ -180,9 +181,13 @@ def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Say what a failure inside torch.func means: some operation of the model is not for it."""
+    """Say what a failure inside torch.func means: some operation of the model is not for it.
+
+    Attention runs in elementary operations: its fused kernels have no second derivative.
+    """
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     except (RuntimeError, NotImplementedError) as error:
         if out_of_memory(error):
             raise
