@@ -1,0 +1,176 @@
+"""The same numbers on another device, and nothing of a computation left behind on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from decomposition.attribution.influence import influence_scores, score_grid, target_gradients
+from decomposition.attribution.scorer import scorers_of
+from decomposition.chain import build_lattice
+from decomposition.chain.ladder import ladder_rungs
+from decomposition.chain.rungs import sampled_ekfac
+from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
+from decomposition.errors import DecompositionError
+from decomposition.evaluation import mean_loss
+from decomposition.problem import Problem
+from decomposition.spectrum.bands import gradient_energy, score_error
+from decomposition.spectrum.comparisons import ErrorPlan
+from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
+from decomposition.spectrum.gather import Estimation, estimated_measures, measures_of
+from decomposition.spectrum.lanczos import probes
+from decomposition.spectrum.mismatch import kronecker_values
+from decomposition.spectrum.norms import norms
+from decomposition.spectrum.perturbation import lattice_steps, movements
+from decomposition.stages.spectra import errors, spectra
+from decomposition.targets.pbrf import proximal_responses
+from tests import cases, general
+from tests.elsewhere import DEVICE, elsewhere
+
+EXTRA = {"mc1": sampled_ekfac(), "pi": ladder_rungs()["kfac_split_mc1_pi"]}
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "plain": cases.residual,
+    "cnn": general.cnn,
+    "attention": general.attention,
+    "frozen": general.frozen,
+    "named inputs": general.named_inputs,
+}
+
+
+def close(there: Tensor, here: Tensor) -> None:
+    assert there.device == DEVICE
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-8, atol=1e-10 * float(here.abs().max()))
+
+
+def test_tensors_of_two_devices_do_not_meet() -> None:
+    with elsewhere() as device:
+        there, here = torch.ones(2, 3, device=device), torch.ones(3)
+        for mixed in (
+            lambda: there + here,
+            lambda: there @ here,
+            lambda: torch.stack([here] * 2) @ there,
+        ):
+            with pytest.raises(RuntimeError, match="on one device"):
+                mixed()
+        with pytest.raises(RuntimeError, match="numpy"):
+            there.numpy()
+        with pytest.raises(RuntimeError, match="numpy"):
+            np.asarray(there)
+        assert (there * torch.tensor(2.0)).sum().item() == 12.0
+        assert there.cpu().numpy().shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_rungs_solves_spectra_and_scores(name: str) -> None:
+    problem = PROBLEMS[name]()
+    expected = build_lattice(problem, EXTRA)
+    v = torch.randn(problem.parameters, 2, dtype=torch.float64, generator=torch.Generator())
+    with elsewhere() as device:
+        there = problem.to(device)
+        assert there.device == device
+        for rung, curvature in build_lattice(there, EXTRA).items():
+            exact = expected[rung]
+            assert curvature.device == device
+            close(curvature.dense(), exact.dense())
+            close(curvature.eigenvalues(), exact.eigenvalues())
+            close(influence_scores(there, curvature, 0.1), influence_scores(problem, exact, 0.1))
+            solved = curvature.solve(v, 0.1)
+            assert solved.device == v.device  # where the vector came from
+            torch.testing.assert_close(solved, exact.solve(v, 0.1), rtol=1e-8, atol=1e-10)
+
+
+@pytest.fixture(params=[cases.tanh, general.sequence])
+def both(request: pytest.FixtureRequest) -> tuple[Problem, dict[str, Curvature]]:
+    problem = request.param()
+    return problem, build_lattice(problem)
+
+
+def test_stages_give_arrays(both: tuple[Problem, dict[str, Curvature]]) -> None:
+    problem, here = both
+    plan = ErrorPlan([0.1, 1.0], 0, 2, protocols={"equal": dict.fromkeys(here, 0.3)})
+    blocks = {block.name: block.slice for block in problem.blocks}
+    expected = errors(here, plan, target_gradients(problem).query, blocks)
+    with elsewhere() as device:
+        there = problem.to(device)
+        rungs, gradients = build_lattice(there), target_gradients(there, "margin")
+        found = errors(rungs, plan, target_gradients(there).query, blocks)
+        groups = spectra(rungs)
+        scorers = scorers_of(rungs, gradients)
+        assert isinstance(scorers["ekfac"].scores(0.1), np.ndarray)
+        assert np.isfinite(mean_loss(there, "query"))
+    stable = ["relative_frobenius", "relative_nuclear", "damped_inverse", "stein"]
+    for group, data in expected.items():
+        for metric in stable:
+            one, other = (d["value"].sel(metric=metric).values for d in (found[group], data))
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+    for group, data in spectra(here).items():
+        values = data["eigenvalues"].values
+        np.testing.assert_allclose(groups[group]["eigenvalues"].values, values, atol=1e-10)
+
+
+def test_what_a_spectrum_is_inspected_by(both: tuple[Problem, dict[str, Curvature]]) -> None:
+    problem, here = both
+    with elsewhere() as device:
+        there = problem.to(device)
+        rungs, gradients = build_lattice(there), target_gradients(there)
+        ggn, kfac = rungs["ggn"], rungs["kfac"]
+        measures_of(rungs)
+        kronecker_values(rungs)
+        movements(rungs, lattice_steps(list(rungs)))
+        energy = gradient_energy(ggn, gradients)
+        score_error(rungs, rungs["hessian"], gradients, 0.1)
+        cosine_matrix(kfac, ggn, 3)
+        overlap = subspace_overlap(rungs["hessian"], ggn).values
+        large = norms(rungs["hessian"].dense(), exact_size=2)
+        assert probes(3, 2, 0, device).device == device
+        if problem.plain:
+            estimated_measures(there, plan=Estimation(ends=2, probes=3, steps=8))
+    np.testing.assert_allclose(overlap[0], subspace_overlap(here["hessian"], here["ggn"])[0])
+    np.testing.assert_allclose(energy["share"].sum("band"), 1.0)
+    expected = float(here["hessian"].eigenvalues().abs().max())
+    assert abs(large.spectral - expected) <= large.spectral_error + 1e-9
+
+
+def test_proximal_responses() -> None:
+    problem = cases.tanh().trained()
+    removed = np.arange(3)
+
+    def outputs(one: Problem, rungs: Mapping[str, Curvature]) -> np.ndarray:
+        return proximal_responses(one, rungs["ggn"], 1.0, removed).outputs
+
+    here = outputs(problem, build_lattice(problem))
+    with elsewhere() as device:
+        there = problem.to(device)
+        np.testing.assert_allclose(outputs(there, build_lattice(there)), here, atol=1e-6)
+
+
+def test_rungs_of_the_user_lie_with_the_problem_or_are_solved_where_they_lie() -> None:
+    problem = cases.tanh()
+    size = problem.parameters
+    basis = torch.eye(size, dtype=torch.float64)
+    with elsewhere() as device:
+        there = problem.to(device)
+        for wrong in (
+            lambda p: ScaledIdentity(size, 2.0),
+            lambda p: EigenpairCurvature(basis[0], basis),
+        ):
+            with pytest.raises(DecompositionError, match="'mine' lies on cpu, the problem on meta"):
+                build_lattice(there, {"mine": wrong})
+        right = build_lattice(
+            there,
+            {
+                "scaled": lambda p: ScaledIdentity(size, 2.0, p.device),
+                "pairs": lambda p: EigenpairCurvature(basis.diag(), basis.to(p.device)),
+                "solver": lambda p: SolveCurvature(
+                    size, lambda v, damping: v / basis.diag()[:, None]
+                ),
+            },
+        )
+        gradients = target_gradients(there)
+        for name in ("scaled", "pairs", "solver"):
+            (scores,) = score_grid(right[name], gradients, [0.0])
+            assert scores.device == device
