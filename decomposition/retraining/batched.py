@@ -17,7 +17,7 @@ from decomposition.inputs import each, rows_in, take, to
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.problem import Problem
 from decomposition.retraining.activations import numbers_per_example
-from decomposition.retraining.choice import Stack, choose_way, make_stack
+from decomposition.retraining.choice import Stack, Way, choose_way, make_stack
 from decomposition.retraining.updates import gradient_decay, make_update
 
 QUERY_ROWS = 256
@@ -39,7 +39,7 @@ class BatchedTrainer:
         self.y = to(y, dtype)
         self.query_x = to(problem.query[0], dtype)
         self.loss = problem.loss_function
-        self.way = choose_way(self.model, x)
+        self.way: Way = choose_way(self.model, x)
         batch = min(self.recipe.batch_size, rows_in(x))
         self.activations = 0
         """Numbers that one model holds for its backward pass; 0 where weights outweigh them."""

@@ -24,13 +24,18 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from decomposition.inputs import Inputs, apply_with, double, rows_in, take
 from decomposition.losses import Loss
 from decomposition.problem import Problem
+from decomposition.retraining.activations import numbers_per_example
+from decomposition.retraining.attention import PlainAttention, unfuse_attention
 
 ROWS = 1 << 15
 """Model evaluations at a time: rows of the training set times removed examples."""
+ACTIVATIONS = 1 << 26
+"""Numbers that these evaluations keep for the backward pass, at most: 512 MiB."""
 
 
 class ProximalObjective:
@@ -40,12 +45,16 @@ class ProximalObjective:
         """Evaluate the trained model on the training examples."""
         self.damping, self._loss = damping, problem.loss_function
         self._model = problem.double_model().requires_grad_(False)
-        self._shapes = {k: p.shape for k, p in self._model.named_parameters()}
+        unfuse_attention(self._model)
+        self._shapes = {name: self._model.get_parameter(name).shape for name in problem.trainable}
         x, y = problem.train
-        self._x, self._y = x.double(), y.double() if y.is_floating_point() else y
-        self._query = problem.query[0].double()
+        self._x, self._y = double(x), y.double() if y.is_floating_point() else y
+        self._query = double(problem.query[0])
         self.theta = problem.theta()
-        self._slope = output_gradient(self._loss, self._model(self._x), self._y)
+        self._rows = ROWS
+        if not problem.plain:
+            self._rows = min(ROWS, ACTIVATIONS // numbers_per_example(problem.model, x))
+        self._slope = output_gradient(self._loss, self._at_start(), self._y)
 
     def gradient(
         self, delta: Float[Tensor, "m P"], removed: Int64[Tensor, " m"], weight: float = 1.0
@@ -53,9 +62,10 @@ class ProximalObjective:
         """∇PBO of example ``removed[k]`` at θ_s + ``delta[k]``."""
         theta = (self.theta + delta).requires_grad_()
         total = torch.zeros_like(delta)
-        for rows in torch.arange(len(self._x)).split(max(1, ROWS // len(delta))):
+        every = torch.arange(len(self._y), device=delta.device)
+        for rows in every.split(max(1, self._rows // len(delta))):
             with torch.enable_grad():
-                outputs = self._outputs(theta, self._x[rows])
+                outputs = self._outputs(theta, take(self._x, rows))
             y = self._y[rows].expand(len(delta), *self._y[rows].shape)
             slope = output_gradient(self._loss, outputs.detach(), y)
             change = slope - self._slope[rows]
@@ -63,21 +73,31 @@ class ProximalObjective:
             where = removed[here] - rows[0]
             change[here, where] -= weight * slope[here, where]
             total += torch.autograd.grad(outputs, theta, change)[0]
-        return total / len(self._x) + self.damping * delta
+        return total / len(self._y) + self.damping * delta
 
     @torch.no_grad()
     def query_outputs(self, delta: Float[Tensor, "m P"]) -> Float[Tensor, "m Q C"]:
         """f(x_q; θ_s + δ)."""
-        return self._outputs(self.theta + delta, self._query)
+        theta, step = self.theta + delta, max(1, self._rows // len(delta))
+        starts = range(0, rows_in(self._query), step)
+        parts = [take(self._query, slice(start, start + step)) for start in starts]
+        return torch.cat([self._outputs(theta, part) for part in parts], dim=1)
 
-    def _outputs(self, theta: Float[Tensor, "m P"], x: Float[Tensor, "n ..."]) -> Tensor:
+    @torch.no_grad()
+    def _at_start(self) -> Float[Tensor, "N C"]:
+        starts = range(0, len(self._y), self._rows)
+        parts = [take(self._x, slice(start, start + self._rows)) for start in starts]
+        return torch.cat([apply_with(self._model, {}, part) for part in parts])
+
+    def _outputs(self, theta: Float[Tensor, "m P"], x: Inputs) -> Float[Tensor, "m n C"]:
         sizes = [shape.numel() for shape in self._shapes.values()]
         parts = theta.split(sizes, dim=1)
         stacked = {
             name: part.view(len(theta), *shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
-        return vmap(lambda parameters: functional_call(self._model, parameters, (x,)))(stacked)
+        with PlainAttention():
+            return vmap(lambda parameters: apply_with(self._model, parameters, x))(stacked)
 
 
 def output_gradient(loss: Loss, f: Float[Tensor, "*cells C"], y: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from torch.func import functional_call
 from decomposition import Problem
 from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature.assembly import assemble_ggn
+from decomposition.inputs import apply, apply_with
 from decomposition.targets.proximal import ProximalObjective
 from tests.cases import CASES
+from tests.general import GENERAL
 
 LAMBDA = 0.3
 
@@ -61,7 +63,37 @@ def test_gradient_does_not_depend_on_the_rows_taken_at_a_time(
     objective, removed = ProximalObjective(problem, LAMBDA), torch.tensor([3, 20])
     expected = objective.gradient(delta, removed)
     monkeypatch.setattr("decomposition.targets.proximal.ROWS", 10)
-    torch.testing.assert_close(objective.gradient(delta, removed), expected)
+    slow = ProximalObjective(problem, LAMBDA)
+    torch.testing.assert_close(slow.gradient(delta, removed), expected)
+    torch.testing.assert_close(slow.query_outputs(delta), objective.query_outputs(delta))
+
+
+@pytest.mark.parametrize("case", ["cnn", "attention", "frozen", "tied", "named_inputs"])
+def test_any_model_has_the_gradient_of_the_objective(case: str) -> None:
+    problem = GENERAL[case]()
+    generator = torch.Generator().manual_seed(0)
+    delta = 0.3 * torch.randn(2, problem.parameters, generator=generator, dtype=torch.float64)
+    removed = torch.tensor([0, problem.examples - 1])
+    objective, model = ProximalObjective(problem, LAMBDA), problem.double_model()
+    found, outputs = objective.gradient(delta, removed, 0.7), objective.query_outputs(delta)
+    (x, y), anchor = problem.train, apply(model, problem.train[0]).detach()
+    for k in range(2):
+        theta = (problem.theta() + delta[k]).requires_grad_()
+        sizes = [model.get_parameter(name).numel() for name in problem.trainable]
+        named = {
+            name: part.view_as(model.get_parameter(name))
+            for name, part in zip(problem.trainable, theta.split(sizes), strict=True)
+        }
+        f = apply_with(model, named, x)
+        divergence = torch.nn.functional.kl_div(
+            f.log_softmax(-1), anchor.log_softmax(-1), reduction="batchmean", log_target=True
+        )
+        loss = torch.nn.functional.cross_entropy(f[removed[k]], y[removed[k]]) / len(y)
+        value = divergence - 0.7 * loss + 0.5 * LAMBDA * delta[k].square().sum()
+        value = value + LAMBDA * (delta[k] * (theta - theta.detach())).sum()
+        (expected,) = torch.autograd.grad(value, theta)
+        torch.testing.assert_close(found[k], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(outputs[k], apply_with(model, named, problem.query[0]).detach())
 
 
 def test_at_the_trained_parameters_it_is_the_removed_examples_gradient(problem: Problem) -> None:
