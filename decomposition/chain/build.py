@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping
 
 from decomposition.chain.cross_layer import block_diagonal
 from decomposition.chain.eigenbasis import in_kronecker_basis
+from decomposition.chain.large import planned_chain
+from decomposition.chain.names import CHAIN, LATTICE, STEPS
 from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
+from decomposition.planner import Plan, plan_chain
 from decomposition.problem import Problem
-
-CHAIN = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
-"""Rungs in chain order."""
-STEPS = ("linearisation", "cross_layer", "eigenbasis", "eigenvalues")
-"""Step i leads from rung i to rung i + 1."""
-LATTICE = ("hessian", "ggn", "block_hessian", "block_ggn", "ekfac_hessian", "ekfac", "kfac")
-"""All feasible nodes of source × coupling × structure."""
 
 Approximation = Callable[[Problem], Curvature]
 
 
+__all__ = ["CHAIN", "LATTICE", "STEPS", "Approximation", "build_chain", "build_lattice"]
+
+
 def build_chain(
-    problem: Problem, extra: Mapping[str, Approximation] | None = None
+    problem: Problem,
+    extra: Mapping[str, Approximation] | None = None,
+    plan: Plan | None = None,
 ) -> dict[str, Curvature]:
     """The five rungs, in chain order, then the user's own.
 
@@ -32,11 +33,15 @@ def build_chain(
         problem: its model's present parameters are where the curvature is taken.
         extra: name → function from the problem to a Curvature, scored beside the chain; those of
             decomposition.chain.rungs share matrices and bases with it.
+        plan: which form each rung takes; default ``plan_chain(problem)``, which forms dense
+            matrices wherever they fit into memory.
 
     Raises:
         DecompositionError: an extra rung has a reserved name, the wrong size, or is no Curvature.
     """
-    parts = Parts(problem)
+    parts, plan = Parts(problem), plan or plan_chain(problem)
+    if not plan.dense:
+        return add_extra(planned_chain(parts, plan), parts, extra)
     chain: dict[str, Curvature] = {
         "hessian": parts.hessian,
         "ggn": parts.ggn(),
@@ -54,6 +59,9 @@ def build_lattice(
 
     Beside the chain: block-diagonal H, and H's own diagonal in the K-FAC eigenbasis. Nodes share
     matrices and decompositions: H's blocks are views of H.
+
+    Raises:
+        DecompositionError: as ``build_chain``.
     """
     parts = Parts(problem)
     bases = parts.bases()

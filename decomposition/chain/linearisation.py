@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from decomposition.curvature import EXACT, DenseCurvature, Fisher
 from decomposition.curvature.assembly import assemble_ggn
+from decomposition.curvature.fisher import jacobian_rows
+from decomposition.layers import ExactBlock
+from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 
@@ -13,3 +18,18 @@ def ggn(problem: Problem, fisher: Fisher = EXACT) -> DenseCurvature:
     A sampled or empirical ``fisher`` takes the place of Λ.
     """
     return DenseCurvature(assemble_ggn(problem, fisher), {b.name: b.slice for b in problem.blocks})
+
+
+def blocks(
+    problem: Problem, chosen: Sequence[ExactBlock], fisher: Fisher = EXACT
+) -> list[tuple[ExactBlock, DenseCurvature]]:
+    """G_ll of some blocks alone, each from its own rows of the Jacobian."""
+    found = []
+    for block in chosen:
+        total = 0.0
+        for rows in jacobian_rows(problem, fisher, [block]):
+            flat = rows.flatten(0, 1)
+            total = total + matmul(flat.T, flat)
+        assert not isinstance(total, float)
+        found.append((block, DenseCurvature(total / problem.examples)))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 from torch import Tensor
@@ -34,6 +33,7 @@ class Parts:
         self._ggn: dict[Fisher, DenseCurvature] = {}
         self._factors: dict[tuple[Fisher, Sharing], Factors] = {}
         self._bases: dict[tuple[Fisher, bool, Sharing], dict[str, KroneckerBasis]] = {}
+        self._exact: dict[Fisher, StandIns] = {}
         self._diagonals: dict[tuple[Fisher, bool, Sharing], dict[str, Tensor]] = {}
 
     @cached_property
@@ -71,16 +71,22 @@ class Parts:
         return self._diagonals[key]
 
     def stand_ins(self, fisher: Fisher = EXACT) -> StandIns:
-        """Blocks without a Kronecker form, with their blocks of the GGN."""
-        return self._exact(self.ggn, fisher)
+        """Blocks without a Kronecker form, with their blocks of the GGN.
 
-    def hessian_stand_ins(self) -> StandIns:
-        """The same with their blocks of H."""
-        return self._exact(lambda: self.hessian)
-
-    def _exact(self, full: Callable[..., DenseCurvature], *choice: Fisher) -> StandIns:
+        Views of the GGN if it is there, so that both are decomposed once; otherwise made alone.
+        """
         exact = [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
         if not exact:
             return ()
-        blocks = full(*choice).diagonal_blocks()
-        return [(block, blocks[block.name]) for block in exact]
+        if fisher in self._ggn:
+            views = self._ggn[fisher].diagonal_blocks()
+            return [(block, views[block.name]) for block in exact]
+        if fisher not in self._exact:
+            self._exact[fisher] = linearisation.blocks(self.problem, exact, fisher)
+        return self._exact[fisher]
+
+    def hessian_stand_ins(self) -> StandIns:
+        """The same with their blocks of H."""
+        exact = [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
+        views = self.hessian.diagonal_blocks()
+        return [(block, views[block.name]) for block in exact]

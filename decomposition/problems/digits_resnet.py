@@ -19,13 +19,13 @@ DEFAULTS = Defaults(
     hidden=(128,),
     quick_hidden=(16,),
     activation="gelu",
-    recipe=Recipe(lr=0.03, schedule="cosine", epochs=10),
+    recipe=Recipe(lr=0.03, schedule="cosine", epochs=25),
     query_fraction=0.1,
-    queries=20,
-    examples=500,
-    quick_examples=200,
+    queries=10,
+    examples=200,
+    quick_examples=100,
 )
-QUICK_RECIPE = replace(DEFAULTS.recipe, lr=0.1, epochs=20)
+QUICK_RECIPE = replace(DEFAULTS.recipe, lr=0.1, epochs=40)
 """So few steps of a network without normalisation need to be larger."""
 BLOCKS, QUICK_BLOCKS = 3, 1
 OPTIONS = {
@@ -45,17 +45,17 @@ def digits_resnet(
 ) -> Problem:
     """Handwritten digits as 8×8 images, through a residual network of a million parameters.
 
-    500 training and 20 query digits (the first of those of ``digits``); ResidualNetwork with
+    200 training and 10 query digits (the first of those of ``digits``); ResidualNetwork with
     3 blocks of 128 channels, GELU and no normalisation (P = 1,057,162): too large for a dense
-    matrix. SGD 0.03 with a cosine schedule, momentum 0.9, batch 32, 10 epochs.
+    matrix. SGD 0.03 with a cosine schedule, momentum 0.9, batch 32, 25 epochs.
 
     Args:
         seed: seed of the split, the initialisation, the noise and the base model's order.
         recipe: training recipe.
-        quick: one block of 16 channels (P = 7,962) and 200 training digits instead, and
-            SGD 0.1 for 20 epochs.
+        quick: one block of 16 channels (P = 7,962) and 100 training digits instead, and
+            SGD 0.1 for 40 epochs.
         variant: changes to network and data; ``hidden`` is the last stage's number of channels.
-        queries: number of queries; None: 20.
+        queries: number of queries; None: 10.
         blocks: residual blocks in the last stage; None: 3, or 1 if quick.
 
     Raises:

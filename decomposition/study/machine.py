@@ -7,41 +7,6 @@ import platform
 from functools import cache
 from pathlib import Path
 
-import joblib
-
-FRACTION = 0.75
-"""Of the free memory that a study takes unless told otherwise."""
-_FALLBACK = 4 << 30
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return joblib.cpu_count()
-
-
-def free_memory() -> int:
-    """Bytes that can still be used on this machine, or in this container."""
-    found = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    except OSError:
-        pass
-    for limit, used in _CGROUPS:
-        try:
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):
-            continue  # no such control group, or one without a limit
-    return max(1, min(found)) if found else _FALLBACK
-
 
 @cache
 def machine() -> str:

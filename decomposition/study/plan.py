@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from decomposition.resources import FRACTION, cores, free_memory
 from decomposition.study.backends import Backend
 from decomposition.study.groups import Group, grouped
-from decomposition.study.machine import FRACTION, cores, free_memory
 from decomposition.study.manifest import Entry, merge_manifest, read_manifest
 from decomposition.study.store import CellStore
 from decomposition.study.task import Task

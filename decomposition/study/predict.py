@@ -19,9 +19,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from decomposition.linalg import eigh, matmul
+from decomposition.resources import cores
 from decomposition.retraining.training import BankTraining
 from decomposition.study.cell import Cell
-from decomposition.study.machine import cores
 from decomposition.study.tasks import training_of, trainings, untrained
 
 EIGH_SIZE, GEMM_SIZE = 1200, 1500

@@ -1,4 +1,4 @@
-"""Rungs of models whose matrices are too large to form: by products, and by the dual Gram matrix."""
+"""Rungs of models whose matrices are too large: by products, and by the dual Gram matrix."""
 
 from decomposition.curvature.large.dual import Blockwise, DualCurvature, dual_rungs
 from decomposition.curvature.large.matrix_free import MatrixFreeCurvature

@@ -114,10 +114,7 @@ def activation_numbers(model: nn.Module, every: Parameters, x: Inputs) -> int:
             apply_with(model, leaves, take(x, slice(0, rows)))
         return sum(storages.values())
 
-    if rows_in(x) < 2:
-        numbers = kept(1)
-    else:
-        numbers = kept(2) - kept(1)
+    numbers = kept(1) if rows_in(x) < 2 else kept(2) - kept(1)
     size = next(iter(every.values())).element_size()
     inputs = sum(part[0].numel() for part in parts_of(x).values())
     return max(1, inputs, numbers // size)

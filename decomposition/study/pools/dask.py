@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from decomposition.resources import cores
 from decomposition.study.failure import StudyError
-from decomposition.study.machine import cores
 from decomposition.study.pools.interface import Lost
 from decomposition.study.worker import Job, Report, execute
 

@@ -10,7 +10,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from decomposition.study.machine import cores
+from decomposition.resources import cores
 from decomposition.study.pools.interface import Lost
 from decomposition.study.worker import Job, Report, execute
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from decomposition.study.machine import cores
+from decomposition.resources import cores
 from decomposition.study.worker import Job, Report, execute
 
 

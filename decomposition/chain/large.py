@@ -1,0 +1,50 @@
+"""The chain where its matrices are too large to form: each rung in the form that a plan chose."""
+
+from __future__ import annotations
+
+from decomposition.chain.parts import Parts
+from decomposition.chain.rungs import EKFAC, KFAC
+from decomposition.curvature import Curvature
+from decomposition.curvature.large import (
+    BlockwiseProduct,
+    MatrixFreeCurvature,
+    dual_rungs,
+    ggn_product,
+    hessian_product,
+)
+from decomposition.errors import DecompositionError
+from decomposition.planner import Plan
+
+TOLERANCE = 1e-6
+
+
+def planned_chain(
+    parts: Parts, plan: Plan, tolerance: float = TOLERANCE, progress: bool = False
+) -> dict[str, Curvature]:
+    """The five rungs in chain order, H matrix-free and preconditioned by EK-FAC.
+
+    Args:
+        parts: of the problem.
+        plan: one whose Hessian is not dense.
+        tolerance: relative residual of iterative solves.
+        progress: show a bar over the dual Gram matrices.
+    """
+    if plan.dense:
+        raise DecompositionError("this plan forms every matrix: use build_chain")
+    problem = parts.problem
+    ekfac, kfac = EKFAC().build(parts), KFAC().build(parts)
+    ggn: Curvature
+    block_ggn: Curvature
+    if plan.way("ggn") == "dual":
+        ggn, block_ggn = dual_rungs(problem, progress)
+    else:
+        product = ggn_product(problem)
+        alone = BlockwiseProduct(ggn_product(problem), [block.slice for block in problem.blocks])
+        ggn, block_ggn = (
+            MatrixFreeCurvature(p, ekfac, definite=True, tolerance=tolerance, name=name)
+            for name, p in (("ggn", product), ("block_ggn", alone))
+        )
+    hessian = MatrixFreeCurvature(
+        hessian_product(problem), ekfac, tolerance=tolerance, name="hessian"
+    )
+    return {"hessian": hessian, "ggn": ggn, "block_ggn": block_ggn, "ekfac": ekfac, "kfac": kfac}

@@ -1,0 +1,60 @@
+"""``decompose plan``: which form every rung would take, what it costs, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from decomposition.planner import Plan, Rates, plan_chain, predicted_seconds
+from decomposition.problem import Problem
+
+GIB = 1 << 30
+
+
+def plan_text(problem: Problem, memory: float | None = None) -> str:
+    """The table of ``decompose plan``.
+
+    Args:
+        problem: to be planned.
+        memory: GiB that may be used; default three quarters of what is free.
+    """
+    plan = plan_chain(problem, None if memory is None else int(memory * GIB))
+    return "\n".join(
+        _lines(problem, plan, predicted_seconds(problem, plan, Rates.measure(problem)))
+    )
+
+
+def _lines(problem: Problem, plan: Plan, seconds: dict[str, float]) -> Iterator[str]:
+    yield (
+        f"{problem.name}: P = {problem.parameters:,} parameters, N = {problem.examples:,} training "
+        f"examples, C = {problem.outputs} outputs, {problem.queries:,} queries; budget "
+        f"{plan.budget / GIB:.1f} GiB"
+    )
+    yield ""
+    yield f"{'rung':<10} {'form':<12} {'memory':>10} {'time':>9}  why"
+    for rung, choice in plan.choices.items():
+        yield (
+            f"{rung:<10} {choice.way:<12} {choice.memory / GIB:>6.2f} GiB "
+            f"{_time(seconds[rung]):>9}  {choice.reason}"
+        )
+    yield ""
+    yield (
+        "Time: building the rung and solving for all queries once, from rates measured just now; "
+        "memory: the peak, shared between rungs."
+    )
+    if not plan.dense:
+        yield (
+            "H is solved by MINRES with EK-FAC as its preconditioner (about 100 products a query "
+            "are assumed); another λ costs as much again for matrix-free rungs, little for the "
+            "others. Norms of differences with H are estimated, with their errors."
+        )
+    for note in problem.notes:
+        yield f"note: {note}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "< 1 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

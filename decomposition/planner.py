@@ -1,0 +1,190 @@
+"""Which form every rung takes under a memory budget: dense, dual, structured or matrix-free.
+
+    dense        the P × P matrix and its eigendecomposition: everything is exact and every λ is
+                 cheap, for 8 P² bytes a matrix
+    dual         G and its blocks exactly through the NC × NC Gram matrix (Woodbury)
+    structured   Kronecker factors: EK-FAC and K-FAC at any size
+    matrix-free  products alone: every solve iterates, the spectrum is estimated
+
+The choice depends on sizes and the budget alone. Times are predicted from rates that are measured
+on this machine in a few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from decomposition.chain.names import CHAIN
+from decomposition.inputs import rows_in, take
+from decomposition.layers import ExactBlock
+from decomposition.linalg import eigh, matmul
+from decomposition.problem import Problem
+from decomposition.resources import FRACTION, free_memory
+
+Way = Literal["dense", "dual", "structured", "matrix-free"]
+
+DENSE_COPIES = 9.5
+"""P × P matrices alive at once when every rung is dense: a measured peak."""
+STEPS_GUESSED = 100
+"""Products of one preconditioned solve, where nothing is known."""
+GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES = 768, 512, 32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The form of one rung."""
+
+    rung: str
+    way: Way
+    memory: int
+    """Bytes at its peak."""
+    reason: str
+    """Why this form."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The forms of all rungs."""
+
+    choices: dict[str, Choice]
+    budget: int
+    """Bytes."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether everything is formed, so that the whole study can be made."""
+        return self.choices["hessian"].way == "dense"
+
+    def way(self, rung: str) -> Way:
+        """The form of a rung of the chain."""
+        return self.choices[rung].way
+
+
+def plan_chain(problem: Problem, memory: int | None = None) -> Plan:
+    """Choose by sizes.
+
+    Args:
+        problem: P, N, C and its blocks are what matters.
+        memory: bytes that the computation may take; default three quarters of what is free.
+    """
+    budget = int(FRACTION * free_memory()) if memory is None else memory
+    p, rows = problem.parameters, problem.examples * problem.outputs
+    columns = 8 * p * (4 * problem.queries + 8)  # query gradients, solutions and work vectors
+    whole = int(DENSE_COPIES * 8 * p**2)
+    structured = _structured(problem)
+    table: dict[str, tuple[Way, int, str]] = {
+        "ekfac": ("structured", structured, "Kronecker factors"),
+        "kfac": ("structured", structured, "Kronecker factors"),
+    }
+    if whole <= budget:
+        why = f"all P × P matrices of P = {p:,} fit"
+        table |= dict.fromkeys(("hessian", "ggn", "block_ggn"), ("dense", whole, why))
+    else:
+        why = f"P = {p:,}: dense matrices would take {whole / 2**30:,.1f} GiB"
+        table["hessian"] = ("matrix-free", structured + columns, why)
+        gram = _dual(problem, rows)
+        if rows < p and gram + columns <= budget:
+            why = f"N·C = {rows:,} is less than P = {p:,}"
+            table |= dict.fromkeys(("ggn", "block_ggn"), ("dual", gram + columns, why))
+        else:
+            side = f"N·C = {rows:,}"
+            reason = (
+                f"{side} is not less than P = {p:,}"
+                if rows >= p
+                else f"Gram matrices of {side} would take {gram / 2**30:,.1f} GiB"
+            )
+            free: tuple[Way, int, str] = ("matrix-free", structured + columns, reason)
+            table |= dict.fromkeys(("ggn", "block_ggn"), free)
+    return Plan({rung: Choice(rung, *table[rung]) for rung in CHAIN}, budget)
+
+
+def _structured(problem: Problem) -> int:
+    """Factors, their eigenvectors and eigenvalues, and exact blocks."""
+    total = 0
+    for block in problem.blocks:
+        if isinstance(block, ExactBlock):
+            total += 3 * block.size**2
+        else:
+            total += 3 * (block.width**2 + block.d_out**2) + 3 * block.size
+    return 8 * total
+
+
+def _dual(problem: Problem, rows: int) -> int:
+    """Gram matrices with their eigenvectors, and the rows of the largest block."""
+    own = sum(2 * min(rows, block.size) ** 2 for block in problem.blocks)
+    largest = max(block.size for block in problem.blocks)
+    return 8 * (own + 5 * rows**2 + 2 * rows * largest)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this machine does in a second, measured."""
+
+    eigh: float
+    """Seconds per n³ of a symmetric eigendecomposition."""
+    product: float
+    """Seconds per multiply-add of a float64 matrix product."""
+    sweep: float
+    """Seconds per example and column of a Hessian-vector product of this model."""
+
+    @staticmethod
+    def measure(problem: Problem) -> Rates:
+        """A few seconds."""
+        from dataclasses import replace
+
+        from decomposition.curvature.large import hessian_product
+
+        generator = torch.Generator().manual_seed(0)
+        square = torch.randn(GEMM_SIDE, GEMM_SIDE, generator=generator, dtype=torch.float64)
+        small = square[:EIGH_SIDE, :EIGH_SIDE]
+        symmetric = small @ small.T
+        count = min(PROBE_EXAMPLES, problem.examples)
+        x, y = problem.train
+        few = replace(
+            problem, train=(take(x, slice(0, count)), y[:count]), allow_query_in_train=True
+        )
+        product = hessian_product(few)
+        v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
+        v = v.to(y.device)
+        return Rates(
+            _seconds(lambda: eigh(symmetric)) / EIGH_SIDE**3,
+            _seconds(lambda: matmul(square, square)) / GEMM_SIDE**3,
+            _seconds(lambda: product.matvec(v)) / (2 * rows_in(few.train[0])),
+        )
+
+
+def predicted_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, float]:
+    """Seconds of every rung, once: built, and its queries solved for one λ."""
+    p, n, rows = problem.parameters, problem.examples, problem.examples * problem.outputs
+    blocks = [block.size for block in problem.blocks]
+    sweep = rates.sweep * n
+    solves = STEPS_GUESSED * problem.queries * sweep
+    by_rows = rates.product * rows * p**2
+    dual = sum(rates.product * rows**2 * size for size in blocks)
+    own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)
+    factors = problem.outputs * sweep
+    times = {
+        ("hessian", "dense"): p * sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
+        ("hessian", "matrix-free"): solves,
+        ("ggn", "dense"): by_rows / (problem.outputs if problem.plain else 1) + rates.eigh * p**3,
+        ("ggn", "dual"): dual + rates.eigh * rows**3 + 4 * problem.queries * sweep,
+        ("ggn", "matrix-free"): solves,
+        ("block_ggn", "dense"): sum(rates.eigh * size**3 for size in blocks),
+        ("block_ggn", "dual"): own + 4 * len(blocks) * problem.queries * sweep,
+        ("block_ggn", "matrix-free"): solves * len(blocks),
+        ("ekfac", "structured"): factors,
+        ("kfac", "structured"): 0.0,
+    }
+    return {rung: times[rung, plan.way(rung)] for rung in CHAIN}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
