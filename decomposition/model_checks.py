@@ -38,8 +38,15 @@ def double_copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model).double().eval()
     except Exception as error:
+        computed = "graph leaves" in str(error)
         raise UnsupportedModelError(
-            f"{type(model).__name__} cannot be copied with copy.deepcopy: {_first_line(error)}"
+            f"{type(model).__name__} cannot be copied with copy.deepcopy: "
+            + (
+                "an attribute is computed from parameters; make pruning and weight normalisation "
+                "permanent (torch.nn.utils.prune.remove, remove_weight_norm)"
+                if computed
+                else _first_line(error)
+            )
         ) from error
 
 
