@@ -18,6 +18,8 @@ from decomposition.errors import DecompositionError
 
 Result = TypeVar("Result")
 CPU = torch.device("cpu")
+TYPES = ("cpu", "cuda")
+"""Types of device that compute in float64."""
 SHARE_OF_FREE_MEMORY = 0.25
 """Part of a CUDA device's free memory that one chunk's named tensors may take: what is computed
 on the way takes as much again, and more."""
@@ -43,7 +45,7 @@ def device_named(name: str | torch.device) -> torch.device:
         raise DeviceError(f"unknown device {name!r}: use cpu, cuda or cuda:N") from None
     if device.type == "mps":
         raise DeviceError(f"device {name}: MPS has no float64, which curvature needs; use cpu")
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in TYPES:
         raise DeviceError(f"device {name} is not supported: use cpu, cuda or cuda:N")
     return CPU if device.type == "cpu" else device
 
@@ -55,7 +57,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
         DeviceError: it is not; the message names those that are.
     """
     device = device_named(name)
-    if device.type == "cpu":
+    if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
         built = torch.version.cuda is not None or torch.version.hip is not None

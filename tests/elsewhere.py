@@ -8,6 +8,7 @@ lets no tensor forget its device; that kernels exist and agree on a real one is 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -87,11 +88,19 @@ class _Mode(TorchDispatchMode):
 def elsewhere() -> Iterator[torch.device]:
     """The device, and its rules. Modules that move get new parameters, which unties tied ones."""
     before = torch.__future__.get_overwrite_module_params_on_conversion()
+    run = threading.Thread.run
+
+    def run_there(thread: threading.Thread) -> None:
+        with _Calls(), _Mode():  # modes belong to a thread
+            run(thread)
+
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    threading.Thread.run = run_there
     try:
         with _Calls(), _Mode():
             yield DEVICE
     finally:
+        threading.Thread.run = run
         torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
