@@ -99,6 +99,7 @@ class DualCurvature(Curvature):
         self._rows, self._gram = rows, gram
         self._part = part or slice(0, rows.size)
         self.size = self._part.stop - self._part.start
+        self.device = gram.values.device
         self.notes = ()
 
     def eigenvalues(self) -> Tensor:
@@ -161,6 +162,7 @@ class Blockwise(Curvature):
         """Lay the blocks out one after the other."""
         self._blocks = dict(blocks)
         self.size = sum(block.size for block in self._blocks.values())
+        self.device = next(iter(self._blocks.values())).device
         self.notes = tuple(note for block in self._blocks.values() for note in block.notes)
 
     def diagonal_blocks(self) -> Mapping[str, Curvature]:
@@ -207,7 +209,7 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
             f"the dual Gram matrix has side N·C = {rows.count:,}, more than P = "
             f"{problem.parameters:,}: use the GGN itself"
         )
-    total = torch.zeros(rows.count, rows.count, dtype=torch.float64)
+    total = torch.zeros(rows.count, rows.count, dtype=torch.float64, device=problem.device)
     blocks: dict[str, Curvature] = {}
     with tqdm(
         problem.blocks,

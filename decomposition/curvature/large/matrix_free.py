@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class Products(Protocol):
 
     size: int
     notes: tuple[str, ...]
+    device: torch.device
 
     def matvec(self, v: Tensor) -> Tensor:
         """v (P, k) → C v."""
@@ -69,7 +71,7 @@ class MatrixFreeCurvature(Curvature):
         name: str = "curvature",
     ) -> None:
         """Nothing is computed yet."""
-        self.size = product.size
+        self.size, self.device = product.size, product.device
         self.record: list[Solve] = []
         """Every solve so far."""
         self._product, self._preconditioner = product, preconditioner

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.large.evaluation import Evaluation, check_columns
+from decomposition.device import full_precision
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs
 from decomposition.problem import Problem
@@ -37,7 +38,7 @@ class Product:
 
     def __init__(self, evaluation: Evaluation, problem: Problem, on_batch: OnBatch) -> None:
         """Keep the sum over examples of one batch as a function."""
-        self.size = problem.parameters
+        self.size, self.device = problem.parameters, problem.device
         self.count = 0
         """Columns multiplied so far."""
         self.notes: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Product:
             self.notes = ("products are computed in float32 (relative rounding about 1e-6)",)
         self._evaluation, self._problem, self._on_batch = evaluation, problem, on_batch
 
+    @full_precision()
     def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         """C v in float64.
 
@@ -122,7 +124,7 @@ class BlockwiseProduct:
 
     def __init__(self, product: Product, blocks: Sequence[slice]) -> None:
         """Restrict the product to these blocks."""
-        self.size, self.notes = product.size, product.notes
+        self.size, self.notes, self.device = product.size, product.notes, product.device
         self._product, self._blocks = product, tuple(blocks)
 
     @property
