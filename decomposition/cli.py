@@ -63,6 +63,11 @@ class Run:
     bank: Path | None = None
     """A bank of models retrained elsewhere (.npz or netCDF, see docs/supplied_bank.md): the truth,
     in place of retraining."""
+    memory: float | None = None
+    """GiB that curvature may take; default three quarters of what is free. Models whose matrices
+    do not fit are studied by other means: see `decompose plan`."""
+    products: Literal["float64", "float32"] = "float64"
+    """Precision of the matrix products that take the place of matrices that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,8 @@ class Plan:
     """Built-in problem, data file, or file.py:function."""
     memory: float | None = None
     """GiB that may be used; default three quarters of what is free."""
+    products: Literal["float64", "float32"] = "float64"
+    """Precision of matrix-free products."""
     quick: bool = False
     """A smaller network for the built-in problems."""
     problem_seed: int = 0
@@ -211,6 +218,8 @@ def _run(command: Run) -> None:
         settings=settings,
         command=shlex.join(["decompose", *sys.argv[1:]]),
         bank=command.bank,
+        memory=command.memory,
+        products=command.products,
     )
     print(f"wrote {command.out / 'result.nc'} and {command.out / 'report.html'}")
 
@@ -269,7 +278,7 @@ def _plan(command: Plan) -> None:
     from decomposition.problems import load_problem
 
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    print(plan_text(problem, command.memory))
+    print(plan_text(problem, command.memory, command.products))
 
 
 def _is_study(path: Path) -> bool:

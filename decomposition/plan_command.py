@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from decomposition.planner import Plan, Rates, plan_chain, predicted_seconds
+from decomposition.planner import Plan, Precision, Rates, plan_chain, predicted_seconds
 from decomposition.problem import Problem
 
 GIB = 1 << 30
 
 
-def plan_text(problem: Problem, memory: float | None = None) -> str:
+def plan_text(
+    problem: Problem, memory: float | None = None, products: Precision = "float64"
+) -> str:
     """The table of ``decompose plan``.
 
     Args:

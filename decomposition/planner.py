@@ -27,6 +27,7 @@ from decomposition.problem import Problem
 from decomposition.resources import FRACTION, free_memory
 
 Way = Literal["dense", "dual", "structured", "matrix-free"]
+Precision = Literal["float64", "float32"]
 
 DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
@@ -54,6 +55,8 @@ class Plan:
     choices: dict[str, Choice]
     budget: int
     """Bytes."""
+    products: Precision = "float64"
+    """Of matrix-free products."""
 
     @property
     def dense(self) -> bool:
@@ -65,12 +68,16 @@ class Plan:
         return self.choices[rung].way
 
 
-def plan_chain(problem: Problem, memory: int | None = None) -> Plan:
+def plan_chain(
+    problem: Problem, memory: int | None = None, products: Precision = "float64"
+) -> Plan:
     """Choose by sizes.
 
     Args:
         problem: P, N, C and its blocks are what matters.
         memory: bytes that the computation may take; default three quarters of what is free.
+        products: precision of matrix-free products; float32 is several times as fast and has a
+            relative rounding of 1e-6.
     """
     budget = int(FRACTION * free_memory()) if memory is None else memory
     p, rows = problem.parameters, problem.examples * problem.outputs
@@ -100,7 +107,7 @@ def plan_chain(problem: Problem, memory: int | None = None) -> Plan:
             )
             free: tuple[Way, int, str] = ("matrix-free", structured + columns, reason)
             table |= dict.fromkeys(("ggn", "block_ggn"), free)
-    return Plan({rung: Choice(rung, *table[rung]) for rung in CHAIN}, budget)
+    return Plan({rung: Choice(rung, *table[rung]) for rung in CHAIN}, budget, products)
 
 
 def _structured(problem: Problem) -> int:
@@ -133,7 +140,7 @@ class Rates:
     """Seconds per example and column of a Hessian-vector product of this model."""
 
     @staticmethod
-    def measure(problem: Problem) -> Rates:
+    def measure(problem: Problem, products: Precision = "float64") -> Rates:
         """A few seconds."""
         from dataclasses import replace
 
@@ -148,7 +155,7 @@ class Rates:
         few = replace(
             problem, train=(take(x, slice(0, count)), y[:count]), allow_query_in_train=True
         )
-        product = hessian_product(few)
+        product = hessian_product(few, getattr(torch, products))
         v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
         v = v.to(y.device)
         return Rates(

@@ -12,6 +12,7 @@ import xarray as xr
 from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.curvature import Curvature
 from decomposition.device import describe, full_precision, resolve_device
+from decomposition.planner import Precision, plan_chain
 from decomposition.problem import Problem
 from decomposition.results import provenance, write_result
 from decomposition.results.write import check_writable
@@ -24,6 +25,7 @@ from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.stages import scores
 from decomposition.stages.bank import bank_group, examples_group, top_group
 from decomposition.stages.base_model import BaseModel, Clock, prepare
+from decomposition.stages.large_run import large_run
 from decomposition.stages.prediction import prediction_group
 from decomposition.stages.shares import shares
 from decomposition.stages.spectra import errors, spectra
@@ -45,6 +47,8 @@ def run(
     command: str | None = None,
     device: str | None = None,
     bank: Bank | str | Path | None = None,
+    memory: float | None = None,
+    products: Precision = "float64",
 ) -> xr.DataTree:
     """Decompose a problem's approximation error into its steps.
 
@@ -65,6 +69,10 @@ def run(
         device: cpu, cuda or cuda:N; default ``settings.device``.
         bank: models retrained elsewhere, or the file that holds what they answered (see
             ``read_bank``): the truth, in place of retraining; decides masks, repeats and alpha.
+        memory: GiB that curvature may take; default three quarters of what is free. Where dense
+            matrices do not fit, rungs take other forms (see ``plan_chain``), errors against H are
+            estimated and attribution is scored at two common dampings.
+        products: precision of the products with H and G that take their place.
 
     Returns:
         The result tree (see decomposition.results.schema).
@@ -83,6 +91,13 @@ def run(
     if folder is not None:
         check_writable(folder)  # before the work, not after it
     clock = Clock()
+    plan = plan_chain(problem, None if memory is None else int(memory * 2**30), products)
+    if not plan.dense:
+        large = large_run(problem, plan, folder, extra, settings, clock, progress, supplied)
+        groups = dict(large.groups)
+        if large.bank is not None:
+            groups["/bank"] = bank_group(large.bank, large.problem)
+        return _finished(large.problem, settings, groups, list(large.notes), clock, command, folder)
     base = prepare(problem, folder, extra, settings, clock, progress, supplied)
     groups: dict[str, xr.Dataset] = {}
     notes = list(dict.fromkeys([*base.problem.notes, *_rung_notes(base.rungs), *base.notes]))
@@ -103,10 +118,10 @@ def run(
             base.scorers.clear()  # a quarter of the memory, and nothing below needs it
     dampings = scored[0].selection.dampings if scored else {}
     with clock.stage("spectra"):
-        plan = _error_plan(base, groups.get("/attribution"), dampings, settings)
+        error_plan = _error_plan(base, groups.get("/attribution"), dampings, settings)
         blocks = {block.name: block.slice for block in base.problem.blocks}
         groups |= spectra(base.rungs)
-        groups |= errors(base.rungs, plan, base.gradients.query, blocks, progress)
+        groups |= errors(base.rungs, error_plan, base.gradients.query, blocks, progress)
     if base.bank is not None:
         groups["/bank"] = bank_group(base.bank, base.problem)
     shown = examples_group(base.problem)
@@ -122,13 +137,26 @@ def run(
             del other
         levels = scores.combine(scored, design)
     with clock.stage("shares"):
-        inverse = groups["/spectral_error"]["misaligned"] if plan.protocols else None
+        inverse = groups["/spectral_error"]["misaligned"] if error_plan.protocols else None
         groups |= shares(split, inverse, levels, dampings, ceiling, settings, by_repeats)
         groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
         if levels is not None:
             groups |= _extras(groups, levels, settings)
+    return _finished(trained, settings, groups, notes, clock, command, folder)
+
+
+def _finished(
+    trained: Problem,
+    settings: Settings,
+    groups: Mapping[str, xr.Dataset],
+    notes: list[str],
+    clock: Clock,
+    command: str | None,
+    folder: Path | None,
+) -> xr.DataTree:
+    """The tree with its attributes, written and reported."""
     tree = xr.DataTree.from_dict(dict(sorted(groups.items())))
-    tree.attrs = _attributes(trained, settings, notes, clock.seconds, command)
+    tree.attrs = _attributes(trained, settings, list(dict.fromkeys(notes)), clock.seconds, command)
     if folder is not None:
         from decomposition.report import write_report  # figures: seconds to import
 

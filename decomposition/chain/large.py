@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.curvature import Curvature
@@ -15,36 +17,35 @@ from decomposition.curvature.large import (
 from decomposition.errors import DecompositionError
 from decomposition.planner import Plan
 
-TOLERANCE = 1e-6
+TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
+"""Relative residual of iterative solves, by the precision of the products."""
 
 
-def planned_chain(
-    parts: Parts, plan: Plan, tolerance: float = TOLERANCE, progress: bool = False
-) -> dict[str, Curvature]:
+def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str, Curvature]:
     """The five rungs in chain order, H matrix-free and preconditioned by EK-FAC.
 
     Args:
         parts: of the problem.
         plan: one whose Hessian is not dense.
-        tolerance: relative residual of iterative solves.
         progress: show a bar over the dual Gram matrices.
     """
     if plan.dense:
         raise DecompositionError("this plan forms every matrix: use build_chain")
-    problem = parts.problem
+    problem, dtype = parts.problem, getattr(torch, plan.products)
+    tolerance = TOLERANCES[plan.products]
     ekfac, kfac = EKFAC().build(parts), KFAC().build(parts)
     ggn: Curvature
     block_ggn: Curvature
     if plan.way("ggn") == "dual":
         ggn, block_ggn = dual_rungs(problem, progress)
     else:
-        product = ggn_product(problem)
-        alone = BlockwiseProduct(ggn_product(problem), [block.slice for block in problem.blocks])
+        product = ggn_product(problem, dtype)
+        alone = BlockwiseProduct(ggn_product(problem, dtype), [block.slice for block in problem.blocks])
         ggn, block_ggn = (
             MatrixFreeCurvature(p, ekfac, definite=True, tolerance=tolerance, name=name)
             for name, p in (("ggn", product), ("block_ggn", alone))
         )
     hessian = MatrixFreeCurvature(
-        hessian_product(problem), ekfac, tolerance=tolerance, name="hessian"
+        hessian_product(problem, dtype), ekfac, tolerance=tolerance, name="hessian"
     )
     return {"hessian": hessian, "ggn": ggn, "block_ggn": block_ggn, "ekfac": ekfac, "kfac": kfac}

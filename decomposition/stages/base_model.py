@@ -94,7 +94,7 @@ def prepare(
     if settings.attribution and settings.target != "pbrf":
         with clock.stage("retrain"):
             if bank is None:
-                found = _retrain(trained, settings, folder, progress)
+                found = retrained(trained, settings, folder, progress)
             else:
                 found = measure_supplied(trained, bank, measured_function(settings.target))
     with clock.stage("eigendecompositions"):
@@ -121,9 +121,10 @@ def prepare(
     )
 
 
-def _retrain(
+def retrained(
     problem: Problem, settings: Settings, folder: Path | None, progress: bool
 ) -> Measurement:
+    """The target of models retrained here; their bank is kept in ``folder``."""
     store = None if folder is None else folder / "bank"
     if settings.target == "leave_one_out":
         count = settings.leave_one_out_examples

@@ -128,6 +128,22 @@ DERIVED = (
         ),
     ),
     Group(
+        "/large",
+        "How rungs were held whose matrices do not fit, and what is known of them.",
+        (
+            variable(
+                "form", "rung", "name", "dense, dual, structured, matrix-free or given", "str"
+            ),
+            variable("squared_norm", "rung", "curvature²", "squared Frobenius norm"),
+            variable("squared_norm_error", "rung", "curvature²", "its standard error; 0: exact"),
+            variable("trace", "rung", "curvature", "trace"),
+            variable("trace_error", "rung", "curvature", "its standard error; 0: exact"),
+            variable("products", "rung", "1", "columns multiplied in iterative solves", "int"),
+            variable("systems", "rung", "1", "damped systems solved by iteration", "int"),
+            variable("residual", "rung", "1", "largest relative residual of those"),
+        ),
+    ),
+    Group(
         "/base_models",
         "Levels of single base models, where there are several.",
         (variable("level", "base_model protocol rung", "rank correlation", "cross-fitted LDS"),),
