@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.curvature.large.convolutions import with_patches
 from decomposition.curvature.preactivation import differentiable
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import Inputs, apply_with, parts_of, rows_in, take, to
@@ -22,8 +23,10 @@ Parameters = dict[str, Tensor]
 
 BATCH_NUMBERS = 2**22
 """Numbers that a batch's activations, with their tangents, may take: more leaves the cache."""
-COLUMN_NUMBERS = 2**25
-"""Numbers in the columns that are taken at once: 256 MB in float64."""
+BATCH_PARAMETERS = 8
+"""Or this many per parameter if that is more: a batch costs a few sweeps over the parameters."""
+COLUMN_NUMBERS = 2**22
+"""Numbers in the columns that are taken at once: larger models fill the processor with one."""
 COLUMNS = 16
 """Most columns that are taken at once."""
 
@@ -41,6 +44,9 @@ class Evaluation:
             raise DecompositionError(f"curvature products are float64 or float32, not {dtype}")
         self.dtype = dtype
         self.model: nn.Module = problem.double_model().to(dtype)
+        if dtype == torch.float64:
+            with torch.no_grad():
+                with_patches(self.model, to(take(problem.train[0], slice(0, 2)), dtype))
         self.loss: Loss = problem.loss_function
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         self.every: Parameters = {name: value.detach() for name, value in state.items()}
@@ -71,7 +77,8 @@ class Evaluation:
     def batches(self, data: tuple[Inputs, Tensor], columns: int) -> Iterator[tuple[Inputs, Tensor]]:
         """Examples in this precision, few enough at a time for ``columns`` tangents of each."""
         x, y = data
-        step = max(1, BATCH_NUMBERS // (self.activations * (1 + 3 * columns)))
+        numbers = max(BATCH_NUMBERS, BATCH_PARAMETERS * self.size)
+        step = max(1, numbers // (self.activations * (1 + 3 * columns)))
         for start in range(0, rows_in(x), step):
             rows = slice(start, start + step)
             targets = y[rows]
