@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from decomposition.curvature import Empirical, Sampled, factors, positions, sweeps
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
 from decomposition.curvature.rows import per_example_gradients
+from decomposition.curvature.sweeps import assemble_by_products
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import double, each, take, to
+from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
 from tests import general as cases
 from tests.models import Applied
@@ -59,40 +62,58 @@ def test_hessian_through_a_fused_layer_norm_is_that_of_its_formula() -> None:
     _close(assemble_hessian(formula), autograd.hessian(formula), 1e-12)
 
 
-class WrongSecond(torch.autograd.Function):
-    """A square whose derivative of the derivative is forgotten."""
+def test_attention_of_pytorch_is_differentiated_in_elementary_operations() -> None:
+    """The fused kernels that its encoder layer calls have no second derivative."""
 
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x**2
+    def build() -> nn.Module:
+        layer = nn.TransformerEncoderLayer(4, 2, 5, dropout=0.0, batch_first=True)
+        return Applied(lambda m, x: m.out(m.layer(x).mean(1)), layer=layer, out=nn.Linear(4, 3))
 
-    @staticmethod
-    def setup_context(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0].detach())
-        ctx.save_for_forward(inputs[0].detach())
+    problem = cases.study(build, cases.images(cases.T, 4))
+    assert problem.blocks[2].name == "layer.linear1"
+    assert isinstance(problem.blocks[2], LinearBlock)
+    _close(assemble_hessian(problem), autograd.differences(problem), DIFFERENCES)
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = autograd.ggn(problem)
+    _close(assemble_ggn(problem), expected, CLOSED_FORM)
 
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return 2 * gradient * ctx.saved_tensors[0].detach()
 
-    @staticmethod
-    def jvp(ctx, tangent: Tensor) -> Tensor:
-        return 3 * tangent * ctx.saved_tensors[0]
+class Gated(torch.autograd.Function):
+    """x y, whose derivative by x forgets that it depends on y."""
 
     generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return x * y
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = ctx.saved_tensors
+        return gradient * y.detach(), gradient * x
+
+    @staticmethod
+    def jvp(ctx, x_tangent: Tensor, y_tangent: Tensor) -> Tensor:
+        x, y = ctx.saved_tensors
+        return x_tangent * y + x * y_tangent
 
 
 def test_wrong_second_derivatives_are_found_out_by_their_asymmetry() -> None:
     problem = cases.study(
         lambda: Applied(
-            lambda m, x: m.out(WrongSecond.apply(m.inner(x[:, None]))[:, 0]),
+            lambda m, x: Gated.apply(m.inner(x), m.gate(x)),
             inner=nn.Linear(4, 3),
-            out=nn.Linear(3, 3),
+            gate=nn.Linear(4, 3),
         ),
         cases.images(4),
     )
     with pytest.raises(UnsupportedModelError, match=r"second derivatives .* are not symmetric"):
-        assemble_hessian(problem)
+        assemble_by_products(problem)
 
 
 def test_ggn_equals_jacobians_around_the_loss_curvature(general: Problem) -> None:
