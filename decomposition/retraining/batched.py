@@ -62,7 +62,7 @@ class BatchedTrainer:
         update = make_update(recipe, stack.theta, stack.sums)
         after_epoch(0)
         for epoch in range(recipe.last_epoch):
-            rows = order(epoch)
+            rows = order(epoch).to(self.y.device)
             total = recipe.epochs * recipe.steps_per_epoch(rows.shape[1])
             for batch in rows.split(recipe.batch_size, dim=1):
                 self._accumulate_gradient(stack, batch)

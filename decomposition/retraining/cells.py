@@ -106,8 +106,8 @@ class CellTrainer:
         def after_epoch(done: int) -> None:
             check()
             if done in epochs:
-                outputs = self._trainer.query_outputs(stack).contiguous().numpy()
-                found[done] = self._finite(outputs, chunk)
+                outputs = self._trainer.query_outputs(stack).contiguous()
+                found[done] = self._finite(outputs.cpu().numpy(), chunk)
 
         self._trainer.train(stack, lambda epoch: self.order(chunk, epoch), after_epoch)
         return found
@@ -125,4 +125,4 @@ class CellTrainer:
         """Outputs of the base model on the queries, in the training precision."""
         stack = self._trainer.stack(1)
         stack.load(0, present_parameters(self.problem.model))
-        return self._trainer.query_outputs(stack)[0].contiguous().numpy()
+        return self._trainer.query_outputs(stack)[0].contiguous().cpu().numpy()

@@ -107,7 +107,7 @@ class _Trial:
             )
         _check_unchanged(model, x, given)
         weights = torch.linspace(1.0, 2.0, outputs.numel(), dtype=torch.float64)
-        weights = weights.view_as(outputs)
+        weights = weights.to(outputs.device).view_as(outputs)
         gradients = torch.autograd.grad(
             outputs, list(leaves.values()), weights, allow_unused=True, materialize_grads=True
         )

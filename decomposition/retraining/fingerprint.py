@@ -82,7 +82,7 @@ def _probe(
 ) -> tuple[Tensor, Tensor]:
     model = copy.deepcopy(problem.model).double().eval()
     with torch.no_grad():
-        f = apply_with(model, {k: v.double() for k, v in start.items()}, double(x))
+        f = apply_with(model, {k: v.to(y.device).double() for k, v in start.items()}, double(x))
         loss = problem.loss_function.per_example(f, y.double() if y.is_floating_point() else y)
     return _rounded(f), _rounded(loss)
 

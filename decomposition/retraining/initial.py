@@ -52,7 +52,7 @@ def independent_start(model: nn.Module, seed: int, mask: int, repeat: int) -> di
     Raises:
         UnsupportedModelError: a module has trainable parameters but no ``reset_parameters``.
     """
-    fresh = copy.deepcopy(model)
+    fresh = copy.deepcopy(model).cpu()  # the same numbers on every device
     done: set[int] = set()
     with _TORCH_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.initial_seed(seed, mask, repeat))

@@ -41,7 +41,7 @@ def measure(
         check_labelled(problem)
     *cells, queries, width = outputs.shape
     flat = torch.from_numpy(outputs).reshape(-1, queries, width)
-    y = problem.query[1]
+    y = problem.query[1].cpu()
     y = y.double() if y.is_floating_point() else y
     blocks = flat.split(max(1, BLOCK // (queries * width)))
     values = torch.cat([_measure(problem, block.double(), y, function) for block in blocks])

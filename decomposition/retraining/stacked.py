@@ -43,7 +43,8 @@ class StackedModel:
             layer.models * layer.d_out * (layer.d_in + int(layer.has_bias))
             for layer in self._layers.values()
         ]
-        self.theta = torch.zeros(sum(sizes), dtype=dtype)
+        place = next(model.parameters()).device
+        self.theta = torch.zeros(sum(sizes), dtype=dtype, device=place)
         self.sums = torch.zeros_like(self.theta)
         for name, theta, sums in zip(
             self._layers, self.theta.split(sizes), self.sums.split(sizes), strict=True
