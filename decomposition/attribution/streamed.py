@@ -40,7 +40,7 @@ class StreamedScores:
 
         Raises:
             DampingError: the damped curvature is singular.
-            NotConvergedError: an iterative solve did not reach its tolerance.
+            SolverError: an iterative solve did not reach its tolerance.
         """
         found = []
         for start in range(0, self._problem.queries, self._step):

@@ -22,7 +22,7 @@ from decomposition.attribution.lds import predicted_effects
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain.names import CHAIN, STEPS
 from decomposition.curvature import BlockDiagonal, Curvature
-from decomposition.curvature.large import MatrixFreeCurvature, NotConvergedError
+from decomposition.curvature.large import MatrixFreeCurvature, SolverError
 from decomposition.linalg import to_numpy
 from decomposition.planner import Plan
 from decomposition.problem import Problem
@@ -145,7 +145,7 @@ def scored(
             for damping in dampings:
                 try:
                     tau[name].append(to_numpy(streamed(rung, damping)))
-                except NotConvergedError as error:
+                except SolverError as error:
                     tau[name].append(None)
                     notes.append(f"no scores of {name} at damping {damping:.3g}: {error}")
                 bar.update()

@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.base import Curvature, NotAvailableError
-from decomposition.curvature.large.solvers import conjugate_gradients, minres
+from decomposition.curvature.large.cg import cg
+from decomposition.curvature.large.minres import minres
+from decomposition.curvature.large.solution import Stopping
 from decomposition.damping import NegativeCurvature
 
 TOLERANCE = 1e-6
@@ -111,14 +113,13 @@ class MatrixFreeCurvature(Curvature):
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
     ) -> Float[Tensor, "P k"]:
-        solver = conjugate_gradients if self._definite else minres
+        solver = cg if self._definite else minres
         other = self._preconditioner
         found = solver(
             lambda u: self._product.matvec(u) + damping * u,
             v,
             None if other is None else lambda u: other.solve(u, damping),
-            self._tolerance,
-            self._most,
+            Stopping(self._tolerance, self._most),
         )
         residual = float(found.residuals.max()) if v.shape[1] else 0.0
         self.record.append(Solve(damping, v.shape[1], found.products, residual))
