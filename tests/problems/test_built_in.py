@@ -18,7 +18,7 @@ SIZES = {  # training rows, queries, parameters, parameters of the quick network
     "teacher": (800, 200, 269, 269),
     "digits_cnn": (1617, 180, 1898, 666),
     "chars": (600, 100, 3412, 1132),
-    "digits_resnet": (500, 20, 1057162, 7962),
+    "digits_resnet": (200, 10, 1057162, 7962),
 }
 OWN_TESTS = ("digits", "digits_cnn", "chars", "digits_resnet")
 SMALL = [name for name in SIZES if name not in OWN_TESTS]
