@@ -1,21 +1,27 @@
-"""Rungs of models whose matrices are too large: by products, and by the dual Gram matrix."""
+"""Curvature too large to write down: products, iterative solvers, the dual Gram matrix."""
 
+from decomposition.curvature.large.cg import cg
 from decomposition.curvature.large.dual import Blockwise, DualCurvature, dual_rungs
 from decomposition.curvature.large.matrix_free import MatrixFreeCurvature
-from decomposition.curvature.large.products import BlockwiseProduct, ggn_product, hessian_product
-from decomposition.curvature.large.solvers import (
-    NotConvergedError,
-    conjugate_gradients,
-    minres,
+from decomposition.curvature.large.minres import minres
+from decomposition.curvature.large.products import (
+    BlockwiseProduct,
+    Product,
+    ggn_product,
+    hessian_product,
 )
+from decomposition.curvature.large.solution import Solution, SolverError, Stopping
 
 __all__ = [
     "Blockwise",
     "BlockwiseProduct",
     "DualCurvature",
     "MatrixFreeCurvature",
-    "NotConvergedError",
-    "conjugate_gradients",
+    "Product",
+    "Solution",
+    "SolverError",
+    "Stopping",
+    "cg",
     "dual_rungs",
     "ggn_product",
     "hessian_product",
