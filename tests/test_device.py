@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from decomposition import Settings, run
+from decomposition import Recipe, Settings, run
+from decomposition.cli import main
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.device import (
@@ -25,6 +28,8 @@ from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss
 from decomposition.linalg import from_numpy, to_numpy
 from decomposition.problem import Problem
+from decomposition.retraining.bank import retrain_bank
+from decomposition.retraining.plan import BankPlan
 from tests import cases, general
 
 UNKNOWN = {
@@ -56,6 +61,17 @@ def test_a_device_that_is_not_there_is_said_before_any_work() -> None:
         run(cases.tanh(), device="cuda", progress=False)
     with pytest.raises(DeviceError, match="not available"):
         cases.tanh().to("cuda")
+
+
+def test_the_command_line_names_the_devices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    problem = "tests/tiny_problem.py:make"
+    arguments = ["decompose", "run", problem, "--device", "gpu", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == ("decompose: unknown device 'gpu': use cpu, cuda or cuda:N\n")
 
 
 def test_a_problem_that_lies_there_is_not_copied() -> None:
@@ -171,6 +187,15 @@ def test_matrices_and_gradients_of_a_model_with_memory_for_few_examples(case: st
     assert hungry.plain == problem.plain
     for quantity in (assemble_hessian, assemble_ggn, gradients, lambda p: mean_loss(p, "train")):
         torch.testing.assert_close(quantity(hungry), quantity(problem), rtol=1e-12, atol=1e-14)
+
+
+def test_a_stack_that_does_not_fit_is_trained_in_parts() -> None:
+    recipe = Recipe(lr=0.1, epochs=2, batch_size=4, dtype="float64")
+    problem = replace(cases.tanh(), recipe=recipe)
+    hungry = replace(problem, model=Hungry(problem.model, 8))
+    plan = BankPlan(masks=20, repeats=1, second_order_masks=0)
+    few, many = (retrain_bank(p.trained(), plan, progress=False) for p in (hungry, problem))
+    np.testing.assert_array_equal(few.outputs, many.outputs)
 
 
 def gradients(problem: Problem) -> Tensor:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import decomposition.device
+from decomposition import Recipe, Settings, run
 from decomposition.attribution.influence import influence_scores, score_grid, target_gradients
 from decomposition.attribution.scorer import scorers_of
 from decomposition.chain import build_lattice
 from decomposition.chain.ladder import ladder_rungs
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
+from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
+from decomposition.curvature.large.products import ggn_product, hessian_product
 from decomposition.errors import DecompositionError
 from decomposition.evaluation import mean_loss
 from decomposition.problem import Problem
+from decomposition.retraining.bank import retrain_bank
+from decomposition.retraining.plan import BankPlan
 from decomposition.spectrum.bands import gradient_energy, score_error
 from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
@@ -133,6 +140,71 @@ def test_what_a_spectrum_is_inspected_by(both: tuple[Problem, dict[str, Curvatur
     np.testing.assert_allclose(energy["share"].sum("band"), 1.0)
     expected = float(here["hessian"].eigenvalues().abs().max())
     assert abs(large.spectral - expected) <= large.spectral_error + 1e-9
+
+
+def test_rungs_of_large_models() -> None:
+    problem = general.conv2d_strided()
+    v = torch.randn(problem.parameters, 2, dtype=torch.float64, generator=torch.Generator())
+
+    def rungs(one: Problem) -> dict[str, Curvature]:
+        dual, blocks = dual_rungs(one)
+        ekfac = build_lattice(one)["ekfac"]
+        return {
+            "ggn": dual,
+            "block_ggn": blocks,
+            "matrix-free ggn": MatrixFreeCurvature(ggn_product(one), ekfac, definite=True),
+            "hessian": MatrixFreeCurvature(hessian_product(one), ekfac),
+            "single": MatrixFreeCurvature(ggn_product(one, torch.float32)),
+        }
+
+    expected = rungs(problem)
+    with elsewhere() as device:
+        for name, curvature in rungs(problem.to(device)).items():
+            assert curvature.device == device
+            for found, exact in (
+                (curvature.matvec(v), expected[name].matvec(v)),
+                (curvature.solve(v, 1.0), expected[name].solve(v, 1.0)),
+            ):
+                torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("randomness", ["shared", "independent"])
+@pytest.mark.parametrize("case", [cases.tanh, general.frozen, general.sequence])
+def test_retrained_models(case: Callable[[], Problem], randomness: str) -> None:
+    problem = replace(case(), recipe=Recipe(lr=0.1, epochs=2, batch_size=4, dtype="float64"))
+    plan = BankPlan(masks=3, repeats=1, second_order_masks=2, randomness=randomness)  # type: ignore[arg-type]
+    here = retrain_bank(problem.trained(), plan, progress=False)
+    with elsewhere() as device:
+        trained = problem.to(device).trained()
+        assert trained.device == device
+        there = retrain_bank(trained, plan, progress=False)
+        np.testing.assert_allclose(there.outputs, here.outputs, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(there.measurements(trained), here.measurements(problem))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["loss", "margin", "leave_one_out", "pbrf"])
+def test_a_whole_run(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decomposition.device, "TYPES", ("cpu", "meta"))
+    recipe = Recipe(lr=0.1, epochs=3, batch_size=4, dtype="float64")
+    problem = replace(cases.tanh(), recipe=recipe)
+    settings = Settings(
+        target=target,  # type: ignore[arg-type]
+        masks=24,
+        second_order_masks=6,
+        resamples=200,
+        damping_points=5,
+        leave_one_out_examples=8,
+    )
+    here = run(problem, settings=settings, progress=False)
+    with elsewhere():
+        there = run(problem, settings=settings, progress=False, device="meta")
+    assert there.attrs["device"] == "meta"
+    for node in here.subtree:
+        for name, values in node.data_vars.items():
+            if values.dtype.kind == "f":
+                found = there[node.path][name].values
+                np.testing.assert_allclose(found, values.values, rtol=1e-3, atol=1e-6)
 
 
 def test_proximal_responses() -> None:

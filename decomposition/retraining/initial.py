@@ -55,7 +55,7 @@ def independent_start(model: nn.Module, seed: int, mask: int, repeat: int) -> di
     fresh = copy.deepcopy(model).cpu()  # the same numbers on every device
     done: set[int] = set()
     with _TORCH_GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.initial_seed(seed, mask, repeat))
+        torch.default_generator.manual_seed(seeds.initial_seed(seed, mask, repeat))
         for name, module in _parts_first(fresh, "", set()):
             own = [p for p in module.parameters(recurse=False) if p.requires_grad]
             if not own:

@@ -29,7 +29,8 @@ class StackedLinear:
         self.models, self.decay = models, decay
         self.d_out, self.d_in = layer.out_features, layer.in_features
         self.has_bias = layer.bias is not None
-        self.anchor = torch.zeros((), requires_grad=True)  # makes the output need a gradient
+        device = layer.weight.device
+        self.anchor = torch.zeros((), requires_grad=True, device=device)  # outputs need a gradient
 
     def place(self, theta: Float[Tensor, " n"], sums: Float[Tensor, " n"]) -> None:
         """Use these pieces, of ``models`` × the layer's parameters, of the two flat buffers."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from decomposition.device import shrinking
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.retraining.cells import CellTrainer, Chunk, chunks
@@ -87,11 +88,17 @@ class BankTraining:
             disable=not progress,
         ) as bar:
             todo = [chunk for chunk in wanted if chunk not in results]
-            in_parallel(work, todo, lambda chunk: bar.update(chunk.models))
+            most = None if self.trainer.problem.device.type == "cpu" else 1  # one fills a device
+            in_parallel(work, todo, lambda chunk: bar.update(chunk.models), most)
         return results
 
     def _train(self, chunk: Chunk, check: Callable[[], None]) -> np.ndarray:
-        outputs = self.trainer.outputs(chunk, self._studies, check)
+        def some(models: slice) -> dict[int, np.ndarray]:
+            part = Chunk(chunk.start + models.start, chunk.start + models.stop, chunk.repeat)
+            return self.trainer.outputs(part, self._studies, check)
+
+        parts = list(shrinking(some, chunk.models, chunk.models))
+        outputs = {epoch: np.concatenate([one[epoch] for one in parts]) for epoch in parts[0]}
         for epoch, values in outputs.items():
             self._store.save(self._key(chunk, epoch), values)
         return outputs[self.last]

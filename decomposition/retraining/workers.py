@@ -24,8 +24,9 @@ def in_parallel(
     work: Callable[[Job, Callable[[], None]], None],
     jobs: Sequence[Job],
     done: Callable[[Job], object],
+    most: int | None = None,
 ) -> None:
-    """Run ``work(job, check)`` for all jobs on ``torch.get_num_threads()`` threads.
+    """Run ``work(job, check)`` for all jobs on ``torch.get_num_threads()`` threads, or ``most``.
 
     ``check()`` raises Cancelled once any job has failed or the user has interrupted; ``done`` is
     called in the calling thread after each job. The first error is raised again here.
@@ -38,7 +39,8 @@ def in_parallel(
         if stop.is_set():
             raise Cancelled
 
-    pool = ThreadPoolExecutor(min(threads, len(jobs)), "retraining", torch.set_num_threads, (1,))
+    count = min(threads, len(jobs), most or threads)
+    pool = ThreadPoolExecutor(count, "retraining", torch.set_num_threads, (1,))
     futures = {pool.submit(work, job, check): job for job in jobs}
     try:
         for future in as_completed(futures):
