@@ -56,7 +56,7 @@ def report_title(study: Study) -> str:
 
 def report_sections(study: Study) -> list[Section]:
     """Every section of a study's report, in the reader's order."""
-    return [build(study) for build in SECTIONS]
+    return [section for build in SECTIONS if (section := build(study)) is not None]
 
 
 def as_tree(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> xr.DataTree:

@@ -6,7 +6,7 @@ import math
 
 from decomposition.report.blame import UNDAMPED, Blame, blame, protocols
 from decomposition.report.study import PROTOCOLS, STEP_LABELS, Interval, Study, interval, labels
-from decomposition.report.wording import joined, percent, span
+from decomposition.report.wording import joined, number, percent, span
 
 
 def sentences(study: Study) -> list[str]:
@@ -116,6 +116,8 @@ def spectral_sentence(study: Study) -> str:
 
 
 def _without_attribution(study: Study) -> str:
+    if study.group("/large") is not None:
+        return _agreeing(study)
     if study.group("/attribution") is None:
         return (
             "Attribution quality was not measured in this study (no retrained models), so what "
@@ -126,3 +128,19 @@ def _without_attribution(study: Study) -> str:
 
 def _named(step: str) -> str:
     return STEP_LABELS.get(step, step)
+
+
+def _agreeing(study: Study) -> str:
+    """What is known of scores without models retrained for this result."""
+    said = "Attribution quality was not measured: no retrained models are at hand."
+    agreement = study.array("/attribution", "agreement")
+    if agreement is None:
+        return said
+    found = agreement.sel(agreement_metric="spearman", rung="kfac").dropna("damping")
+    if not found.size:
+        return said
+    parts = [f"{float(one):.2f} at λ = {number(float(one['damping']))}" for one in found]
+    return (
+        f"{said} K-FAC's influence scores agree with those of the best rung that could be solved "
+        f"to a rank correlation of {joined(parts)}."
+    )

@@ -29,7 +29,8 @@ from decomposition.problem import Problem
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.settings import Settings
 from decomposition.shares.crossfit import mask_folds
-from decomposition.shares.levels import joint_levels
+from decomposition.shares.levels import Levels, joint_levels
+from decomposition.shares.steps import step_shares
 from decomposition.spectrum.estimates import Estimate, probes, xtrace
 from decomposition.stages.selection import Measured
 from decomposition.stages.shares import shares
@@ -39,6 +40,7 @@ MULTIPLIERS = (1.0, 10.0)
 PROBES = 16
 TOP = 10
 METRICS = ("spearman", f"top{TOP}_jaccard")
+EQUAL = "equal"
 ITEMS = (*STEPS, "cross_term")
 
 
@@ -101,9 +103,17 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
     return Errors(norms, traces, np.stack([samples[item] for item in ITEMS]))
 
 
-def shares_group(errors: Errors, settings: Settings) -> xr.Dataset:
-    """``/shares`` of the squared Frobenius error, with intervals over the probes."""
-    data = shares(errors.split, None, None, {}, None, settings)["/shares"]
+def shares_group(
+    errors: Errors, levels: Levels | None, dampings: Sequence[float], settings: Settings
+) -> xr.Dataset:
+    """``/shares`` of the squared Frobenius error, with intervals over the probes, and of the LDS.
+
+    The LDS is that at the first damping, under protocol ``equal``: no damping is chosen.
+    """
+    every = shares(errors.split, None, None, {}, None, settings)["/shares"]
+    data = every.sel(protocol=[EQUAL])
+    if levels is not None and set(CHAIN) <= set(levels.nodes):
+        _add_levels(data, levels, dampings[0], settings)
     count = errors.samples.shape[1]
     generator = np.random.default_rng((settings.seed, 3))
     picks = generator.integers(0, count, (settings.resamples, count))
@@ -120,6 +130,22 @@ def shares_group(errors: Errors, settings: Settings) -> xr.Dataset:
         )
         data["total"].loc[at] = np.percentile(total, percent)
     return data
+
+
+def _add_levels(data: xr.Dataset, levels: Levels, damping: float, settings: Settings) -> None:
+    name, place = levels.protocols[0], {"metric": "lds", "protocol": EQUAL}
+    found = step_shares(levels.of(name, CHAIN), CHAIN, level=settings.level)
+    at = {**place, "step": list(found.steps)}
+    data["drop"].loc[at], data["share"].loc[at] = found.drop, found.share
+    data["probability_degrades"].loc[at] = found.probability_degrades
+    data["total"].loc[place], data["defined"].loc[place] = found.total, int(found.defined)
+    shape = (data.sizes["protocol"], len(CHAIN))
+    data.coords["rung"] = list(CHAIN)
+    level, lambdas = np.full((*shape, 3), np.nan), np.full(shape, np.nan)
+    row = list(data["protocol"].values).index(EQUAL)
+    level[row], lambdas[row] = levels.of(name, CHAIN).interval(settings.level), damping
+    data["level"] = (("protocol", "rung", "ci_bound"), level)
+    data["level_damping"] = (("protocol", "rung"), lambdas)
 
 
 def _between(ekfac: Curvature, kfac: Curvature) -> float:
@@ -154,11 +180,11 @@ def scored(
 
 def attribution_group(
     found: Scores, measured: Measured | None, settings: Settings
-) -> tuple[xr.Dataset, str]:
+) -> tuple[xr.Dataset, str, Levels | None]:
     """``/attribution``: agreement with the first rung solved at every damping; LDS with a bank.
 
     Returns:
-        The group, and the rung that agreement is with.
+        The group, the rung that agreement is with, and the LDS at every damping (as protocols).
     """
     complete = [name for name, parts in found.tau.items() if all(p is not None for p in parts)]
     reference = complete[0]
@@ -178,9 +204,9 @@ def attribution_group(
             "damping": list(found.dampings),
         },
     )
-    if measured is not None:
-        _add_lds(data, found, complete, measured, settings)
-    return data, reference
+    if measured is None:
+        return data, reference, None
+    return data, reference, _add_lds(data, found, complete, measured, settings)
 
 
 def _add_lds(
@@ -189,7 +215,7 @@ def _add_lds(
     usable: Sequence[str],
     measured: Measured,
     settings: Settings,
-) -> None:
+) -> Levels:
     """LDS at every damping; none is chosen, so nothing has to be cross-fitted."""
     effects = np.stack(
         [
@@ -215,6 +241,7 @@ def _add_lds(
     data["lds_mean"] = (("rung", "damping", "ci_bound"), mean)
     data["lds"] = (("rung", "damping", "query"), each)
     data.coords["ci_bound"], data.coords["query"] = list(CI_BOUNDS), np.arange(queries)
+    return levels
 
 
 def forms_group(rungs: Mapping[str, Curvature], plan: Plan, errors: Errors) -> xr.Dataset:

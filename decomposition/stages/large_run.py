@@ -83,10 +83,10 @@ def large_run(
         scale = errors.traces["ggn"].value / trained.parameters
         taus = scored(trained, rungs, [m * scale for m in MULTIPLIERS], progress)
         measured = None if found is None else Measured(found.weights, found.truth, found.second)
-        attribution, reference = attribution_group(taus, measured, settings)
+        attribution, reference, levels = attribution_group(taus, measured, settings)
     groups = {
         "/attribution": attribution,
-        "/shares": shares_group(errors, settings),
+        "/shares": shares_group(errors, levels, taus.dampings, settings),
         "/large": forms_group(rungs, plan, errors),
     }
     notes = [*trained.notes, *(note for rung in rungs.values() for note in rung.notes)]

@@ -43,6 +43,9 @@ def plot_spectral_waterfall(
         for y, (step, value) in enumerate(rows.items()):
             color = _color(step)
             ax.barh(y, value.estimate, left=position, height=0.62, color=color, alpha=0.45)
+            if not value.exact:
+                ends = [position + value.lower, position + value.upper]
+                ax.plot(ends, [y, y], color=INK, linewidth=1.2, marker="|", markersize=6)
             position += value.estimate
             ax.plot([position, position], [y - 0.31, y + 1.31], color=MUTED, linewidth=0.8)
             edge = max(position, position - value.estimate)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decomposition.report.content import Section
 from decomposition.report.sections.answer import answer
 from decomposition.report.sections.damping import damping
+from decomposition.report.sections.large import large
 from decomposition.report.sections.limits import limits
 from decomposition.report.sections.methods import methods
 from decomposition.report.sections.prediction import prediction
@@ -18,8 +19,9 @@ from decomposition.report.sections.waterfall import waterfall
 from decomposition.report.sections.where import where
 from decomposition.report.study import Study
 
-SECTIONS: tuple[Callable[[Study], Section], ...] = (
+SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
     answer,
+    large,
     waterfall,
     shares,
     damping,
@@ -31,4 +33,4 @@ SECTIONS: tuple[Callable[[Study], Section], ...] = (
     methods,
     provenance,
 )
-"""In the reader's order."""
+"""In the reader's order; None where a section has no place in a result."""

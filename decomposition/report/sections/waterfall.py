@@ -42,7 +42,7 @@ def waterfall(study: Study) -> Section:
         blocks.append(missing("LDS along the chain was not measured: no waterfall can be drawn."))
     drop = study.array("/shares", "drop")
     for metric in ("frobenius_squared", "damped_inverse_squared"):
-        if drop is not None and metric in labels(drop, "metric"):
+        if drop is not None and drop.sel(metric=metric).notnull().any():
             blocks.append(_spectral(study, metric))
     if measured:
         blocks += level_tables(study)
@@ -80,15 +80,20 @@ def _spectral(study: Study, metric: str) -> Figure:
     values = {s: v for s, v in values.items() if v.known}
     parts = [f"{STEP_LABELS.get(s, s)} {number(v.estimate)}" for s, v in values.items()]
     title = SHARE_METRICS[metric]
+    exact = all(value.exact for value in values.values())
+    how = "Exact: no sampling, so no intervals." if exact else _ESTIMATED
     return Figure(
         f"spectral-{metric.replace('_', '-')}",
         f"Waterfall of the {title} of K-FAC against the Hessian: {joined(parts)}.",
-        f"The {title} added by each step. Exact: no sampling, so no intervals.",
+        f"The {title} added by each step. {how}",
         partial(plot_spectral_waterfall, study.tree, metric=metric, protocol=protocol),
         Table(
             f"spectral-{metric}",
             f"{title} by step",
             ("step", "drop"),
-            tuple((s, v.estimate) for s, v in values.items()),
+            tuple((s, v.estimate if exact else v) for s, v in values.items()),
         ),
     )
+
+
+_ESTIMATED = "Steps with whiskers are estimated with random probes; the others are exact."

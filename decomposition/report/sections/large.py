@@ -1,0 +1,91 @@
+"""How a model was studied whose matrices do not fit into memory."""
+
+from __future__ import annotations
+
+from decomposition.report.content import Block, Cell, Section, Table, Text
+from decomposition.report.palette import rung_label
+from decomposition.report.study import Study, labels
+from decomposition.report.wording import number
+
+
+def large(study: Study) -> Section | None:
+    """Forms, norms and solves of the rungs, and their agreement; None for dense results."""
+    data = study.group("/large")
+    if data is None:
+        return None
+    blocks: list[Block] = [
+        Text(
+            "The P × P matrices of this model do not fit into the memory given. The dual form "
+            "holds the GGN exactly through its N·C × N·C Gram matrix, the structured one EK-FAC "
+            "and K-FAC by their factors; a matrix-free rung is known by its products: its damped "
+            "systems are solved by iteration, its norm and trace are estimated (± standard error)."
+        )
+    ]
+    rows = []
+    for rung in labels(data["form"], "rung"):
+        one = data.sel(rung=rung)
+        systems = int(one["systems"])
+        per_system = int(one["products"]) / systems if systems else None
+        rows.append(
+            (
+                rung_label(rung, 120),
+                str(one["form"].values),
+                _pm(float(one["squared_norm"]), float(one["squared_norm_error"])),
+                _pm(float(one["trace"]), float(one["trace_error"])),
+                systems or None,
+                per_system,
+                float(one["residual"]) if systems else None,
+            )
+        )
+    columns = (
+        "rung",
+        "form",
+        "squared Frobenius norm",
+        "trace",
+        "systems solved by iteration",
+        "products per system",
+        "largest residual",
+    )
+    blocks.append(Table("large", "How each rung was held", columns, tuple(rows)))
+    agreement = study.array("/attribution", "agreement")
+    if agreement is not None:
+        blocks += _agreement(study, agreement)
+    return Section("large", "How it was computed at this size", tuple(blocks))
+
+
+def _agreement(study: Study, agreement) -> list[Block]:
+    metrics, dampings = labels(agreement, "agreement_metric"), agreement["damping"].values
+    rows: list[tuple[Cell, ...]] = []
+    for rung in labels(agreement, "rung"):
+        values = [
+            _known(float(agreement.sel(rung=rung, agreement_metric=m, damping=d)))
+            for d in dampings
+            for m in metrics
+        ]
+        rows.append((rung_label(rung, 120), *values))
+    names = {"spearman": "rank correlation", "top10_jaccard": "top 10 shared"}
+    columns = tuple(f"{names.get(m, m)}, λ = {number(float(d))}" for d in dampings for m in metrics)
+    return [
+        Text(
+            "Agreement of each rung's scores with those of the best rung that could be solved "
+            f"({_reference(study)}): what the cheaper curvature changes in the scores, not whether "
+            "they predict retraining."
+        ),
+        Table("agreement", "Agreement with the best rung", ("rung", *columns), tuple(rows)),
+    ]
+
+
+def _reference(study: Study) -> str:
+    notes = [str(note) for note in study.json("notes")]
+    found = [n.split()[3].rstrip(",") for n in notes if n.startswith("agreement is with ")]
+    return rung_label(found[0], 120) if found else "see Limits"
+
+
+def _known(value: float) -> Cell:
+    return value if value == value else None
+
+
+def _pm(value: float, error: float) -> str:
+    if value != value:
+        return "–"
+    return number(value) if error == 0 else f"{number(value)} ± {number(error)}"
