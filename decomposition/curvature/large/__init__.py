@@ -1,7 +1,8 @@
 """Curvature too large to write down: products, iterative solvers, the dual Gram matrix."""
 
+from decomposition.curvature.large.blockwise import Blockwise
 from decomposition.curvature.large.cg import cg
-from decomposition.curvature.large.dual import Blockwise, DualCurvature, dual_rungs
+from decomposition.curvature.large.dual import DualCurvature, dual_rungs
 from decomposition.curvature.large.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.large.minres import minres
 from decomposition.curvature.large.products import (

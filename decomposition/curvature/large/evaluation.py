@@ -44,15 +44,16 @@ class Evaluation:
             raise DecompositionError(f"curvature products are float64 or float32, not {dtype}")
         self.dtype = dtype
         self.model: nn.Module = problem.double_model().to(dtype)
+        few = to(take(problem.train[0], slice(0, 2)), dtype)
         if dtype == torch.float64:
             with torch.no_grad():
-                with_patches(self.model, to(take(problem.train[0], slice(0, 2)), dtype))
+                with_patches(self.model, few)
         self.loss: Loss = problem.loss_function
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         self.every: Parameters = {name: value.detach() for name, value in state.items()}
         self.chosen: Parameters = {name: self.every[name] for name in problem.trainable}
         self.size = problem.parameters
-        self.activations = activation_numbers(self.model, self.every, to(problem.train[0], dtype))
+        self.activations = activation_numbers(self.model, self.every, self.chosen, few)
 
     def outputs(self, parameters: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n C"]:
         """f(x) with these trainable parameters; the others stay."""
@@ -96,10 +97,16 @@ class Evaluation:
         return differentiable(self.model)
 
 
-def activation_numbers(model: nn.Module, every: Parameters, x: Inputs) -> int:
+def activation_numbers(model: nn.Module, every: Parameters, chosen: Parameters, x: Inputs) -> int:
     """Numbers that autograd keeps for the backward pass of one example.
 
     Counted, not guessed: what two examples keep beyond what one keeps.
+
+    Args:
+        model: the model.
+        every: all its parameters and buffers.
+        chosen: those that are differentiated.
+        x: two examples, or one if there are no more.
     """
 
     def kept(rows: int) -> int:
@@ -113,10 +120,7 @@ def activation_numbers(model: nn.Module, every: Parameters, x: Inputs) -> int:
                 storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
             return t
 
-        leaves = {
-            name: v.requires_grad_() if v.is_floating_point() else v
-            for name, v in ((name, v.detach()) for name, v in every.items())
-        }
+        leaves = {name: v.detach().requires_grad_(name in chosen) for name, v in every.items()}
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             apply_with(model, leaves, take(x, slice(0, rows)))
         return sum(storages.values())

@@ -94,7 +94,7 @@ class MatrixFreeCurvature(Curvature):
         """
         raise NotAvailableError(
             "the eigenvalues of a matrix-free curvature are not known: estimate its spectrum with "
-            "decomposition.spectrum (estimated_measure, estimated_norms), or raise --memory"
+            "decomposition.spectrum.large.estimated_measure, or raise --memory"
         )
 
     def dense(self) -> Tensor:
@@ -104,7 +104,30 @@ class MatrixFreeCurvature(Curvature):
             NotAvailableError: always.
         """
         raise NotAvailableError(
-            f"a matrix-free curvature is never formed: it has {self.size:,}² entries"
+            f"a matrix-free curvature is never formed: it has {self.size:,}² entries; its trace and "
+            "its distances to others are estimated by decomposition.spectrum.estimates"
+        )
+
+    def trace(self) -> float:
+        """Not known.
+
+        Raises:
+            NotAvailableError: always.
+        """
+        raise NotAvailableError(
+            "the trace of a matrix-free curvature is not known: estimate it with "
+            "decomposition.spectrum.estimates.xtrace"
+        )
+
+    def frobenius_norm(self) -> float:
+        """Not known.
+
+        Raises:
+            NotAvailableError: always.
+        """
+        raise NotAvailableError(
+            "the norm of a matrix-free curvature is not known: estimate it with "
+            "decomposition.spectrum.estimates.squared_norm"
         )
 
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:

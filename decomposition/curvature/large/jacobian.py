@@ -1,0 +1,114 @@
+"""R of a problem, the NC × P matrix of rows S_nᵀ J_n / √N with G = RᵀR: by sweeps, or kept."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.curvature.large.evaluation import Evaluation
+from decomposition.linalg import matmul
+from decomposition.problem import Problem
+
+
+class Rows(Protocol):
+    """R, or some of its columns."""
+
+    @property
+    def size(self) -> int:
+        """P, or the number of those columns."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """NC."""
+        ...
+
+    def forward(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "NC k"]:
+        """R v."""
+        ...
+
+    def transposed(self, u: Float[Tensor, "NC k"]) -> Float[Tensor, "P k"]:
+        """Rᵀ u."""
+        ...
+
+
+class KeptRows:
+    """R as a matrix."""
+
+    def __init__(self, matrix: Float[Tensor, "NC P"]) -> None:
+        """Keep it, not a copy."""
+        self.count, self.size = matrix.shape
+        self.matrix = matrix
+
+    def forward(self, v: Tensor) -> Tensor:
+        """R v."""
+        return matmul(self.matrix, v.contiguous())
+
+    def transposed(self, u: Tensor) -> Tensor:
+        """Rᵀ u."""
+        return matmul(self.matrix.T, u.contiguous())
+
+
+class SweptRows:
+    """R by a forward-mode or a reverse-mode sweep over the examples for every product."""
+
+    def __init__(self, problem: Problem, evaluation: Evaluation, part: slice | None = None) -> None:
+        """Restrict R to the parameters ``part``; default all."""
+        self._part = part or slice(0, problem.parameters)
+        self.size = self._part.stop - self._part.start
+        self.count = problem.examples * problem.outputs
+        self._problem, self._evaluation = problem, evaluation
+
+    def forward(self, v: Tensor) -> Tensor:
+        """S_nᵀ J_n v / √N for every example."""
+        evaluation, found = self._evaluation, []
+        step = evaluation.columns(v.shape[1])
+        for first in range(0, v.shape[1], step):
+            whole = v.new_zeros(evaluation.size, len(v[0, first : first + step]))
+            whole[self._part] = v[:, first : first + step]
+            found.append(self._forward(whole))
+        return torch.cat(found, 1) / self._problem.examples**0.5
+
+    def transposed(self, u: Tensor) -> Tensor:
+        """Σ_n J_nᵀ S_n u_n / √N."""
+        evaluation = self._evaluation
+        out = u.new_zeros(self.size, u.shape[1])
+        step = evaluation.columns(u.shape[1])
+        for first in range(0, u.shape[1], step):
+            chunk = slice(first, first + step)
+            out[:, chunk] = self._transposed(u[:, chunk])[self._part]
+        return out / self._problem.examples**0.5
+
+    def _forward(self, v: Tensor) -> Tensor:
+        evaluation, found = self._evaluation, []
+        for x, y in evaluation.batches(self._problem.train, v.shape[1]):
+
+            def outputs(p, x=x):
+                return evaluation.outputs(p, x)
+
+            def along(direction: Tensor, outputs=outputs) -> Tensor:
+                tangent = evaluation.tangent(direction)
+                return torch.func.jvp(outputs, (evaluation.chosen,), (tangent,))[1]
+
+            with evaluation.guarded():
+                root = evaluation.loss.hessian_sqrt(outputs(evaluation.chosen), y)
+                moved = torch.func.vmap(along, 1, 2)(v)  # (n, C, k)
+                found.append(torch.bmm(root.mT, moved).flatten(0, 1))
+        return torch.cat(found)
+
+    def _transposed(self, u: Tensor) -> Tensor:
+        evaluation, first = self._evaluation, 0
+        out = u.new_zeros(evaluation.size, u.shape[1])
+        for x, y in evaluation.batches(self._problem.train, u.shape[1]):
+            with evaluation.guarded():
+                f, pull = torch.func.vjp(lambda p, x=x: evaluation.outputs(p, x), evaluation.chosen)  # pyright: ignore[reportAssignmentType]
+                part = u[first : first + f.numel()].reshape(*f.shape, u.shape[1])
+                weighted = torch.bmm(evaluation.loss.hessian_sqrt(f, y), part)
+                out += torch.func.vmap(lambda c, pull=pull: evaluation.flat(pull(c)[0]), 2, 1)(
+                    weighted
+                )
+            first += f.numel()
+        return out
