@@ -2,7 +2,9 @@
 
 With u_q = (C + λI)⁻¹ g_q, the score τ[q, i] = g_i · u_q / N is the derivative of the loss of
 example i along u_q: one forward-mode sweep over the training examples gives it for all of them.
-Memory is that of the solutions, P numbers a query, and one batch.
+Memory is that of the solutions, P numbers a query, and one batch: the P × N matrix of training
+gradients is never formed, nor kept on disk. Query gradients that do not fit are made again for
+every damping: they cost one backward pass, the solve some hundred products.
 """
 
 from __future__ import annotations
