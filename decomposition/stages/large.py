@@ -32,11 +32,15 @@ from decomposition.shares.crossfit import mask_folds
 from decomposition.shares.levels import Levels, joint_levels
 from decomposition.shares.steps import step_shares
 from decomposition.spectrum.estimates import Estimate, probes, xtrace
+from decomposition.spectrum.lanczos import lanczos
+from decomposition.spectrum.lanczos import probes as lanczos_probes
 from decomposition.stages.selection import Measured
 from decomposition.stages.shares import shares
 
 MULTIPLIERS = (1.0, 10.0)
-"""Common dampings, as multiples of tr G / P: iterative solves make each one dear."""
+"""Common dampings, as multiples of ``damping_scale``: iterative solves make each one dear."""
+LOWEST_STEPS = 30
+"""Lanczos steps towards the lowest eigenvalue of H."""
 PROBES = 16
 TOP = 10
 METRICS = ("spearman", f"top{TOP}_jaccard")
@@ -153,6 +157,22 @@ def _between(ekfac: Curvature, kfac: Curvature) -> float:
     assert isinstance(ekfac, BlockDiagonal)
     assert isinstance(kfac, BlockDiagonal)
     return float((ekfac.basis_values() - kfac.basis_values()).square().sum())
+
+
+def damping_scale(
+    problem: Problem, rungs: Mapping[str, Curvature], errors: Errors, seed: int
+) -> tuple[float, float]:
+    """A damping at which H + λI is positive definite, and the lowest eigenvalue of H found.
+
+    λ = max(tr G / min(P, N·C), 2 |μ_min|): the mean of the eigenvalues of G that the examples
+    make non-zero, unless H has a more negative one. Below that a matrix-free H, which can only be
+    inverted as it is, has poles, and MINRES hardly converges.
+    """
+    ggn = errors.traces["ggn"].value / min(problem.parameters, problem.examples * problem.outputs)
+    start = lanczos_probes(problem.parameters, 1, seed, problem.device)
+    ritz = lanczos(rungs["hessian"].matvec, start, LOWEST_STEPS)
+    lowest = float(ritz.values.min())
+    return max(ggn, -2.0 * lowest), lowest
 
 
 def scored(

@@ -20,6 +20,7 @@ from decomposition.stages.base_model import Clock, retrained
 from decomposition.stages.large import (
     MULTIPLIERS,
     attribution_group,
+    damping_scale,
     forms_group,
     frobenius_errors,
     scored,
@@ -80,7 +81,7 @@ def large_run(
         with clock.stage("retrain"):
             found = retrained(trained, settings, folder, progress)
     with clock.stage("scores"):
-        scale = errors.traces["ggn"].value / trained.parameters
+        scale, lowest = damping_scale(trained, rungs, errors, settings.seed)
         taus = scored(trained, rungs, [m * scale for m in MULTIPLIERS], progress)
         measured = None if found is None else Measured(found.weights, found.truth, found.second)
         attribution, reference, levels = attribution_group(taus, measured, settings)
@@ -91,6 +92,11 @@ def large_run(
     }
     notes = [*trained.notes, *(note for rung in rungs.values() for note in rung.notes)]
     notes += [*taus.notes, *_explained(reference, found, settings)]
+    notes.append(
+        f"attribution at two common dampings only, {scale:.3g} and {MULTIPLIERS[1]:g} times that: "
+        "the mean non-zero eigenvalue of the GGN or, if that is more, twice the lowest eigenvalue "
+        f"found of H ({lowest:.3g}), so that H + λI is positive definite"
+    )
     return LargeRun(trained, groups, None if found is None else found.bank, tuple(notes))
 
 
@@ -102,7 +108,6 @@ def _explained(reference: str, found: Measurement | None, settings: Settings) ->
         "estimated with random probes, and their intervals are over those",
         f"agreement is with {reference}, the best rung that could be solved, not with retrained "
         "models",
-        "attribution at common dampings of 1 and 10 times tr G / P only",
     ]
     if reference == "hessian" and asked != "signed":
         said.append(f"the Hessian is inverted as it is (signed), not by policy {asked}")

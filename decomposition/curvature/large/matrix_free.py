@@ -17,7 +17,7 @@ from decomposition.damping import NegativeCurvature
 
 TOLERANCE = 1e-6
 """Relative residual of a solve: scores are then exact to about as many digits."""
-MOST_STEPS = 2000
+MOST_STEPS = 500
 SOLVE_NUMBERS = 2**24
 """Numbers in the right-hand sides that are solved at once: 128 MB, and 14 times that at work."""
 
