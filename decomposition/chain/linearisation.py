@@ -26,10 +26,10 @@ def blocks(
     """G_ll of some blocks alone, each from its own rows of the Jacobian."""
     found = []
     for block in chosen:
-        total = 0.0
+        like = problem.theta()
+        total = like.new_zeros(block.size, block.size)
         for rows in jacobian_rows(problem, fisher, [block]):
             flat = rows.flatten(0, 1)
-            total = total + matmul(flat.T, flat)
-        assert not isinstance(total, float)
+            total += matmul(flat.T, flat)
         found.append((block, DenseCurvature(total / problem.examples)))
     return found

@@ -10,9 +10,10 @@ import xarray as xr
 from tqdm import tqdm
 
 from decomposition.chain.eigenbasis import in_kronecker_basis
-from decomposition.chain.eigenvalues import kfac
+from decomposition.chain.parts import Parts
+from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.curvature import Curvature, DenseCurvature
-from decomposition.curvature.factors import ggn_diagonals, hessian_diagonals, kronecker_bases
+from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.spectrum.dual import dual_eigenvalues
@@ -135,11 +136,13 @@ def _structured(problem: Problem, rungs: Sequence[str]) -> dict[str, Curvature]:
     wanted = [rung for rung in rungs if rung in ("ekfac_hessian", "ekfac", "kfac")]
     if not wanted:
         return {}
-    bases = kronecker_bases(problem)
+    parts = Parts(problem)
     make = {
-        "ekfac_hessian": lambda: in_kronecker_basis(bases, hessian_diagonals(problem, bases)),
-        "ekfac": lambda: in_kronecker_basis(bases, ggn_diagonals(problem, bases)),
-        "kfac": lambda: kfac(bases),
+        "ekfac_hessian": lambda: in_kronecker_basis(
+            parts.bases(), hessian_diagonals(problem, parts.bases())
+        ),
+        "ekfac": lambda: EKFAC().build(parts),
+        "kfac": lambda: KFAC().build(parts),
     }
     return {rung: make[rung]() for rung in wanted}
 

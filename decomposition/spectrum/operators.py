@@ -10,13 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.preactivation import Preactivation, as_double, on_plain_batches
+from decomposition.curvature.large.products import Product, ggn_product, hessian_product
+from decomposition.curvature.preactivation import Preactivation, on_plain_batches, plain_blocks
 from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
-
-COLUMNS = 16
-"""Columns that one vectorised Hessian product takes at once."""
 
 
 class Symmetric(Protocol):
@@ -54,12 +52,16 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
     """G v = (1/N) Σ_n Σ_c (J̃_n,c · v) J̃_n,c with rows J̃_n,c = (s_l,n,c ⊗ a_l,n)_l, or a block of G.
 
     The layer terms s and a are kept, N (C Σ d_out + Σ width) numbers; the P × P matrix and the
-    NC × P matrix of the rows never exist.
+    NC × P matrix of the rows never exist. Models that are no stacks of once-used linear layers
+    are swept forwards and backwards for every product.
 
     Raises:
         DecompositionError: no block of that name.
     """
-    blocks, size = _selection(problem, block)
+    if not problem.plain:
+        return _restricted(problem, ggn_product(problem), block)
+    chosen, size = _selection(problem, block)
+    blocks = [one for one in plain_blocks(problem) if one in chosen]
     preactivation = Preactivation(problem)
     terms_of = preactivation.gauss_newton_terms
     terms = list(on_plain_batches(problem, lambda x, y, first: terms_of(x, y)))
@@ -89,46 +91,25 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
 
 
 def hessian_operator(problem: Problem, block: str | None = None) -> Operator:
-    """H v = ∇_θ (∇_θ L · v) by forward-over-reverse differentiation, or a block of H.
-
-    Pearlmutter 1994, doi 10.1162/neco.1994.6.1.147; sums over batches, columns vectorised.
+    """H v by forward-over-reverse differentiation, or a block of H; of any model.
 
     Raises:
         DecompositionError: no block of that name.
     """
+    return _restricted(problem, hessian_product(problem), block)
+
+
+def _restricted(problem: Problem, product: Product, block: str | None) -> Operator:
+    """A product, or its diagonal block: C v of v outside which there are zeros."""
     blocks, size = _selection(problem, block)
-    model, loss = problem.double_model(), problem.loss_function
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-    part = slice(0, size) if block is None else blocks[0].slice
-    x_all, y_all = problem.train
-    step = max(1, 2**22 // (COLUMNS * sum(b.width for b in problem.blocks)))
-
-    def product(v: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        def total(p: dict[str, Tensor]) -> Tensor:
-            outputs = torch.func.functional_call(model, p, (x,))
-            return loss.per_example(outputs, y).sum()
-
-        pieces = v.split([p.numel() for p in parameters.values()])
-        tangent = {
-            name: piece.view_as(value)
-            for (name, value), piece in zip(parameters.items(), pieces, strict=True)
-        }
-        outputs = torch.func.jvp(torch.func.grad(total), (parameters,), (tangent,))
-        image: dict[str, Tensor] = outputs[1]
-        return torch.cat([image[name].flatten() for name in parameters])
+    if block is None:
+        return Operator(size, product.matvec, problem.device)
+    part = blocks[0].slice
 
     def matvec(v: Tensor) -> Tensor:
-        full = v.new_zeros(problem.parameters, v.shape[1])
-        full[part] = v
-        out = torch.zeros_like(full)
-        for start in range(0, len(x_all), step):
-            x, y = x_all[start : start + step].double(), as_double(y_all[start : start + step])
-            for first in range(0, v.shape[1], COLUMNS):
-                columns = slice(first, first + COLUMNS)
-                out[:, columns] += torch.func.vmap(lambda c, x=x, y=y: product(c, x, y), 1, 1)(
-                    full[:, columns]
-                )
-        return out[part] / problem.examples
+        whole = v.new_zeros(problem.parameters, v.shape[1])
+        whole[part] = v
+        return product.matvec(whole)[part]
 
     return Operator(size, matvec, problem.device)
 
