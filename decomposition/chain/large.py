@@ -40,7 +40,8 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
         ggn, block_ggn = dual_rungs(problem, progress)
     else:
         product = ggn_product(problem, dtype)
-        alone = BlockwiseProduct(ggn_product(problem, dtype), [block.slice for block in problem.blocks])
+        slices = [block.slice for block in problem.blocks]
+        alone = BlockwiseProduct(ggn_product(problem, dtype), slices)
         ggn, block_ggn = (
             MatrixFreeCurvature(p, ekfac, definite=True, tolerance=tolerance, name=name)
             for name, p in (("ggn", product), ("block_ggn", alone))
