@@ -33,7 +33,9 @@ DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
 STEPS_GUESSED = 100
 """Products of one preconditioned solve, where nothing is known."""
-GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES = 768, 512, 32
+GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
+"""Sides of the matrices that are timed, examples of the sweep, and numbers in its columns: many
+columns of a small model are swept at once, as when its Hessian is formed."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,13 @@ class Rates:
             problem, train=(take(x, slice(0, count)), y[:count]), allow_query_in_train=True
         )
         product = hessian_product(few, getattr(torch, products))
-        v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
+        columns = min(16, max(2, PROBE_COLUMNS // problem.parameters))
+        v = torch.randn(problem.parameters, columns, generator=generator, dtype=torch.float64)
         v = v.to(y.device)
         return Rates(
             _seconds(lambda: eigh(symmetric)) / EIGH_SIDE**3,
             _seconds(lambda: matmul(square, square)) / GEMM_SIDE**3,
-            _seconds(lambda: product.matvec(v)) / (2 * rows_in(few.train[0])),
+            _seconds(lambda: product.matvec(v)) / (columns * rows_in(few.train[0])),
         )
 
 
