@@ -3,6 +3,7 @@
 from decomposition.curvature.large.blockwise import Blockwise
 from decomposition.curvature.large.cg import cg
 from decomposition.curvature.large.dual import DualCurvature, dual_rungs
+from decomposition.curvature.large.leading import LeadingCurvature, leading_curvature
 from decomposition.curvature.large.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.large.minres import minres
 from decomposition.curvature.large.products import (
@@ -17,6 +18,7 @@ __all__ = [
     "Blockwise",
     "BlockwiseProduct",
     "DualCurvature",
+    "LeadingCurvature",
     "MatrixFreeCurvature",
     "Product",
     "Solution",
@@ -26,5 +28,6 @@ __all__ = [
     "dual_rungs",
     "ggn_product",
     "hessian_product",
+    "leading_curvature",
     "minres",
 ]
