@@ -1,0 +1,80 @@
+"""Which form each rung takes, by sizes and a budget alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from decomposition import Problem, build_chain
+from decomposition.chain.names import CHAIN
+from decomposition.curvature.large import DualCurvature, MatrixFreeCurvature
+from decomposition.plan_command import plan_text
+from decomposition.planner import Plan, plan_chain
+
+SMALL, HUGE = 1 << 18, 1 << 34
+
+
+def images(examples: int, outputs: int = 3) -> Problem:
+    """A convolutional network of 163 parameters."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten())
+    model.append(nn.Linear(4 * 9, outputs))
+    x = torch.randn(examples + 4, 1, 3, 3)
+    y = torch.arange(examples + 4) % outputs
+    train, query = (x[:-4], y[:-4]), (x[-4:], y[-4:])
+    return Problem(model, nn.CrossEntropyLoss(), train, query, name="images")
+
+
+def forms(plan: Plan) -> list[str]:
+    """In chain order."""
+    return [plan.way(rung) for rung in CHAIN]
+
+
+def test_everything_is_dense_where_it_fits() -> None:
+    plan = plan_chain(images(10), HUGE)
+    assert forms(plan) == ["dense", "dense", "dense", "structured", "structured"]
+    assert plan.dense
+
+
+def test_the_dual_form_needs_fewer_rows_than_parameters() -> None:
+    few, many = plan_chain(images(8), 1 << 20), plan_chain(images(100), 1 << 20)
+    assert forms(few)[:3] == ["matrix-free", "dual", "dual"]
+    assert forms(many)[:3] == ["matrix-free", "matrix-free", "matrix-free"]
+    assert "N·C = 300 is not less than P = 151" in many.choices["ggn"].reason
+
+
+def test_gram_matrices_have_to_fit_too() -> None:
+    plan = plan_chain(images(8), SMALL // 4)
+    assert forms(plan)[:3] == ["matrix-free"] * 3
+    assert "Gram matrices" in plan.choices["ggn"].reason
+
+
+def test_a_chain_is_built_as_planned() -> None:
+    problem = images(8)
+    chain = build_chain(problem, plan=plan_chain(problem, 1 << 20))
+    assert list(chain) == list(CHAIN)
+    assert isinstance(chain["hessian"], MatrixFreeCurvature)
+    assert isinstance(chain["ggn"], DualCurvature)
+    dense = build_chain(problem)
+    v = torch.randn(problem.parameters, 2, dtype=torch.float64)
+    for rung in CHAIN:
+        torch.testing.assert_close(chain[rung].matvec(v), dense[rung].matvec(v), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("memory", [None, 1e-3])
+def test_the_plan_is_told_in_words(memory: float | None) -> None:
+    text = plan_text(images(8), memory)
+    assert "images: P = 151 parameters, N = 8 training examples, C = 3 outputs" in text
+    assert ("MINRES" in text) == (memory is not None)
+    for rung in CHAIN:
+        assert rung in text
+
+
+def test_the_command_prints_the_plan() -> None:
+    command = [sys.executable, "-m", "decomposition.cli", "plan", "wine", "--quick"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "hessian    dense" in found.stdout
