@@ -19,9 +19,9 @@ def plan_text(
         problem: to be planned.
         memory: GiB that may be used; default three quarters of what is free.
     """
-    plan = plan_chain(problem, None if memory is None else int(memory * GIB))
+    plan = plan_chain(problem, None if memory is None else int(memory * GIB), products)
     return "\n".join(
-        _lines(problem, plan, predicted_seconds(problem, plan, Rates.measure(problem)))
+        _lines(problem, plan, predicted_seconds(problem, plan, Rates.measure(problem, products)))
     )
 
 

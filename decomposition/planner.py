@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 
 from decomposition.chain.names import CHAIN
+from decomposition.curvature.large.dual import KEPT_NUMBERS
+from decomposition.curvature.large.matrix_free import SOLVE_NUMBERS
 from decomposition.inputs import rows_in, take
 from decomposition.layers import ExactBlock
 from decomposition.linalg import eigh, matmul
@@ -31,6 +33,9 @@ Precision = Literal["float64", "float32"]
 
 DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
+WORK_VECTORS = 14
+"""Of MINRES, for every right-hand side that is solved at once; queries have a gradient and a
+solution beside."""
 STEPS_GUESSED = 100
 """Products of one preconditioned solve, where nothing is known."""
 GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
@@ -83,7 +88,8 @@ def plan_chain(
     """
     budget = int(FRACTION * free_memory()) if memory is None else memory
     p, rows = problem.parameters, problem.examples * problem.outputs
-    columns = 8 * p * (4 * problem.queries + 8)  # query gradients, solutions and work vectors
+    at_work = min(problem.queries, max(1, SOLVE_NUMBERS // p))
+    columns = 8 * p * (2 * problem.queries + WORK_VECTORS * at_work)
     whole = int(DENSE_COPIES * 8 * p**2)
     structured = _structured(problem)
     table: dict[str, tuple[Way, int, str]] = {
@@ -124,10 +130,12 @@ def _structured(problem: Problem) -> int:
 
 
 def _dual(problem: Problem, rows: int) -> int:
-    """Gram matrices with their eigenvectors, and the rows of the largest block."""
+    """Gram matrices with their eigenvectors, the rows where they are kept, and one block's."""
     own = sum(2 * min(rows, block.size) ** 2 for block in problem.blocks)
     largest = max(block.size for block in problem.blocks)
-    return 8 * (own + 5 * rows**2 + 2 * rows * largest)
+    kept = rows * problem.parameters
+    held = kept if kept <= KEPT_NUMBERS else rows * largest
+    return 8 * (own + 5 * rows**2 + held + rows * largest)
 
 
 @dataclass(frozen=True)
