@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -152,8 +152,6 @@ class Rates:
     @staticmethod
     def measure(problem: Problem, products: Precision = "float64") -> Rates:
         """A few seconds."""
-        from dataclasses import replace
-
         from decomposition.curvature.large import hessian_product
 
         generator = torch.Generator().manual_seed(0)

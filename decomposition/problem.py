@@ -6,22 +6,27 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
-from decomposition.inputs import Inputs, device_of, each, parts_of, rows_in, shapes, take
+from decomposition.inputs import Inputs, device_of, each, rows_in
 from decomposition.layers import Block, Layout
 from decomposition.losses import CrossEntropy, Loss, as_loss
 from decomposition.model_checks import (
-    ROWS,
     check_model,
     check_modules,
     check_parameters,
     double_copy,
     finite_outputs,
+)
+from decomposition.problem_data import (
+    check_alike,
+    check_disjoint,
+    check_places,
+    checked_pair,
+    first_rows,
 )
 from decomposition.recipe import Recipe
 
@@ -72,14 +77,14 @@ class Problem:
         """Normalise the tensors and check everything once."""
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("loss", as_loss(self.loss))
-        put("train", _pair(self.train, "train"))
-        put("query", _pair(self.query, "query"))
+        put("train", checked_pair(self.train, "train"))
+        put("query", checked_pair(self.query, "query"))
         for name, kind in (("model", nn.Module), ("recipe", Recipe)):
             if not isinstance(getattr(self, name), kind):
                 got = type(getattr(self, name)).__name__
                 raise ProblemError(f"Problem.{name} must be a {kind.__name__}, got {got}")
-        _check_alike(self.train[0], self.query[0])
-        _check_places(self.model, self.train, self.query)
+        check_alike(self.train[0], self.query[0])
+        check_places(self.model, self.train, self.query)
         check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
         model = double_copy(self.model)
@@ -88,9 +93,9 @@ class Problem:
             f = finite_outputs(model, x, where)
             put(where, (x, self.loss_function.check(f, y, where)))
             put("outputs", f.shape[1])
-        put("layout", check_model(model, _few(self.train[0], self.query[0])))
+        put("layout", check_model(model, first_rows(self.train[0], self.query[0])))
         if not self.allow_query_in_train:
-            _check_disjoint(self.train[0], self.query[0])
+            check_disjoint(self.train[0], self.query[0])
 
     @property
     def loss_function(self) -> Loss:
@@ -192,128 +197,3 @@ class Problem:
     def double_model(self) -> nn.Module:
         """A float64 copy of the model in evaluation mode: what curvature is computed on."""
         return double_copy(self.model)
-
-
-def _pair(pair: object, where: str) -> tuple[Inputs, Tensor]:
-    if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise ProblemError(f"{where} must be a pair (inputs, targets), got {type(pair).__name__}")
-    x, y = _inputs(pair[0], f"{where} inputs"), _tensor(pair[1], f"{where} targets")
-    for name, part in parts_of(x).items():
-        _check_part(part, where, f" {name}" if name else "")
-    lengths = {name: len(part) for name, part in parts_of(x).items()}
-    if len(set(lengths.values())) > 1:
-        raise ProblemError(f"{where} inputs have different numbers of rows: {shapes(x)}")
-    if y.ndim == 0 or rows_in(x) != len(y):
-        raise ProblemError(
-            f"{where} has {rows_in(x)} inputs but {len(y) if y.ndim else 'a single number as'} "
-            "targets"
-        )
-    return x, y
-
-
-def _inputs(x: object, what: str) -> Inputs:
-    if isinstance(x, Mapping):
-        if not x or not all(isinstance(name, str) for name in x):
-            raise ProblemError(f"{what}: a dict needs names of the forward pass's arguments")
-        return {str(name): _tensor(part, f"{what} {name}") for name, part in x.items()}
-    if isinstance(x, tuple | list):
-        if not x:
-            raise ProblemError(f"{what} are an empty {type(x).__name__}")
-        return tuple(_tensor(part, f"{what} {i}") for i, part in enumerate(x))
-    return _tensor(x, what)
-
-
-def _check_part(x: Tensor, where: str, name: str) -> None:
-    if x.ndim < 2 and (x.ndim == 0 or x.is_floating_point()):
-        raise ProblemError(
-            f"{where} inputs{name} must be (N, features), got shape {tuple(x.shape)}"
-        )
-    if x.numel() == 0:
-        raise ProblemError(f"{where} is empty: its inputs{name} have shape {tuple(x.shape)}")
-    if x.is_complex():
-        raise ProblemError(f"{where} inputs{name} are {x.dtype}: give real and imaginary parts")
-    if not x.is_floating_point():
-        return
-    rows = x.reshape(len(x), -1)
-    bad = torch.nonzero(~torch.isfinite(rows))
-    if len(bad):
-        row, feature = bad[0].tolist()
-        value = rows[row, feature].item()
-        raise ProblemError(
-            f"{where} input{name} at row {row}, feature {feature} is {value}: drop or impute it"
-        )
-
-
-def _few(train: Inputs, query: Inputs) -> Inputs:
-    """The first rows of both."""
-    first, second = (take(x, slice(0, ROWS)) for x in (train, query))
-    names = parts_of(second)
-    joined = {
-        name: torch.cat(
-            [
-                part.double() if part.is_floating_point() else part,
-                names[name].double() if part.is_floating_point() else names[name],
-            ]
-        )
-        for name, part in parts_of(first).items()
-    }
-    if isinstance(train, Tensor):
-        return joined[""]
-    return joined if isinstance(train, Mapping) else tuple(joined.values())
-
-
-def _check_places(model: nn.Module, train: tuple, query: tuple) -> None:
-    places = {f"parameter {name}": p.device for name, p in model.named_parameters()}
-    for where, (x, y) in (("train", train), ("query", query)):
-        places |= {f"{where} inputs {name}".rstrip(): p.device for name, p in parts_of(x).items()}
-        places[f"{where} targets"] = y.device
-    first, *rest = places.items()
-    for what, device in rest:
-        if device != first[1]:
-            raise ProblemError(
-                f"{first[0]} is on {first[1]}, {what} on {device}: give model and data on one "
-                "device; run(…, device=…) moves them all"
-            )
-
-
-def _check_alike(train: Inputs, query: Inputs) -> None:
-    kinds = [{name: p.shape[1:] for name, p in parts_of(x).items()} for x in (train, query)]
-    if type(train) is not type(query) or kinds[0] != kinds[1]:
-        raise ProblemError(
-            f"queries must look like training examples: inputs {shapes(train)} against "
-            f"{shapes(query)}"
-        )
-
-
-def _tensor(part: object, what: str) -> Tensor:
-    """A detached tensor; arrays are copied, half precision becomes float32 without loss."""
-    if isinstance(part, np.ndarray):
-        try:
-            part = torch.from_numpy(part.astype(part.dtype.newbyteorder("="), copy=True))
-        except TypeError as error:
-            raise ProblemError(f"{what} cannot be a tensor: {error}") from error
-    if not isinstance(part, Tensor):
-        raise ProblemError(f"{what} must be a tensor or a NumPy array, got {type(part).__name__}")
-    part = part.detach()
-    return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
-
-
-def _check_disjoint(train: Inputs, query: Inputs) -> None:
-    """By value: −0 equals 0, and a query is compared in the precision of the training data."""
-    train_rows, query_rows = _row_bytes(train, train), _row_bytes(query, train)
-    rows = {row: i for i, row in enumerate(train_rows)}
-    for q, row in enumerate(query_rows):
-        if row in rows:
-            raise ProblemError(
-                f"query {q} is training example {rows[row]}: its own removal would "
-                "dominate its score; split the data, or pass allow_query_in_train=True"
-            )
-
-
-def _row_bytes(x: Inputs, like: Inputs) -> list[bytes]:
-    kinds = parts_of(like)
-    arrays = [
-        part.to(kinds[name].dtype).add(0).cpu().contiguous().numpy()
-        for name, part in parts_of(x).items()
-    ]
-    return [b"".join(array[i].tobytes() for array in arrays) for i in range(rows_in(x))]

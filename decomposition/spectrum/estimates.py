@@ -21,6 +21,7 @@ from torch import Tensor
 
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
+from decomposition.spectrum.lanczos import probes as normalised
 from decomposition.spectrum.operators import Symmetric
 
 Apply = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
@@ -41,7 +42,9 @@ class Estimate:
         return Estimate(float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5))
 
 
-def probes(size: int, count: int, seed: int) -> Float[Tensor, "P k"]:
+def probes(
+    size: int, count: int, seed: int, device: torch.device | None = None
+) -> Float[Tensor, "P k"]:
     """Columns of independent ±1 entries.
 
     Raises:
@@ -49,9 +52,7 @@ def probes(size: int, count: int, seed: int) -> Float[Tensor, "P k"]:
     """
     if count < 2:
         raise DecompositionError(f"an estimate needs at least 2 probes, got {count}")
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (size, count), generator=generator, dtype=torch.int8)
-    return signs.double().mul_(2.0).sub_(1.0)
+    return normalised(size, count, seed, device) * size**0.5
 
 
 def xtrace(operator: Symmetric, count: int = 16, seed: int = 0) -> Estimate:

@@ -77,7 +77,7 @@ class Errors:
 
 def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PROBES) -> Errors:
     """Exact where norms are known and differences are orthogonal, else ‖(C − D) z‖²."""
-    z = probes(rungs["ggn"].size, count, seed)
+    z = probes(rungs["ggn"].size, count, seed, rungs["ggn"].device)
     images = {name: rungs[name].matvec(z) for name in CHAIN}
     exact = {n for n in CHAIN if not isinstance(rungs[n], MatrixFreeCurvature)}
     norms, traces = {}, {}
@@ -224,6 +224,7 @@ def attribution_group(
             "damping": list(found.dampings),
         },
     )
+    data.attrs["agreement_with"] = reference
     if measured is None:
         return data, reference, None
     return data, reference, _add_lds(data, found, complete, measured, settings)

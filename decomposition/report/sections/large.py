@@ -76,9 +76,8 @@ def _agreement(study: Study, agreement) -> list[Block]:
 
 
 def _reference(study: Study) -> str:
-    notes = [str(note) for note in study.json("notes")]
-    found = [n.split()[3].rstrip(",") for n in notes if n.startswith("agreement is with ")]
-    return rung_label(found[0], 120) if found else "see Limits"
+    data = study.group("/attribution")
+    return rung_label(str(data.attrs["agreement_with"]), 120) if data is not None else ""
 
 
 def _known(value: float) -> Cell:

@@ -1,0 +1,139 @@
+"""Data that a model can be studied on: pairs of inputs and targets, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from decomposition.errors import ProblemError
+from decomposition.inputs import Inputs, double, parts_of, rows_in, shapes, take
+from decomposition.model_checks import ROWS
+
+
+def checked_pair(pair: object, where: str) -> tuple[Inputs, Tensor]:
+    """Inputs and targets as detached tensors, one row an example.
+
+    Raises:
+        ProblemError: not a pair, not tensors, no rows, not as many of each, or not finite.
+    """
+    if not (isinstance(pair, tuple | list) and len(pair) == 2):
+        raise ProblemError(f"{where} must be a pair (inputs, targets), got {type(pair).__name__}")
+    x, y = _inputs(pair[0], f"{where} inputs"), _tensor(pair[1], f"{where} targets")
+    for name, part in parts_of(x).items():
+        _check_part(part, where, f" {name}" if name else "")
+    lengths = {name: len(part) for name, part in parts_of(x).items()}
+    if len(set(lengths.values())) > 1:
+        raise ProblemError(f"{where} inputs have different numbers of rows: {shapes(x)}")
+    if y.ndim == 0 or rows_in(x) != len(y):
+        raise ProblemError(
+            f"{where} has {rows_in(x)} inputs but {len(y) if y.ndim else 'a single number as'} "
+            "targets"
+        )
+    return x, y
+
+
+def _inputs(x: object, what: str) -> Inputs:
+    if isinstance(x, Mapping):
+        if not x or not all(isinstance(name, str) for name in x):
+            raise ProblemError(f"{what}: a dict needs names of the forward pass's arguments")
+        return {str(name): _tensor(part, f"{what} {name}") for name, part in x.items()}
+    if isinstance(x, tuple | list):
+        if not x:
+            raise ProblemError(f"{what} are an empty {type(x).__name__}")
+        return tuple(_tensor(part, f"{what} {i}") for i, part in enumerate(x))
+    return _tensor(x, what)
+
+
+def _check_part(x: Tensor, where: str, name: str) -> None:
+    if x.ndim < 2 and (x.ndim == 0 or x.is_floating_point()):
+        raise ProblemError(
+            f"{where} inputs{name} must be (N, features), got shape {tuple(x.shape)}"
+        )
+    if x.numel() == 0:
+        raise ProblemError(f"{where} is empty: its inputs{name} have shape {tuple(x.shape)}")
+    if x.is_complex():
+        raise ProblemError(f"{where} inputs{name} are {x.dtype}: give real and imaginary parts")
+    if not x.is_floating_point():
+        return
+    rows = x.reshape(len(x), -1)
+    bad = torch.nonzero(~torch.isfinite(rows))
+    if len(bad):
+        row, feature = bad[0].tolist()
+        value = rows[row, feature].item()
+        raise ProblemError(
+            f"{where} input{name} at row {row}, feature {feature} is {value}: drop or impute it"
+        )
+
+
+def first_rows(train: Inputs, query: Inputs) -> Inputs:
+    """The first rows of both, in float64, for trying a model."""
+    first, second = (parts_of(double(take(x, slice(0, ROWS)))) for x in (train, query))
+    joined = {name: torch.cat([part, second[name]]) for name, part in first.items()}
+    if isinstance(train, Tensor):
+        return joined[""]
+    return joined if isinstance(train, Mapping) else tuple(joined.values())
+
+
+def check_places(model: nn.Module, train: tuple, query: tuple) -> None:
+    """Raise ProblemError unless model and data lie on one device."""
+    places = {f"parameter {name}": p.device for name, p in model.named_parameters()}
+    for where, (x, y) in (("train", train), ("query", query)):
+        places |= {f"{where} inputs {name}".rstrip(): p.device for name, p in parts_of(x).items()}
+        places[f"{where} targets"] = y.device
+    first, *rest = places.items()
+    for what, device in rest:
+        if device != first[1]:
+            raise ProblemError(
+                f"{first[0]} is on {first[1]}, {what} on {device}: give model and data on one "
+                "device; run(…, device=…) moves them all"
+            )
+
+
+def check_alike(train: Inputs, query: Inputs) -> None:
+    """Raise ProblemError unless a query has the parts and shapes of a training example."""
+    kinds = [{name: p.shape[1:] for name, p in parts_of(x).items()} for x in (train, query)]
+    if type(train) is not type(query) or kinds[0] != kinds[1]:
+        raise ProblemError(
+            f"queries must look like training examples: inputs {shapes(train)} against "
+            f"{shapes(query)}"
+        )
+
+
+def _tensor(part: object, what: str) -> Tensor:
+    """A detached tensor; arrays are copied, half precision becomes float32 without loss."""
+    if isinstance(part, np.ndarray):
+        try:
+            part = torch.from_numpy(part.astype(part.dtype.newbyteorder("="), copy=True))
+        except TypeError as error:
+            raise ProblemError(f"{what} cannot be a tensor: {error}") from error
+    if not isinstance(part, Tensor):
+        raise ProblemError(f"{what} must be a tensor or a NumPy array, got {type(part).__name__}")
+    part = part.detach()
+    return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
+
+
+def check_disjoint(train: Inputs, query: Inputs) -> None:
+    """Raise ProblemError if a query is a training example.
+
+    By value: −0 equals 0, and a query is compared in the precision of the training data.
+    """
+    train_rows, query_rows = _row_bytes(train, train), _row_bytes(query, train)
+    rows = {row: i for i, row in enumerate(train_rows)}
+    for q, row in enumerate(query_rows):
+        if row in rows:
+            raise ProblemError(
+                f"query {q} is training example {rows[row]}: its own removal would "
+                "dominate its score; split the data, or pass allow_query_in_train=True"
+            )
+
+
+def _row_bytes(x: Inputs, like: Inputs) -> list[bytes]:
+    kinds = parts_of(like)
+    arrays = [
+        part.to(kinds[name].dtype).add(0).cpu().contiguous().numpy()
+        for name, part in parts_of(x).items()
+    ]
+    return [b"".join(array[i].tobytes() for array in arrays) for i in range(rows_in(x))]
