@@ -126,12 +126,18 @@ def chunk_bytes(device: torch.device, on_cpu: int) -> int:
 
 
 def shrinking(
-    work: Callable[[slice], Result], rows: int, chunk: int, least: int = 1
+    work: Callable[[slice], Result],
+    rows: int,
+    chunk: int,
+    least: int = 1,
+    shrunk: Callable[[int], None] | None = None,
 ) -> Iterator[Result]:
     """``work`` of consecutive slices of ``rows``; out of memory becomes a smaller chunk.
 
     The slice that did not fit is tried again at half the length, and so are all that follow.
     ``work`` must leave nothing half done: what it adds to, it adds to in its last statement.
+    It may shrink in its own turn: that not even one of its rows fits is out of memory here.
+    ``shrunk`` is told each smaller chunk, so that work that comes again need not fail again.
 
     Raises:
         OutOfMemoryError: not even ``least`` rows fit.
@@ -154,6 +160,8 @@ def shrinking(
                     "smaller model, another device (--device), or free memory"
                 )
             chunk = max(least, chunk // 2)
+            if shrunk is not None:
+                shrunk(chunk)
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             continue

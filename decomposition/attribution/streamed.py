@@ -17,7 +17,7 @@ from decomposition.curvature.base import Curvature
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import NegativeCurvature
-from decomposition.inputs import take
+from decomposition.inputs import Inputs, take
 from decomposition.problem import Problem
 
 QUERY_NUMBERS = 2**27
@@ -67,20 +67,22 @@ class StreamedScores:
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example: the derivative of its loss along v."""
-        evaluation, found = self._evaluation, []
-        step = evaluation.columns(v.shape[1])
-        for first in range(0, v.shape[1], step):
-            columns, part = v[:, first : first + step], []
-            for x, y in evaluation.batches(self._problem.train, columns.shape[1]):
+        evaluation = self._evaluation
 
-                def losses(p, x=x, y=y):
-                    return evaluation.losses(p, x, y)
+        def some(columns: slice) -> Tensor:
+            chunk = v[:, columns]
 
-                def derivative(direction: Tensor, losses=losses) -> Tensor:
-                    tangent = evaluation.tangent(direction)
-                    return torch.func.jvp(losses, (evaluation.chosen,), (tangent,))[1]
+            def batch(x: Inputs, y: Tensor, rows: slice) -> Float[Tensor, "k n"]:
+                def derivative(direction: Tensor) -> Tensor:
+                    return torch.func.jvp(
+                        lambda p: evaluation.losses(p, x, y),
+                        (evaluation.chosen,),
+                        (evaluation.tangent(direction),),
+                    )[1]
 
                 with evaluation.guarded():
-                    part.append(torch.func.vmap(derivative, 1, 0)(columns))
-            found.append(torch.cat(part, 1))
-        return torch.cat(found)
+                    return torch.func.vmap(derivative, 1, 0)(chunk)
+
+            return torch.cat(list(evaluation.over(self._problem.train, chunk.shape[1], batch)), 1)
+
+        return torch.cat(list(evaluation.by_columns(v.shape[1], some)))

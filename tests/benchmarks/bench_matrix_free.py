@@ -169,7 +169,7 @@ def compiled() -> None:
     logging.disable(logging.CRITICAL)  # a compilation that fails explains itself at length
     for name, problem in (("MLP", wide(64)), ("CNN", digits_cnn(quick=True))):
         evaluation = Evaluation(problem)
-        x, y = next(evaluation.batches(problem.train, 1))
+        x, y = next(evaluation.over(problem.train, 1, lambda x, y, _: (x, y)))
 
         def product(v: torch.Tensor, evaluation=evaluation, x=x, y=y) -> torch.Tensor:
             gradient = torch.func.grad(lambda p: evaluation.losses(p, x, y).sum())

@@ -6,7 +6,8 @@ the tangents of the parameters, each of its parameter's shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from decomposition.curvature.large.convolutions import with_patches
 from decomposition.curvature.preactivation import differentiable
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import Inputs, apply_with, parts_of, rows_in, take, to
 from decomposition.losses import Loss
 from decomposition.problem import Problem
 
 Parameters = dict[str, Tensor]
+Result = TypeVar("Result")
 
 BATCH_NUMBERS = 2**22
 """Numbers that a batch's activations, with their tangents, may take: more leaves the cache."""
@@ -27,8 +30,10 @@ BATCH_PARAMETERS = 8
 """Or this many per parameter if that is more: a batch costs a few sweeps over the parameters."""
 COLUMN_NUMBERS = 2**22
 """Numbers in the columns that are taken at once: larger models fill the processor with one."""
-COLUMNS = 16
-"""Most columns that are taken at once."""
+COLUMNS, COLUMNS_ON_CUDA = 16, 256
+"""Most columns that are taken at once; few leave a CUDA device idle."""
+COLUMN_COPIES = 4
+"""Vectors (P,) at work for each of them: direction, image, and the parameters' tangents."""
 
 
 class Evaluation:
@@ -54,6 +59,8 @@ class Evaluation:
         self.chosen: Parameters = {name: self.every[name] for name in problem.trainable}
         self.size = problem.parameters
         self.activations = activation_numbers(self.model, self.every, self.chosen, few)
+        self._device, self._bytes = problem.device, torch.finfo(dtype).bits // 8
+        self._numbers, self._columns = 2**63, COLUMNS_ON_CUDA  # until memory has run out
 
     def outputs(self, parameters: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n C"]:
         """f(x) with these trainable parameters; the others stay."""
@@ -75,22 +82,57 @@ class Evaluation:
         """One tensor per parameter as a direction."""
         return torch.cat([parts[name].flatten() for name in self.chosen])
 
-    def batches(self, data: tuple[Inputs, Tensor], columns: int) -> Iterator[tuple[Inputs, Tensor]]:
-        """Examples in this precision, few enough at a time for ``columns`` tangents of each."""
+    def over(
+        self,
+        data: tuple[Inputs, Tensor],
+        columns: int,
+        work: Callable[[Inputs, Tensor, slice], Result],
+    ) -> Iterator[Result]:
+        """``work(x, y, rows)`` of batches of examples in this precision, all of them in turn.
+
+        A batch is few enough examples for ``columns`` tangents of each, and fewer if these do not
+        fit: ``work`` must leave nothing half done.
+
+        Raises:
+            OutOfMemoryError: not even one example fits.
+        """
         x, y = data
-        numbers = max(BATCH_NUMBERS, BATCH_PARAMETERS * self.size)
-        step = max(1, numbers // (self.activations * (1 + 3 * columns)))
-        for start in range(0, rows_in(x), step):
-            rows = slice(start, start + step)
-            targets = y[rows]
-            yield (
-                to(take(x, rows), self.dtype),
-                targets.to(self.dtype) if targets.is_floating_point() else targets,
-            )
+        one = self.activations * (1 + 3 * columns)
+
+        def batch(rows: slice) -> Result:
+            targets = y[rows].to(self.dtype) if y.is_floating_point() else y[rows]
+            return work(to(take(x, rows), self.dtype), targets, rows)
+
+        def shrunk(examples: int) -> None:
+            self._numbers = min(self._numbers, examples * one)
+
+        return shrinking(batch, rows_in(x), self.examples_at_once(columns), shrunk=shrunk)
+
+    def examples_at_once(self, columns: int) -> int:
+        """How many examples a batch has, as far as is known."""
+        on_cpu = max(BATCH_NUMBERS, BATCH_PARAMETERS * self.size)
+        numbers = chunk_bytes(self._device, self._bytes * on_cpu) // self._bytes
+        return max(1, min(numbers, self._numbers) // (self.activations * (1 + 3 * columns)))
+
+    def by_columns(self, count: int, work: Callable[[slice], Result]) -> Iterator[Result]:
+        """``work`` of a few of ``count`` columns (P,) at a time, of fewer if they do not fit.
+
+        Raises:
+            OutOfMemoryError: not even one column and one example fit.
+        """
+
+        def shrunk(columns: int) -> None:
+            self._columns = min(self._columns, columns)
+
+        return shrinking(work, count, self.columns(count), shrunk=shrunk)
 
     def columns(self, count: int) -> int:
-        """How many of ``count`` columns (P,) are taken at once."""
-        return max(1, min(count, COLUMNS, COLUMN_NUMBERS // self.size))
+        """How many of ``count`` columns are taken at once, as far as is known."""
+        most, numbers = COLUMNS, COLUMN_NUMBERS
+        if self._device.type == "cuda":
+            most = COLUMNS_ON_CUDA
+            numbers = chunk_bytes(self._device, 0) // (COLUMN_COPIES * self._bytes)
+        return max(1, min(count, most, self._columns, numbers // self.size))
 
     def guarded(self):
         """Failures of ``torch.func`` as UnsupportedModelError, inside this context."""

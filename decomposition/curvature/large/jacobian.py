@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.large.evaluation import Evaluation
+from decomposition.inputs import Inputs
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
@@ -64,51 +65,58 @@ class SweptRows:
 
     def forward(self, v: Tensor) -> Tensor:
         """S_nᵀ J_n v / √N for every example."""
-        evaluation, found = self._evaluation, []
-        step = evaluation.columns(v.shape[1])
-        for first in range(0, v.shape[1], step):
-            whole = v.new_zeros(evaluation.size, len(v[0, first : first + step]))
-            whole[self._part] = v[:, first : first + step]
-            found.append(self._forward(whole))
+        evaluation = self._evaluation
+
+        def some(columns: slice) -> Tensor:
+            chunk = v[:, columns]
+            whole = v.new_zeros(evaluation.size, chunk.shape[1])
+            whole[self._part] = chunk
+            return self._forward(whole)
+
+        found = list(evaluation.by_columns(v.shape[1], some))
         return torch.cat(found, 1) / self._problem.examples**0.5
 
     def transposed(self, u: Tensor) -> Tensor:
         """Σ_n J_nᵀ S_n u_n / √N."""
-        evaluation = self._evaluation
-        out = u.new_zeros(self.size, u.shape[1])
-        step = evaluation.columns(u.shape[1])
-        for first in range(0, u.shape[1], step):
-            chunk = slice(first, first + step)
-            out[:, chunk] = self._transposed(u[:, chunk])[self._part]
-        return out / self._problem.examples**0.5
+        out = u.new_empty(self.size, u.shape[1])
+
+        def some(columns: slice) -> None:
+            out[:, columns] = self._transposed(u[:, columns])[self._part]
+
+        for _ in self._evaluation.by_columns(u.shape[1], some):
+            pass
+        return out.div_(self._problem.examples**0.5)
 
     def _forward(self, v: Tensor) -> Tensor:
-        evaluation, found = self._evaluation, []
-        for x, y in evaluation.batches(self._problem.train, v.shape[1]):
+        evaluation = self._evaluation
 
-            def outputs(p, x=x):
+        def batch(x: Inputs, y: Tensor, rows: slice) -> Float[Tensor, "nC k"]:
+            def outputs(p):
                 return evaluation.outputs(p, x)
 
-            def along(direction: Tensor, outputs=outputs) -> Tensor:
+            def along(direction: Tensor) -> Tensor:
                 tangent = evaluation.tangent(direction)
                 return torch.func.jvp(outputs, (evaluation.chosen,), (tangent,))[1]
 
             with evaluation.guarded():
                 root = evaluation.loss.hessian_sqrt(outputs(evaluation.chosen), y)
                 moved = torch.func.vmap(along, 1, 2)(v)  # (n, C, k)
-                found.append(torch.bmm(root.mT, moved).flatten(0, 1))
-        return torch.cat(found)
+                return torch.bmm(root.mT, moved).flatten(0, 1)
+
+        return torch.cat(list(evaluation.over(self._problem.train, v.shape[1], batch)))
 
     def _transposed(self, u: Tensor) -> Tensor:
-        evaluation, first = self._evaluation, 0
+        evaluation, outputs = self._evaluation, self._problem.outputs
         out = u.new_zeros(evaluation.size, u.shape[1])
-        for x, y in evaluation.batches(self._problem.train, u.shape[1]):
+
+        def batch(x: Inputs, y: Tensor, rows: slice) -> None:
             with evaluation.guarded():
-                f, pull = torch.func.vjp(lambda p, x=x: evaluation.outputs(p, x), evaluation.chosen)  # pyright: ignore[reportAssignmentType]
-                part = u[first : first + f.numel()].reshape(*f.shape, u.shape[1])
+                f, pull = torch.func.vjp(lambda p: evaluation.outputs(p, x), evaluation.chosen)  # pyright: ignore[reportAssignmentType]
+                part = u[rows.start * outputs : rows.stop * outputs]
+                part = part.reshape(*f.shape, u.shape[1])
                 weighted = torch.bmm(evaluation.loss.hessian_sqrt(f, y), part)
-                out += torch.func.vmap(lambda c, pull=pull: evaluation.flat(pull(c)[0]), 2, 1)(
-                    weighted
-                )
-            first += f.numel()
+                out.add_(torch.func.vmap(lambda c: evaluation.flat(pull(c)[0]), 2, 1)(weighted))
+
+        for _ in evaluation.over(self._problem.train, u.shape[1], batch):
+            pass
         return out

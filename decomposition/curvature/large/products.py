@@ -24,7 +24,7 @@ from torch import Tensor
 from decomposition.curvature.large.evaluation import Evaluation, check_columns
 from decomposition.device import full_precision
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs
+from decomposition.inputs import Inputs, take
 from decomposition.problem import Problem
 
 SYMMETRY = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -55,16 +55,10 @@ class Product:
         Raises:
             ProblemError: not columns of length P.
             UnsupportedModelError: the model cannot be differentiated under torch.func.
+            OutOfMemoryError: one column and one example do not fit.
         """
         check_columns(v, self.size)
-        evaluation = self._evaluation
-        out = torch.zeros_like(v, dtype=torch.float64)
-        step = evaluation.columns(v.shape[1])
-        for first in range(0, v.shape[1], step):
-            chunk = v[:, first : first + step].to(evaluation.dtype)
-            for x, y in evaluation.batches(self._problem.train, chunk.shape[1]):
-                with evaluation.guarded():
-                    out[:, first : first + step] += self._on_batch(chunk, x, y)
+        out = _summed(self._evaluation, self._on_batch, self._problem.train, v)
         self.count += v.shape[1]
         return out.div_(self._problem.examples)
 
@@ -147,6 +141,27 @@ class BlockwiseProduct:
     __call__ = matvec
 
 
+def _summed(
+    evaluation: Evaluation, on_batch: OnBatch, data: tuple[Inputs, Tensor], v: Float[Tensor, "P k"]
+) -> Float[Tensor, "P k"]:
+    """Σ_n C_n v over these examples, in float64."""
+    out = torch.empty_like(v, dtype=torch.float64)
+
+    def some(columns: slice) -> None:
+        chunk, part = v[:, columns].to(evaluation.dtype), out[:, columns].zero_()
+
+        def batch(x: Inputs, y: Tensor, rows: slice) -> None:
+            with evaluation.guarded():
+                part.add_(on_batch(chunk, x, y))
+
+        for _ in evaluation.over(data, chunk.shape[1], batch):
+            pass
+
+    for _ in evaluation.by_columns(v.shape[1], some):  # columns summed in part start again
+        pass
+    return out
+
+
 def _over_columns(column: Callable[[Tensor], Tensor], v: Float[Tensor, "P k"]) -> Tensor:
     if v.shape[1] == 1:
         return column(v[:, 0].contiguous())[:, None]
@@ -158,9 +173,8 @@ def _check_symmetric(evaluation: Evaluation, problem: Problem, on_batch: OnBatch
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
     v = v.to(evaluation.every[problem.trainable[0]])
-    x, y = next(evaluation.batches(problem.train, 2))
-    with evaluation.guarded():
-        image = on_batch(v, x, y)
+    few, (x, y) = slice(0, evaluation.examples_at_once(2)), problem.train
+    image = _summed(evaluation, on_batch, (take(x, few), y[few]), v).to(v)
     there, back = float(v[:, 0] @ image[:, 1]), float(v[:, 1] @ image[:, 0])
     scale = float(torch.linalg.vector_norm(v[:, 0]) * torch.linalg.vector_norm(image[:, 1]))
     if abs(there - back) > SYMMETRY[evaluation.dtype] * scale:
