@@ -42,6 +42,23 @@ class Estimate:
         return Estimate(float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5))
 
 
+def relative_error(gaps: Float[np.ndarray, " k"], norms: Float[np.ndarray, " k"]) -> Estimate:
+    """√(mean gap / mean norm) of squared distances and squared norms that share their probes.
+
+    The standard error is that of first order in both means, so that what the probes do to both
+    cancels. NaN where the norm is zero, or too few probes left a mean below zero.
+    """
+    count, norm = len(gaps), float(norms.mean())
+    ratio = float(gaps.mean()) / norm if norm > 0 else np.nan
+    if not ratio >= 0:
+        return Estimate(np.nan, np.nan)
+    spread = float((gaps - ratio * norms).std(ddof=1)) / (norm * count**0.5)
+    value = ratio**0.5
+    if spread <= 1e-14 * ratio:  # both exact
+        return Estimate(value)
+    return Estimate(value, spread / (2.0 * value) if value else spread**0.5)
+
+
 def probes(
     size: int, count: int, seed: int, device: torch.device | None = None
 ) -> Float[Tensor, "P k"]:

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.attribution.agreement import agreement
@@ -31,7 +33,7 @@ from decomposition.settings import Settings
 from decomposition.shares.crossfit import mask_folds
 from decomposition.shares.levels import Levels, joint_levels
 from decomposition.shares.steps import step_shares
-from decomposition.spectrum.estimates import Estimate, probes, xtrace
+from decomposition.spectrum.estimates import Estimate, probes, relative_error, xtrace
 from decomposition.spectrum.lanczos import lanczos
 from decomposition.spectrum.lanczos import probes as lanczos_probes
 from decomposition.stages.selection import Measured
@@ -68,6 +70,8 @@ class Errors:
     """tr C."""
     samples: Float[np.ndarray, "items probes"]
     """Squared error of ITEMS; all entries of a row are equal where it is exact."""
+    relative: dict[str, dict[str, Estimate]]
+    """Reference, H or G → rung C of the chain → ‖C − R‖_F / ‖R‖_F."""
 
     @property
     def split(self) -> dict[str, float]:
@@ -104,7 +108,29 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
         "eigenvalues": np.full(count, _between(rungs["ekfac"], rungs["kfac"])),
         "cross_term": to_numpy(2.0 * (residual * rest).sum(0)),
     }
-    return Errors(norms, traces, np.stack([samples[item] for item in ITEMS]))
+
+    def from_ggn(name: str) -> np.ndarray:
+        """‖G − C‖²."""
+        if step is gap:
+            return gap("ggn", name)
+        last = samples["eigenvalues"] if name == "kfac" else 0.0
+        return known("ggn", "ekfac" if name == "kfac" else name) + last
+
+    def from_hessian(other: Tensor, exact_part: np.ndarray) -> np.ndarray:
+        """‖H − C‖² = ‖H − G‖² + 2⟨H − G, G − C⟩ + ‖G − C‖²: what is exact is not sampled."""
+        mixed = to_numpy(2.0 * (residual * (images["ggn"] - other)).sum(0))
+        return samples["linearisation"] + mixed + exact_part
+
+    square = np.full(count, norms["ggn"].value)
+    if step is gap:
+        square = to_numpy(images["ggn"].square().sum(0))
+    scale = from_hessian(torch.zeros_like(z), square)
+    relative = {
+        "hessian": {n: relative_error(from_hessian(images[n], from_ggn(n)), scale) for n in CHAIN},
+        "ggn": {n: relative_error(from_ggn(n), square) for n in CHAIN[1:]},
+    }
+    relative["hessian"]["hessian"] = Estimate(0.0)
+    return Errors(norms, traces, np.stack([samples[item] for item in ITEMS]), relative)
 
 
 def shares_group(
