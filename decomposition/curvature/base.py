@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,19 @@ from torch import Tensor
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
 from decomposition.damping import NegativeCurvature, check_damping
 from decomposition.device import CPU
-from decomposition.errors import DecompositionError
+from decomposition.errors import DampingError, DecompositionError
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """(C + λI)⁻¹ v for several λ."""
+
+    x: Float[Tensor, "D P k"]
+    """NaN where there is none."""
+    change: Float[Tensor, "D k"]
+    """Relative error as far as it is known: 0 of a direct solve, infinite without a solution."""
+    failures: tuple[str, ...] = ()
+    """Why there is none."""
 
 
 class NotAvailableError(DecompositionError):
@@ -50,6 +63,24 @@ class Curvature(ABC):
         """
         value = check_damping(damping)
         return self._columns(v, lambda columns: self._solve(columns, value, negative))
+
+    def solutions(
+        self,
+        v: Float[Tensor, "P k"],
+        dampings: Sequence[float],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Solutions:
+        """``solve`` at several λ; where C is singular at one of them, there is no solution."""
+        x = v.new_full((len(dampings), *v.shape), torch.nan)
+        change = v.new_full((len(dampings), v.shape[1]), torch.inf)
+        failures = []
+        for i, damping in enumerate(dampings):
+            try:
+                x[i] = self.solve(v, damping, negative)
+                change[i] = 0.0
+            except DampingError as error:
+                failures.append(f"at damping {damping:.3g}: {error}")
+        return Solutions(x, change, tuple(failures))
 
     @abstractmethod
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]: ...

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Matvec = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
+from decomposition.curvature.large.krylov import Matvec, krylov_spaces, tridiagonal
 
 
 @dataclass(frozen=True)
@@ -54,34 +54,18 @@ def lanczos_with_previous(
 
 
 def _tridiagonals(matvec: Matvec, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Diagonals (k, m) and off-diagonals (k, m), the last of which leads out of the space."""
-    size, count = start.shape
-    steps = min(steps, size)
-    basis = start.new_zeros(count, steps, size)
-    alpha, beta = start.new_zeros(count, steps), start.new_zeros(count, steps)
-    current = start.T.contiguous()
-    alive = torch.ones(count, dtype=torch.bool, device=start.device)
-    for step in range(steps):
-        basis[:, step] = current
-        image = matvec(current.T.contiguous()).T
-        alpha[:, step] = (image * current).sum(1)
-        for _ in range(2):  # twice is enough (Parlett)
-            overlap = torch.bmm(basis[:, : step + 1], image[:, :, None])
-            image = image - torch.bmm(overlap.transpose(1, 2), basis[:, : step + 1])[:, 0]
-        norm = torch.linalg.vector_norm(image, dim=1)
-        # An exhausted Krylov space: the remaining steps contribute nodes of weight zero.
-        alive &= norm > 1e-12 * (alpha[:, : step + 1].abs().max(1).values + 1e-300)
-        beta[:, step] = torch.where(alive, norm, 0.0)
-        current = torch.where(alive[:, None], image / norm.clamp_min(1e-300)[:, None], 0.0)
-    return alpha, beta
+    """Diagonals (k, m) and off-diagonals (k, m), the last of which leads out of the space.
+
+    An exhausted space contributes nodes of weight zero for the steps that remain.
+    """
+    found = krylov_spaces(matvec, start, steps)
+    rest = min(steps, len(start)) - found.steps
+    pad = torch.nn.functional.pad
+    return pad(found.alpha, (0, rest)), pad(found.beta, (0, rest))
 
 
 def _ritz(alpha: Tensor, beta: Tensor) -> Ritz:
-    tridiagonal = torch.diag_embed(alpha)
-    if alpha.shape[1] > 1:
-        off = torch.diag_embed(beta[:, :-1], 1)
-        tridiagonal = tridiagonal + off + off.transpose(1, 2)
-    values, vectors = torch.linalg.eigh(tridiagonal)
+    values, vectors = torch.linalg.eigh(tridiagonal(alpha, beta, alpha.shape[1]))
     return Ritz(values, vectors[:, 0].square(), (beta[:, -1:] * vectors[:, -1]).abs())
 
 

@@ -1,7 +1,13 @@
-"""A curvature known by its products: damped systems are solved by iteration."""
+"""A curvature known by its products: damped systems are solved by iteration.
+
+One λ with negative eigenvalues as they are: MINRES (conjugate gradients if C is definite), with a
+preconditioner. Any other policy for them, and many λ at once: functions of C in one Krylov space
+of each vector (``krylov``), which all λ share.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,15 +15,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, NotAvailableError
+from decomposition.curvature.base import Curvature, NotAvailableError, Solutions
 from decomposition.curvature.large.cg import cg
+from decomposition.curvature.large.krylov import Function, KrylovSpaces, krylov_spaces
 from decomposition.curvature.large.minres import minres
-from decomposition.curvature.large.solution import Stopping
-from decomposition.damping import NegativeCurvature
+from decomposition.curvature.large.solution import SolverError, Stopping
+from decomposition.damping import NegativeCurvature, as_policy, check_damping
 
 TOLERANCE = 1e-6
 """Relative residual of a solve: scores are then exact to about as many digits."""
 MOST_STEPS = 500
+CHANGE = 1e-2
+"""Relative change of a function of C over the last fifth of its Krylov steps: what is left moves
+the ranks of scores by about a tenth of it."""
+KRYLOV_STEPS = 100
+KRYLOV_NUMBERS = 2**27
+"""Numbers in the Krylov bases that are held at once: 1 GB."""
 SOLVE_NUMBERS = 2**24
 """Numbers in the right-hand sides that are solved at once: 128 MB, and 14 times that at work."""
 
@@ -36,31 +49,30 @@ class Products(Protocol):
 
 @dataclass(frozen=True)
 class Solve:
-    """What one call of ``solve`` cost."""
+    """What one call cost."""
 
     damping: float
-    """λ."""
+    """λ, the smallest one of several that share a Krylov space."""
     columns: int
-    """Right-hand sides."""
+    """Right-hand sides, counted at every λ."""
     products: int
     """Columns multiplied with C."""
     residual: float
-    """Largest ‖v − (C + λI) x‖ / ‖v‖."""
+    """Largest ‖v − (C + λI) x‖ / ‖v‖, or change of the solutions found in Krylov spaces."""
 
 
 class MatrixFreeCurvature(Curvature):
-    """C by its products; (C + λI)⁻¹ by MINRES, or by conjugate gradients if C is definite.
-
-    The eigenvalues of C are not known, so that no policy for negative ones can be followed: an
-    indefinite C is inverted as it is (policy ``signed``), and the notes say so.
+    """C by its products.
 
     Args:
         product: C v.
         preconditioner: a curvature whose damped inverse is close to that of C, at the same λ,
             and positive definite; default none.
-        definite: whether C has no negative eigenvalues.
-        tolerance: relative residual of every column.
-        most: steps.
+        definite: whether C has no negative eigenvalues, so that all policies agree.
+        tolerance: relative residual of every column of a solve at one λ.
+        most: its steps.
+        change: relative change at which a solution in a Krylov space is taken.
+        krylov_steps: most steps of each.
         name: for notes.
     """
 
@@ -72,6 +84,8 @@ class MatrixFreeCurvature(Curvature):
         definite: bool = False,
         tolerance: float = TOLERANCE,
         most: int = MOST_STEPS,
+        change: float = CHANGE,
+        krylov_steps: int = KRYLOV_STEPS,
         name: str = "curvature",
     ) -> None:
         """Nothing is computed yet."""
@@ -80,11 +94,12 @@ class MatrixFreeCurvature(Curvature):
         """Every solve so far."""
         self._product, self._preconditioner = product, preconditioner
         self._definite, self._tolerance, self._most = definite, tolerance, most
-        solver = "conjugate gradients" if definite else "MINRES"
-        policy = "" if definite else ", negative eigenvalues as they are (policy signed)"
+        self._change, self._krylov_steps = change, krylov_steps
+        solver = "conjugate gradients" if definite else "MINRES where negative ones count as signed"
         self.notes = (
-            f"{name}: known by its products; solves by {solver} to a relative residual of "
-            f"{tolerance:g}{policy}",
+            f"{name}: known by its products, not by its eigenvalues; damped solves to a relative "
+            f"residual of {tolerance:g} by {solver}, for other policies and many dampings at once "
+            f"in Krylov spaces of at most {krylov_steps} steps, to a relative change of {change:g}",
             *product.notes,
         )
 
@@ -135,13 +150,66 @@ class MatrixFreeCurvature(Curvature):
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         return self._product.matvec(v)
 
+    def solutions(
+        self,
+        v: Float[Tensor, "P k"],
+        dampings: Sequence[float],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Solutions:
+        """All λ from one Krylov space of each column; where it is too small, no solution."""
+        lambdas = [check_damping(damping) for damping in dampings]
+        step = max(1, KRYLOV_NUMBERS // (self.size * self._krylov_steps))
+        parts = [self._in_spaces(some, lambdas, negative) for some in v.split(step, 1)]
+        x, change = (torch.cat(pieces, -1) for pieces in zip(*parts, strict=True))
+        failures = tuple(
+            f"at damping {damping:.3g}: solutions still change by {float(change[i].max()):.2g} "
+            f"after {self._krylov_steps} products"
+            for i, damping in enumerate(lambdas)
+            if not bool((change[i] <= self._change).all())
+        )
+        return Solutions(x, change, failures)
+
+    def _in_spaces(
+        self, v: Float[Tensor, "P k"], lambdas: list[float], negative: str | NegativeCurvature
+    ) -> tuple[Float[Tensor, "D P k"], Float[Tensor, "D k"]]:
+        policy = as_policy(negative)
+
+        def inverse(damping: float) -> Function:
+            return lambda theta: policy.denominators(theta, damping).reciprocal()
+
+        def enough(spaces: KrylovSpaces) -> bool:
+            found = spaces.coefficients(inverse(min(lambdas)))[1]
+            return bool((found <= self._change).all())
+
+        spaces = krylov_spaces(self._product.matvec, v, self._krylov_steps, enough)
+        pairs = [spaces.apply(inverse(damping)) for damping in lambdas]
+        x, change = torch.stack([x for x, _ in pairs]), torch.stack([c for _, c in pairs])
+        taken = change <= self._change
+        self.record.append(
+            Solve(
+                min(lambdas),
+                taken.numel(),
+                spaces.steps * v.shape[1],
+                float(torch.where(taken, change, 0.0).max()) if v.shape[1] else 0.0,
+            )
+        )
+        return torch.where(taken[:, None], x, torch.nan), change
+
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
     ) -> Float[Tensor, "P k"]:
+        if not (self._definite or as_policy(negative).name == "signed"):
+            found = self.solutions(v, [damping], negative)
+            if found.failures:
+                raise SolverError(
+                    f"{found.failures[0]}, not by {self._change:g}: use a larger damping, or more "
+                    "steps (krylov_steps)"
+                )
+            return found.x[0]
         step = max(1, SOLVE_NUMBERS // self.size)
-        return torch.cat([self._some(part, damping) for part in v.split(step, 1)], 1)
+        return torch.cat([self._iterated(part, damping) for part in v.split(step, 1)], 1)
 
-    def _some(self, v: Float[Tensor, "P k"], damping: float) -> Float[Tensor, "P k"]:
+    def _iterated(self, v: Float[Tensor, "P k"], damping: float) -> Float[Tensor, "P k"]:
         solver = cg if self._definite else minres
         other = self._preconditioner
         found = solver(

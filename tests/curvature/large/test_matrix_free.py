@@ -45,7 +45,15 @@ def test_h_is_solved_as_it_is(chain: tuple[Problem, dict[str, Curvature]], dampi
     v = sides(problem.parameters)
     found = MatrixFreeCurvature(hessian_product(problem), rungs["ekfac"], tolerance=1e-12)
     expected = rungs["hessian"].solve(v, damping, "signed")
-    assert error(found.solve(v, damping), expected) < 1e-8
+    assert error(found.solve(v, damping, "signed"), expected) < 1e-8
+
+
+@pytest.mark.parametrize("policy", ["absolute", "clip"])
+def test_h_is_solved_by_policy(chain: tuple[Problem, dict[str, Curvature]], policy: str) -> None:
+    problem, rungs = chain
+    v, damping = sides(problem.parameters), 0.3 * rungs["hessian"].frobenius_norm()
+    found = MatrixFreeCurvature(hessian_product(problem), krylov_steps=60)
+    assert error(found.solve(v, damping, policy), rungs["hessian"].solve(v, damping, policy)) < 0.02
 
 
 @pytest.mark.parametrize("name", ["ggn", "block_ggn"])
@@ -66,7 +74,7 @@ def test_a_preconditioner_changes_the_work_not_the_answer() -> None:
         MatrixFreeCurvature(hessian_product(problem), m, tolerance=1e-11)
         for m in (rungs["ekfac"], None)
     )
-    assert error(with_it.solve(v, 1e-2), without.solve(v, 1e-2)) < 1e-8
+    assert error(with_it.solve(v, 1e-2, "signed"), without.solve(v, 1e-2, "signed")) < 1e-8
     assert with_it.record[0].products < without.record[0].products
 
 
@@ -81,9 +89,9 @@ def test_every_solve_is_recorded() -> None:
     assert all(0 < one.residual <= 1e-7 for one in found.record)
 
 
-def test_its_policy_is_in_the_notes() -> None:
+def test_its_solvers_are_in_the_notes() -> None:
     problem = cases.tanh()
-    assert any("signed" in note for note in MatrixFreeCurvature(hessian_product(problem)).notes)
+    assert any("Krylov" in note for note in MatrixFreeCurvature(hessian_product(problem)).notes)
 
 
 def test_what_is_not_known_is_refused() -> None:
@@ -97,7 +105,7 @@ def test_too_few_steps_name_the_residual_and_the_way_out() -> None:
     problem = cases.tanh()
     found = MatrixFreeCurvature(hessian_product(problem), most=2)
     with pytest.raises(SolverError, match=r"use a larger damping"):
-        found.solve(sides(problem.parameters), 1e-6)
+        found.solve(sides(problem.parameters), 1e-6, "signed")
 
 
 def test_its_density_is_estimated_from_its_products() -> None:
