@@ -9,6 +9,8 @@ every damping: they cost one backward pass, the solve some hundred products.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -64,6 +66,11 @@ class StreamedScores:
         if self._step >= self._problem.queries:  # all of them fit
             self._kept[start] = gradients
         return gradients
+
+    def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
+        """g_q of all queries, at most so many at a time."""
+        for start in range(0, self._problem.queries, self._step):
+            yield from self.query_gradients(start).split(most, 1)
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example: the derivative of its loss along v."""

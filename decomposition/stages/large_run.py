@@ -9,7 +9,6 @@ from pathlib import Path
 import xarray as xr
 
 from decomposition.chain.build import Approximation, build_chain
-from decomposition.damping import as_policy
 from decomposition.device import full_precision, resolve_device
 from decomposition.planner import Plan
 from decomposition.problem import Problem
@@ -17,15 +16,9 @@ from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
 from decomposition.stages.base_model import Clock, retrained
-from decomposition.stages.large import (
-    MULTIPLIERS,
-    attribution_group,
-    damping_scale,
-    forms_group,
-    frobenius_errors,
-    scored,
-    shares_group,
-)
+from decomposition.stages.large import forms_group, frobenius_errors, shares_groups
+from decomposition.stages.large_levels import add_lds, attribution_group
+from decomposition.stages.large_scores import damping_grid, grid_scores
 from decomposition.stages.selection import Measured
 from decomposition.targets.measurement import Measurement, measure_supplied
 from decomposition.targets.names import TargetError
@@ -56,7 +49,7 @@ def large_run(
     progress: bool,
     bank: SuppliedBank | None = None,
 ) -> LargeRun:
-    """Train, build, estimate, score at a few common dampings.
+    """Train, build, estimate, score over the damping grid.
 
     Raises:
         TargetError: a target other than the loss, whose responses need dense rungs.
@@ -81,36 +74,32 @@ def large_run(
         with clock.stage("retrain"):
             found = retrained(trained, settings, folder, progress)
     with clock.stage("scores"):
-        scale, lowest = damping_scale(trained, rungs, errors, settings.seed)
-        taus = scored(trained, rungs, [m * scale for m in MULTIPLIERS], progress)
-        measured = None if found is None else Measured(found.weights, found.truth, found.second)
-        attribution, reference, levels = attribution_group(taus, measured, settings)
+        dampings = damping_grid(trained, rungs, settings)
+        scores = grid_scores(trained, rungs, dampings, settings, progress)
+        attribution = attribution_group(scores)
+        levels = None
+        if found is not None:
+            measured = Measured(found.weights, found.truth, found.second)
+            levels = add_lds(attribution, scores, measured, settings)
+            attribution.attrs |= found.attributes
     groups = {
         "/attribution": attribution,
-        "/shares": shares_group(errors, levels, taus.dampings, settings),
+        **shares_groups(errors, levels, settings),
         "/large": forms_group(rungs, plan, errors),
     }
     notes = [*trained.notes, *(note for rung in rungs.values() for note in rung.notes)]
-    notes += [*taus.notes, *_explained(reference, found, settings)]
-    notes.append(
-        f"attribution at two common dampings only, {scale:.3g} and {MULTIPLIERS[1]:g} times that: "
-        "the mean non-zero eigenvalue of the GGN or, if that is more, twice the lowest eigenvalue "
-        f"found of H ({lowest:.3g}), so that H + λI is positive definite"
-    )
+    notes += [*scores.notes, *_explained(attribution.attrs["agreement_with"], found)]
     return LargeRun(trained, groups, None if found is None else found.bank, tuple(notes))
 
 
-def _explained(reference: str, found: Measurement | None, settings: Settings) -> list[str]:
+def _explained(reference: str, found: Measurement | None) -> list[str]:
     """What a reader of such a result must know."""
-    asked = as_policy(settings.negative).name
     said = [
         "the matrices of this model do not fit into the memory given: errors that involve H are "
         "estimated with random probes, and their intervals are over those",
         f"agreement is with {reference}, the best rung that could be solved, not with retrained "
         "models",
     ]
-    if reference == "hessian" and asked != "signed":
-        said.append(f"the Hessian is inverted as it is (signed), not by policy {asked}")
     if found is None:
         return [
             *said,

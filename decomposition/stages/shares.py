@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ def shares(
     ceiling: Ceiling | None,
     settings: Settings,
     by_repeats: WidthCurve | None = None,
+    protocols: Sequence[str] = PROTOCOLS,
 ) -> dict[str, xr.Dataset]:
     """Group path → dataset.
 
@@ -43,22 +44,23 @@ def shares(
         ceiling: noise ceiling, where there is one.
         settings: coverage of the intervals.
         by_repeats: what more repeats would buy, where there are at least two.
+        protocols: those of the levels.
     """
     steps = (*STEPS, CROSS_TERM)
-    shape = (len(METRICS), len(PROTOCOLS), len(steps))
+    shape = (len(METRICS), len(protocols), len(steps))
     drop, share = np.full((*shape, 3), np.nan), np.full((*shape, 3), np.nan)
     total = np.full((*shape[:2], 3), np.nan)
     defined, degrades = np.zeros(shape[:2], np.int64), np.full(shape, np.nan)
 
     def put(metric: str, protocol: str, result: StepShares) -> None:
-        i, j = METRICS.index(metric), PROTOCOLS.index(protocol)
+        i, j = METRICS.index(metric), list(protocols).index(protocol)
         rows = [steps.index(step) for step in result.steps]
         drop[i, j, rows], share[i, j, rows] = result.drop, result.share
         total[i, j], defined[i, j] = result.total, int(result.defined)
         degrades[i, j, rows] = result.probability_degrades
 
     frobenius = exact_shares(np.array([split[step] for step in steps]), steps)
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         put("frobenius_squared", protocol, frobenius)
         if misaligned is not None and protocol in misaligned["protocol"]:
             errors = misaligned.sel(protocol=protocol).sel(rung=list(CHAIN)).values
@@ -77,7 +79,7 @@ def shares(
         },
         {
             "metric": list(METRICS),
-            "protocol": list(PROTOCOLS),
+            "protocol": list(protocols),
             "step": list(steps),
             "ci_bound": list(CI_BOUNDS),
         },
@@ -104,20 +106,20 @@ def _add_levels(
     data["level"] = (("protocol", "rung", "ci_bound"), levels.draws.interval(settings.level))
     data["level_damping"] = (
         ("protocol", "rung"),
-        np.array([[dampings[p][node] for node in levels.nodes] for p in PROTOCOLS]),
+        np.array([[dampings[p][node] for node in levels.nodes] for p in levels.protocols]),
     )
     if ceiling is not None:
         data["corrected"] = (
             ("protocol", "rung", "ci_bound"),
             corrected(levels.draws, ceiling.ceiling).interval(settings.level),
         )
-        gaps = [ceiling.ceiling.minus(levels.of(p, ["hessian"])[0]) for p in PROTOCOLS]
+        gaps = [ceiling.ceiling.minus(levels.of(p, ["hessian"])[0]) for p in levels.protocols]
         data["premise"] = (
             ("protocol", "ci_bound"),
             np.stack([gap.interval(settings.level) for gap in gaps]),
         )
     verdicts = {}
-    for protocol in PROTOCOLS:
+    for protocol in levels.protocols:
         found = verdict(
             levels.of(protocol, CHAIN),
             levels.parts(protocol, CHAIN),

@@ -54,4 +54,4 @@ def test_scores_of_matrix_free_and_dual_rungs_are_those_of_the_dense_chain() -> 
         *zip(dual_rungs(problem), ("ggn", "block_ggn"), strict=True),
     ):
         expected = influence_scores(problem, chain[name], 1e-1, "signed")
-        torch.testing.assert_close(scores(found, 1e-1), expected, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(scores(found, 1e-1, "signed"), expected, rtol=1e-8, atol=1e-9)
