@@ -20,6 +20,9 @@ Result = TypeVar("Result")
 CPU = torch.device("cpu")
 TYPES = ("cpu", "cuda")
 """Types of device that compute in float64."""
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+"""Of an allocation that failed, in the text of an error that something else was made of: PyTorch
+interprets some forward derivatives as TorchScript, which keeps the text alone."""
 SHARE_OF_FREE_MEMORY = 0.25
 """Part of a CUDA device's free memory that one chunk's named tensors may take: what is computed
 on the way takes as much again, and more."""
@@ -174,6 +177,4 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemoryError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
-    )
+    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)

@@ -137,6 +137,8 @@ FAILURES = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
     "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"),
+    "CUDA's driver": RuntimeError("CUDA error: out of memory"),
+    "TorchScript": RuntimeError("in the interpreter.\nRuntimeError: CUDA out of memory. Tried"),
     "NumPy": MemoryError("Unable to allocate 2 GiB"),
     "a part of it": OutOfMemoryError("out of memory with 1 of 3 rows at a time"),
 }

@@ -25,9 +25,10 @@ from decomposition.curvature.base import Curvature
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.large.blockwise import Blockwise
 from decomposition.curvature.large.evaluation import Evaluation
-from decomposition.curvature.large.gram import Gram, block_grams, block_rows
+from decomposition.curvature.large.gram import Gram, block_ggn, block_grams, block_rows
 from decomposition.curvature.large.jacobian import KeptRows, Rows, SweptRows
 from decomposition.damping import DampingError, NegativeCurvature, as_policy, reciprocals
+from decomposition.device import OutOfMemoryError, chunk_bytes, out_of_memory, shrinking
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
@@ -37,7 +38,11 @@ REFINED = 1e-11
 RESIDUAL = 1e-7
 """Largest relative residual that a refined solve may leave."""
 KEPT_NUMBERS = 2**27
-"""Numbers up to which the rows are kept (1 GB); beyond, every product sweeps over the examples."""
+"""Numbers up to which the rows are kept (1 GB; on CUDA a part of what is free); beyond, and where
+they do not fit, every product sweeps over the examples."""
+SOLVE_NUMBERS, SOLVE_COPIES = 2**40, 6
+"""Numbers in the right-hand sides solved at once: all of them on the CPU, unless they do not fit;
+and how many such vectors are at work."""
 BAR_DELAY = 5.0
 
 
@@ -67,6 +72,20 @@ class DualCurvature(Curvature):
         return self._rows.transposed(self._rows.forward(v))
 
     def _solve(
+        self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
+    ) -> Float[Tensor, "P k"]:
+        one = 8 * SOLVE_COPIES * self.size
+        chunk = chunk_bytes(self.device, 8 * SOLVE_NUMBERS) // one
+        out = torch.empty_like(v)
+
+        def some(columns: slice) -> None:
+            out[:, columns] = self._some(v[:, columns], damping, negative)
+
+        for _ in shrinking(some, v.shape[1], chunk):
+            pass
+        return out
+
+    def _some(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
     ) -> Float[Tensor, "P k"]:
         sigma = torch.cat([self._gram.values.new_zeros(1), self._gram.values])
@@ -128,8 +147,7 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
         for block, gram in bar:
             total += gram
             if block.size <= count:
-                rows = block_rows(problem, block) if kept is None else kept[:, block.slice]
-                blocks[block.name] = DenseCurvature(matmul(rows.T, rows))
+                blocks[block.name] = DenseCurvature(block_ggn(problem, block))
             else:
                 blocks[block.name] = DualCurvature(rows_of(block.slice), Gram.of(gram))
     whole = DualCurvature(rows_of(slice(0, problem.parameters)), Gram.of(total))
@@ -137,11 +155,22 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
 
 
 def _kept(problem: Problem) -> Float[Tensor, "NC P"] | None:
-    """All rows, if they are few enough."""
+    """All rows, if they are few enough and fit."""
     count = problem.examples * problem.outputs
-    if count * problem.parameters > KEPT_NUMBERS:
+    if 8 * count * problem.parameters > kept_bytes(problem.device):
         return None
-    kept = torch.empty(count, problem.parameters, dtype=torch.float64, device=problem.device)
-    for block in problem.blocks:
-        kept[:, block.slice] = block_rows(problem, block)
+    shape = (count, problem.parameters)
+    try:
+        kept = torch.empty(shape, dtype=torch.float64, device=problem.device)
+        for block in problem.blocks:
+            kept[:, block.slice] = block_rows(problem, block)
+    except (MemoryError, RuntimeError, OutOfMemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
     return kept
+
+
+def kept_bytes(device: torch.device) -> int:
+    """Size up to which the rows are kept there."""
+    return chunk_bytes(device, 8 * KEPT_NUMBERS)

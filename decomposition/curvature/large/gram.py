@@ -10,6 +10,7 @@ needs none of them. The whole model's K is the sum over blocks.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,12 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.fisher import fisher_terms, jacobian_rows, position_terms
+from decomposition.device import OutOfMemoryError, chunk_bytes, out_of_memory, shrinking
+from decomposition.inputs import take
 from decomposition.layers import Block, LinearBlock
 from decomposition.linalg import eigh, matmul
 from decomposition.problem import Problem
 
 PAIR_NUMBERS = 2**24
 """Numbers of the products of one panel of examples with all: 128 MB."""
+PANEL_NUMBERS = 2**40
+"""Numbers in the rows of one panel of examples: all of them on the CPU, unless they do not fit."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +47,35 @@ class Gram:
 
 
 def block_grams(problem: Problem) -> Iterator[tuple[Block, Float[Tensor, "NC NC"]]]:
-    """K of every block in parameter order, one at a time."""
+    """K of every block in parameter order, one at a time.
+
+    Raises:
+        OutOfMemoryError: K fits, but not the rows of one example beside it.
+    """
     by_terms = _by_terms(problem)
     for block in problem.blocks:
         if block.name in by_terms:
-            yield block, _position_gram(*by_terms.pop(block.name)) / problem.examples
+            yield block, _position_gram(*by_terms.pop(block.name)).div_(problem.examples)
         else:
-            rows = block_rows(problem, block)
-            yield block, matmul(rows, rows.T)
+            yield block, _row_gram(problem, block)
+
+
+def block_ggn(problem: Problem, block: Block) -> Float[Tensor, "size size"]:
+    """RᵀR of one block, made batch by batch."""
+    out = torch.zeros(block.size, block.size, dtype=torch.float64, device=problem.device)
+    for part in jacobian_rows(problem, blocks=[block]):
+        rows = part.flatten(0, 1)
+        out += matmul(rows.T, rows)
+    return out.div_(problem.examples)
 
 
 def block_rows(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
     """R of one block."""
+    return _jacobian(problem, block).div_(problem.examples**0.5)
+
+
+def _jacobian(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
+    """√N R."""
     count = problem.examples * problem.outputs
     rows = torch.empty(count, block.size, dtype=torch.float64, device=problem.device)
     first = 0
@@ -61,11 +83,52 @@ def block_rows(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
         flat = part.flatten(0, 1)
         rows[first : first + len(flat)] = flat
         first += len(flat)
-    return rows.div_(problem.examples**0.5)
+    return rows
+
+
+def _row_gram(problem: Problem, block: Block) -> Float[Tensor, "NC NC"]:
+    """K from the rows of a panel of examples at a time: of all of them if they fit."""
+    n, c = problem.examples, problem.outputs
+    out = torch.empty(n * c, n * c, dtype=torch.float64, device=problem.device)
+
+    def panel(examples: slice) -> None:
+        mine = _jacobian(_some(problem, examples), block)
+        place, stop = slice(examples.start * c, examples.stop * c), 0
+        matmul(mine, mine.T, out=out[place, place])
+        if not examples.start:
+            return
+        for part in jacobian_rows(_some(problem, slice(0, examples.start)), blocks=[block]):
+            other = slice(stop, stop := stop + len(part) * c)
+            out[other, place] = matmul(part.flatten(0, 1), mine.T)
+            out[place, other] = out[other, place].T
+
+    one = 8 * c * block.size
+    for _ in shrinking(panel, n, chunk_bytes(problem.device, 8 * PANEL_NUMBERS) // one):
+        pass
+    return out.div_(n)
+
+
+def _some(problem: Problem, examples: slice) -> Problem:
+    """A problem of these training examples."""
+    if examples == slice(0, problem.examples):
+        return problem
+    (x, y), few = problem.train, copy.copy(problem)  # not checked again
+    object.__setattr__(few, "train", (take(x, examples), y[examples]))
+    return few
 
 
 def _by_terms(problem: Problem) -> dict[str, tuple[Tensor, Tensor]]:
-    """a (N, T, width) and s (N, C, T, d_out) of the blocks for which they are the cheaper way."""
+    """Of the blocks for which terms are the cheaper way; of none if they do not fit."""
+    try:
+        return _terms(problem)
+    except (MemoryError, RuntimeError, OutOfMemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    return {}
+
+
+def _terms(problem: Problem) -> dict[str, tuple[Tensor, Tensor]]:
+    """a (N, T, width) and s (N, C, T, d_out)."""
     linear = {b.name: b for b in problem.blocks if isinstance(b, LinearBlock)}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     if problem.plain:
@@ -90,12 +153,16 @@ def _position_gram(
     n, c, t, _ = s.shape
     inputs, roots = a.flatten(0, 1), s.flatten(0, 2)
     out = s.new_empty(n * c, n * c)
-    step = max(1, PAIR_NUMBERS // (n * c * c * t * t))
-    for first in range(0, n, step):
-        some = slice(first, min(first + step, n))
-        m = some.stop - first
-        products = matmul(roots[first * c * t : some.stop * c * t], roots.T)
+
+    def panel(some: slice) -> None:
+        m = some.stop - some.start
+        products = matmul(roots[some.start * c * t : some.stop * c * t], roots.T)
         products = products.view(m, c, t, n, c, t)
-        products.mul_(matmul(inputs[first * t : some.stop * t], inputs.T).view(m, 1, t, n, 1, t))
-        out[first * c : some.stop * c] = products.sum((2, 5)).view(m * c, n * c)
+        pairs = matmul(inputs[some.start * t : some.stop * t], inputs.T)
+        products.mul_(pairs.view(m, 1, t, n, 1, t))
+        out[some.start * c : some.stop * c] = products.sum((2, 5)).view(m * c, n * c)
+
+    one = 8 * n * c * c * t * t
+    for _ in shrinking(panel, n, chunk_bytes(a.device, 8 * PAIR_NUMBERS) // one):
+        pass
     return out

@@ -106,14 +106,13 @@ class SweptRows:
         return torch.cat(list(evaluation.over(self._problem.train, v.shape[1], batch)))
 
     def _transposed(self, u: Tensor) -> Tensor:
-        evaluation, outputs = self._evaluation, self._problem.outputs
+        evaluation = self._evaluation
         out = u.new_zeros(evaluation.size, u.shape[1])
 
         def batch(x: Inputs, y: Tensor, rows: slice) -> None:
             with evaluation.guarded():
                 f, pull = torch.func.vjp(lambda p: evaluation.outputs(p, x), evaluation.chosen)  # pyright: ignore[reportAssignmentType]
-                part = u[rows.start * outputs : rows.stop * outputs]
-                part = part.reshape(*f.shape, u.shape[1])
+                part = u[rows.start * f[0].numel() :][: f.numel()].reshape(*f.shape, u.shape[1])
                 weighted = torch.bmm(evaluation.loss.hessian_sqrt(f, y), part)
                 out.add_(torch.func.vmap(lambda c: evaluation.flat(pull(c)[0]), 2, 1)(weighted))
 
