@@ -18,7 +18,7 @@ Split = Literal["train", "query"]
 
 
 def outputs_on(problem: Problem, split: Split) -> Float[Tensor, "N C"]:
-    """f(x) of every example."""
+    """f(x) of every example, C·T numbers where there are T positions."""
     model, x = problem.double_model(), double(getattr(problem, split)[0])
     with torch.no_grad():
         parts = shrinking(lambda rows: apply(model, take(x, rows)), rows_in(x), ROWS)

@@ -1,8 +1,10 @@
-"""Inputs of a model: one tensor, or several in a tuple or a dict, with examples in their rows.
+"""Inputs of a model, and its outputs as rows.
 
-A tuple is given to ``model(*parts)``, a dict to ``model(**parts)``. Floating-point parts follow
-the precision of the computation; whole numbers (tokens, positions) and booleans stay what they
-are.
+Inputs are one tensor, or several in a tuple or a dict, with examples in their rows. A tuple is
+given to ``model(*parts)``, a dict to ``model(**parts)``. Floating-point parts follow the precision
+of the computation; whole numbers (tokens, positions) and booleans stay what they are.
+
+Outputs (N, C, d1, …) with positions become rows (N, C·T), T = d1·…, here and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -67,16 +70,23 @@ def arguments(x: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     return ((), dict(x)) if isinstance(x, Mapping) else (tuple(x), {})
 
 
-def apply(model: nn.Module, x: Inputs) -> Tensor:
-    """f(x)."""
+def call(model: nn.Module, x: Inputs) -> Any:
+    """What the model returns, as it is: outputs (N, C, d1, …) if it is one for a Problem."""
     positional, named = arguments(x)
     return model(*positional, **named)
 
 
-def apply_with(model: nn.Module, parameters: Mapping[str, Tensor], x: Inputs) -> Tensor:
+def apply(model: nn.Module, x: Inputs) -> Float[Tensor, "N CT"]:
+    """f(x): the outputs of an example in one row, class by class and in it position by position."""
+    return call(model, x).flatten(1)
+
+
+def apply_with(
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Inputs
+) -> Float[Tensor, "N CT"]:
     """f(x) with these parameters and buffers in place of the model's own of the same names."""
     positional, named = arguments(x)
-    return torch.func.functional_call(model, dict(parameters), positional, named)
+    return torch.func.functional_call(model, dict(parameters), positional, named).flatten(1)
 
 
 def shapes(x: Inputs) -> str:

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from decomposition.device import shrinking
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
-from decomposition.inputs import Inputs, apply, double, each, parts_of, rows_in, shapes, take
+from decomposition.inputs import (
+    Inputs,
+    apply,
+    call,
+    double,
+    each,
+    parts_of,
+    rows_in,
+    shapes,
+    take,
+)
 from decomposition.layers import Layout, find_layout
 
 ROWS = 4
@@ -60,18 +70,18 @@ def check_parameters(model: nn.Module) -> None:
             )
 
 
-def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N C"]:
-    """f(x) of a ``double_copy``, checked: one finite row of outputs for every example.
+def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N C *T"]:
+    """What a ``double_copy`` returns, checked: finite outputs (N, C) or (N, C, d1, …).
 
     Raises:
-        ProblemError: the model does not fit the inputs, or its outputs are not such rows.
+        ProblemError: the model does not fit the inputs, or its outputs are not such.
         UnsupportedModelError: it changes its inputs.
     """
     x = double(x)
     few_rows = each(take(x, slice(0, 2)), torch.clone)
     with torch.no_grad(), quiet_generator():
         try:
-            few = apply(model, few_rows)
+            few = call(model, few_rows)
         except DecompositionError:
             raise
         except Exception as error:
@@ -81,15 +91,22 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
                 f"{_first_line(error)}"
                 + ("; whole numbers stay whole: give features as x.float()" if whole else "")
             ) from error
-        fits = isinstance(few, Tensor) and few.ndim == 2 and len(few) == rows_in(few_rows)
-        if not fits or not few.is_floating_point() or few.shape[1] == 0:
+        fits = isinstance(few, Tensor) and few.ndim >= 2 and len(few) == rows_in(few_rows)
+        if not fits or not few.is_floating_point() or few.numel() == 0:
             got = f"{few.dtype} {tuple(few.shape)}" if isinstance(few, Tensor) else type(few)
             raise ProblemError(
-                f"the model must return floating-point outputs of shape (N, C), got {got}"
+                "the model must return floating-point outputs of shape (N, C), or (N, C, d1, …) "
+                f"with positions, got {got} for {rows_in(few_rows)} examples"
             )
         _check_inputs_kept(few_rows)
-        parts = shrinking(lambda rows: apply(model, take(x, rows)), rows_in(x), FORWARD_ROWS)
-        f = torch.cat(list(parts))
+        parts = shrinking(lambda rows: call(model, take(x, rows)), rows_in(x), FORWARD_ROWS)
+        found = list(parts)
+        if len({part.shape[1:] for part in found}) > 1:
+            raise ProblemError(
+                f"outputs of {where} examples have different shapes: "
+                f"{', '.join(str(tuple(part.shape)) for part in found)}; pad them to one"
+            )
+        f = torch.cat(found)
     if not torch.isfinite(f).all():
         row = int(torch.nonzero(~torch.isfinite(f))[0, 0])
         raise ProblemError(f"the model's output is not finite at {where} row {row}")
@@ -166,13 +183,14 @@ def quiet_generator() -> Iterator[None]:
 def _check_independent_examples(model: nn.Module, x: Inputs) -> None:
     with torch.no_grad():
         together, again = apply(model, x), apply(model, x)
-        alone = torch.cat([apply(model, take(x, [row])) for row in range(rows_in(x))])
+        alone = [apply(model, take(x, [row])) for row in range(rows_in(x))]
     if not _same(together, again):
         raise UnsupportedModelError(
             "two forward passes on the same inputs differ: the model is random, and its training "
             "loss has no Hessian"
         )
-    if together.shape != alone.shape or not _same(together, alone):
+    fits = all(one.shape[1:] == together.shape[1:] for one in alone)
+    if not fits or not _same(together, torch.cat(alone)):
         raise UnsupportedModelError(
             "an example's output changes with the rest of its batch: the mean over examples that "
             "defines the curvature does not exist for this model"

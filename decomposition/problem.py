@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,8 @@ from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, device_of, each, rows_in
 from decomposition.layers import Block, Layout
-from decomposition.losses import CrossEntropy, Loss, as_loss
+from decomposition.losses import Loss, as_loss
+from decomposition.losses.positions import check_positions
 from decomposition.model_checks import (
     check_model,
     check_modules,
@@ -27,6 +29,7 @@ from decomposition.problem_data import (
     check_places,
     checked_pair,
     first_rows,
+    target_notes,
 )
 from decomposition.recipe import Recipe
 
@@ -54,7 +57,8 @@ class Problem:
     (CustomLoss for a function of one's own)."""
     train: tuple[Inputs, Tensor]
     """(X, y): inputs (N, …), or a tuple or dict of them for a forward pass with several, and
-    targets (N,) or (N, C)."""
+    targets (N,) or (N, C). For a model that returns (N, C, d1, …), targets as torch's loss takes
+    them: labels (N, d1, …) or numbers (N, C, d1, …)."""
     query: tuple[Inputs, Tensor]
     """(Xq, yq): the examples whose loss is attributed to training examples."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -70,8 +74,8 @@ class Problem:
     """How to show an example in a report, e.g. {"image_shape": (8, 8)}; optional."""
     layout: Layout = field(init=False, repr=False)
     """Blocks and trainable parameters."""
-    outputs: int = field(init=False, repr=False)
-    """C, the number of outputs."""
+    output_shape: tuple[int, ...] = field(init=False, repr=False)
+    """(C,), or (C, d1, …) where the model predicts at T = d1·… positions."""
 
     def __post_init__(self) -> None:
         """Normalise the tensors and check everything once."""
@@ -88,11 +92,19 @@ class Problem:
         check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
         model = double_copy(self.model)
+        shapes = {}
         for where in ("train", "query"):
             x, y = getattr(self, where)
             f = finite_outputs(model, x, where)
+            check_positions(self.loss_function, f)
             put(where, (x, self.loss_function.check(f, y, where)))
-            put("outputs", f.shape[1])
+            shapes[where] = tuple(f.shape[1:])
+        if shapes["train"] != shapes["query"]:
+            raise ProblemError(
+                f"an example's outputs have the shape {shapes['train']} in training and "
+                f"{shapes['query']} in queries: pad both to one number of positions"
+            )
+        put("output_shape", shapes["train"])
         put("layout", check_model(model, first_rows(self.train[0], self.query[0])))
         if not self.allow_query_in_train:
             check_disjoint(self.train[0], self.query[0])
@@ -121,19 +133,14 @@ class Problem:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of a result must know: stand-ins, frozen parameters, constants."""
-        return (*self.layout.notes, *self.loss_function.notes, *self._ignored())
+        targets = {"train": self.train[1], "query": self.query[1]}
+        about_targets = target_notes(self.loss_function, targets, self.output_shape)
+        return (*self.layout.notes, *self.loss_function.notes, *about_targets)
 
-    def _ignored(self) -> tuple[str, ...]:
-        """How many labels the loss passes over: torch's default of −100 is easily met unasked."""
-        loss = self.loss_function
-        if not isinstance(loss, CrossEntropy):
-            return ()
-        counts = {
-            name: int((getattr(self, name)[1] == loss.ignore_index).sum())
-            for name in ("train", "query")
-        }
-        said = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
-        return (f"{said} examples have the ignored label {loss.ignore_index}",) if said else ()
+    @property
+    def outputs(self) -> int:
+        """C, the number of outputs of an example; C·T with T positions."""
+        return math.prod(self.output_shape)
 
     @property
     def parameters(self) -> int:

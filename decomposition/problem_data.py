@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, double, parts_of, rows_in, shapes, take
+from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
 
 
@@ -113,6 +115,33 @@ def _tensor(part: object, what: str) -> Tensor:
         raise ProblemError(f"{what} must be a tensor or a NumPy array, got {type(part).__name__}")
     part = part.detach()
     return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
+
+
+def target_notes(
+    loss: Loss, targets: Mapping[str, Tensor], output_shape: tuple[int, ...]
+) -> tuple[str, ...]:
+    """What targets and the shape of outputs say to a reader: positions, and ignored labels."""
+    positions = math.prod(output_shape[1:])
+    notes = []
+    if len(output_shape) > 1:
+        notes.append(
+            f"the model predicts at {positions} positions of an example (outputs {output_shape}), "
+            "whose loss is the mean over them"
+        )
+    if isinstance(loss, CrossEntropy):  # torch's default of −100 is easily met unasked
+        counts = {name: int((y == loss.ignore_index).sum()) for name, y in targets.items()}
+        said = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+        if said and len(output_shape) > 1:
+            total = {name: y.numel() for name, y in targets.items()}
+            said = " and ".join(f"{counts[name]} of {total[name]} {name}" for name in total)
+            notes.append(
+                f"{said} positions have the ignored label {loss.ignore_index}: they count as zeros "
+                "in the mean over an example's positions, where torch divides by the number of "
+                "the others"
+            )
+        elif said:
+            notes.append(f"{said} examples have the ignored label {loss.ignore_index}")
+    return tuple(notes)
 
 
 def check_disjoint(train: Inputs, query: Inputs) -> None:

@@ -133,6 +133,30 @@ def cnn() -> Problem:
     return study(build, images(1, 4, 4))
 
 
+def tagging() -> Problem:
+    """A label at every position, that sees the positions before it."""
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        h = torch.tanh(model.inner(x)).cumsum(1)
+        return model.out(torch.tanh(h)).transpose(1, 2)
+
+    def build() -> nn.Module:
+        return Applied(forward, inner=nn.Linear(4, 5), out=nn.Linear(5, CLASSES))
+
+    y = tokens(N + QUERIES, T, below=CLASSES)
+    return _problem(build, nn.CrossEntropyLoss(), images(T, 4), y, N)
+
+
+def image_to_image() -> Problem:
+    """Two numbers at every pixel under the squared error."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 3, 2), nn.Tanh(), nn.Conv2d(3, 2, (1, 2)))
+
+    y = normal(N + QUERIES, 2, 2, 1, seed=4)
+    return _problem(build, nn.MSELoss(), images(1, 3, 3), y, N)
+
+
 def frames() -> Problem:
     """A convolution of several images for each example, folded into the rows."""
 
@@ -308,6 +332,8 @@ GENERAL: dict[str, Callable[[], Problem]] = {
         cnn,
         frames,
         sequence,
+        tagging,
+        image_to_image,
         flattened,
         time_major,
         called_twice,

@@ -42,6 +42,7 @@ from decomposition.losses import (
     Loss,
     MeanSquaredError,
 )
+from decomposition.losses.positions import by_position, side_by_side
 from decomposition.problem import Problem
 
 
@@ -147,13 +148,16 @@ def _(loss: CrossEntropy, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
     """√s (p − e_ỹ) with ỹ ~ Categorical(p), by inversion of its distribution function.
 
     s is the sum of the example's target (0 where it is ignored): Λ = s Cov[e_ỹ]. The gradients of
-    the smoothed loss itself would not do: drawn from p, their mean is not zero.
+    the smoothed loss itself would not do: drawn from p, their mean is not zero. With T positions
+    each draws a label of its own and counts s/T times: what they share is zero in the mean.
     """
-    p = f.softmax(-1)
+    rows, labels = by_position(f, y)
+    p = rows.softmax(-1)
     cumulative = p.cumsum(-1)
-    label = (cumulative < u[:, :1] * cumulative[:, -1:]).sum(-1)
+    label = (cumulative < by_position(u, y)[0][:, :1] * cumulative[:, -1:]).sum(-1)
     drawn = torch.nn.functional.one_hot(label, p.shape[-1])
-    return loss.total_targets(f, y).sqrt()[:, None] * (p - drawn)
+    counts = loss.total_targets(rows, labels) / y.shape[1:].numel()
+    return side_by_side(counts.sqrt()[:, None] * (p - drawn), y)
 
 
 @sampled_gradient.register

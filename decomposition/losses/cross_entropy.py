@@ -10,6 +10,7 @@ from torch.nn import functional
 from decomposition.errors import ProblemError
 from decomposition.losses.base import Loss
 from decomposition.losses.options import as_weights, check_length, described
+from decomposition.losses.positions import block_diagonal, by_position, place
 
 IGNORED = -100
 """The label that torch ignores by default."""
@@ -30,11 +31,17 @@ class CrossEntropy(Loss):
     included, where torch's reduction='mean' divides by Σ_n w_{y_n} over those that are not: on
     the full data the objectives differ by the constant factor Σ_n w_{y_n} / N, so a damping or a
     weight decay means another strength; in training, torch's factor changes with the batch.
+
+    With T positions, outputs (N, C, d1, …) and labels (N, d1, …), all this holds of each position
+    and ℓ_n is the mean over all T of them, ignored ones included as zeros; Λ_n = (1/T) ⊕_t Λ_nt.
+    The factor to torch's mean is Σ_nt w_{y_nt} / (N T) over the labels that are not ignored.
     (torch.nn.CrossEntropyLoss; smoothing of Szegedy et al. 2016, arXiv 1512.00567.)
 
     Raises:
         ProblemError: weights that are not a non-negative vector, or smoothing outside [0, 1].
     """
+
+    positions = True
 
     def __init__(
         self,
@@ -71,8 +78,8 @@ class CrossEntropy(Loss):
             )
         if self.ignore_index != IGNORED:
             said.append(
-                f"examples with the label {self.ignore_index} are ignored: no loss and no "
-                "curvature, but they count in the mean over examples"
+                f"examples or positions with the label {self.ignore_index} are ignored: no loss "
+                "and no curvature, but they count in the means over examples and positions"
             )
         return tuple(said)
 
@@ -82,18 +89,20 @@ class CrossEntropy(Loss):
         return self.weight is None and self.label_smoothing == 0.0
 
     def per_example(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, " N"]:
-        """−Σ_c q_nc log softmax(f_n)_c."""
-        return functional.cross_entropy(
-            f,
-            y,
+        """−Σ_c q_nc log softmax(f_n)_c, or its mean over positions."""
+        rows, labels = by_position(f, y)
+        values = functional.cross_entropy(
+            rows,
+            labels,
             weight=self._weight(f),
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             reduction="none",
         )
+        return values if y.ndim == 1 else values.unflatten(0, (len(y), -1)).mean(-1)
 
-    def total_targets(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, " N"]:
-        """s_n = Σ_c q_nc, the number of times that example n counts: Λ_n = s_n Cov_p[e_c]."""
+    def total_targets(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, "*y"]:
+        """s = Σ_c q_c, how often each label counts, in the shape of ``y``: Λ = s Cov_p[e_c]."""
         seen = y != self.ignore_index
         weight = self._weight(f)
         if weight is None:
@@ -103,42 +112,49 @@ class CrossEntropy(Loss):
         return torch.where(seen, (1 - smoothing) * hard + smoothing * weight.mean(), 0.0)
 
     def hessian(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, "N C C"]:
-        """s (diag(p) − p pᵀ)."""
-        p = f.softmax(-1)
-        scaled = self.total_targets(f, y)[:, None] * p
-        return torch.diag_embed(scaled) - scaled[:, :, None] * p[:, None, :]
+        """s (diag(p) − p pᵀ) of every position, divided by their number."""
+        p, scaled = self._probabilities(f, y)
+        return block_diagonal(torch.diag_embed(scaled) - scaled[:, :, None] * p[:, None, :], y)
 
     def hessian_sqrt(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, "N C C"]:
         """√s (diag(√p) − p √pᵀ) (its product with its transpose is Λ because Σp = 1)."""
-        p = f.softmax(-1)
-        root = (self.total_targets(f, y)[:, None] * p).sqrt()
-        return torch.diag_embed(root) - p[:, :, None] * root[:, None, :]
+        p, scaled = self._probabilities(f, y)
+        root = scaled.sqrt()
+        return block_diagonal(torch.diag_embed(root) - p[:, :, None] * root[:, None, :], y)
 
-    def check(self, f: Float[Tensor, "N C"], y: Tensor, where: str) -> Int64[Tensor, " N"]:
-        """Labels are whole numbers in 0 … C−1 or ``ignore_index``, one per example.
+    def _probabilities(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """p and s p / T of every position, (N·T, C)."""
+        rows, labels = by_position(f, y)
+        p = rows.softmax(-1)
+        return p, (self.total_targets(rows, labels) / y.shape[1:].numel())[:, None] * p
+
+    def check(self, f: Float[Tensor, "N C *T"], y: Tensor, where: str) -> Int64[Tensor, "N ..."]:
+        """Labels are whole numbers in 0 … C−1 or ``ignore_index``, one per example or position.
 
         Raises:
             ProblemError: other labels, one output, weights for another number of classes, or no
-                example that counts.
+                label that counts.
         """
-        if y.ndim != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+        if not whole or y.shape != f.shape[:1] + f.shape[2:]:
             raise ProblemError(
-                f"{where} targets for cross-entropy must be integer class labels of shape (N,), "
-                f"got {y.dtype} of shape {tuple(y.shape)}"
+                f"{where} targets for cross-entropy must be integer class labels of shape "
+                f"{_wanted(f)}, got {y.dtype} of shape {tuple(y.shape)}{_way_out(f, y)}"
             )
-        classes = f.shape[-1]
+        classes = f.shape[1]
         if classes < 2:
             raise ProblemError(
                 "cross-entropy over a single output is zero whatever the model: use one output "
                 "for every class (two for a yes-or-no target), or torch.nn.BCEWithLogitsLoss()"
             )
-        check_length(self.weight, "weight of the cross-entropy", classes, one_for_all=False)
+        check_length(self.weight, "weight of the cross-entropy", classes)
         y = y.long()
-        bad = torch.nonzero(((y < 0) | (y >= classes)) & (y != self.ignore_index)).flatten()
+        bad = torch.nonzero(((y < 0) | (y >= classes)) & (y != self.ignore_index))
         if len(bad):
+            index = bad[0].tolist()
             raise ProblemError(
-                f"{where} target {int(y[bad[0]])} at row {int(bad[0])} is outside 0 … "
-                f"{classes - 1}: the model has {classes} outputs"
+                f"{where} target {int(y[tuple(index)])} at {place(index)} is outside 0 … "
+                f"{classes - 1}: the model has {classes} outputs{_of_position(f)}"
             )
         if len(y) and not self.total_targets(f, y).any():
             reason = f"has the ignored label {self.ignore_index}"
@@ -148,3 +164,37 @@ class CrossEntropy(Loss):
 
     def _weight(self, f: Tensor) -> Tensor | None:
         return None if self.weight is None else self.weight.to(f.device, f.dtype)
+
+
+def _wanted(f: Tensor) -> str:
+    if f.ndim == 2:
+        return "(N,)"
+    return (
+        f"{(len(f), *f.shape[2:])}, one for every position of outputs (N, C, d1, …) = "
+        f"{tuple(f.shape)}"
+    )
+
+
+def _way_out(f: Tensor, y: Tensor) -> str:
+    """What to do about outputs of one shape and labels of another."""
+    if f.ndim == 2:
+        positions = y.ndim > 1 and y.shape[1:].numel() > 1 and not y.is_floating_point()
+        return ": labels of several positions go with outputs (N, C, d1, …)" if positions else ""
+    if y.shape == f.shape[:-1]:
+        move = "transpose(1, 2)" if f.ndim == 3 else "movedim(-1, 1)"
+        return f": the classes come second, so let the model return logits.{move}"
+    if y.shape == f.shape[:1]:
+        return (
+            ": for one label an example let the model return (N, C), such as logits of its last "
+            "position or of a mean over them"
+        )
+    return ""
+
+
+def _of_position(f: Tensor) -> str:
+    if f.ndim == 2:
+        return ""
+    return (
+        f" (C of outputs (N, C, d1, …) = {tuple(f.shape)}; where the classes come last, let the "
+        "model return logits.transpose(1, 2))"
+    )

@@ -8,16 +8,21 @@ from torch import Tensor
 
 from decomposition.errors import ProblemError
 from decomposition.losses.base import Loss
+from decomposition.losses.positions import place
 
 
 class MeanSquaredError(Loss):
-    """Squared error averaged over the C outputs: ℓ = ‖f − y‖² / C, Λ = (2/C) I (as nn.MSELoss)."""
+    """Squared error averaged over the C outputs: ℓ = ‖f − y‖² / C, Λ = (2/C) I (as nn.MSELoss).
+
+    With T positions C stands for C·T, the numbers of an example's outputs.
+    """
 
     name = "mse"
+    positions = True
 
     def per_example(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, " N"]:
         """‖f_n − y_n‖² / C."""
-        return (f - y).square().mean(-1)
+        return (f - y.reshape(f.shape)).square().mean(-1)
 
     def hessian(self, f: Float[Tensor, "N C"], y: Tensor) -> Float[Tensor, "N C C"]:
         """(2/C) I for every example."""
@@ -29,7 +34,7 @@ class MeanSquaredError(Loss):
         eye = torch.eye(outputs, dtype=f.dtype, device=f.device)
         return (eye * (2.0 / outputs) ** 0.5).expand(len(f), outputs, outputs)
 
-    def check(self, f: Float[Tensor, "N C"], y: Tensor, where: str) -> Tensor:
+    def check(self, f: Float[Tensor, "N C *T"], y: Tensor, where: str) -> Tensor:
         """Targets are finite floats of the outputs' shape.
 
         Raises:
@@ -39,7 +44,7 @@ class MeanSquaredError(Loss):
             raise ProblemError(
                 f"{where} targets for the squared error must have the shape of the model's "
                 f"outputs {tuple(f.shape)}, got {tuple(y.shape)}"
-                + (": use y[:, None]" if y.ndim == 1 and f.shape[-1] == 1 else "")
+                + (": use y[:, None]" if y.ndim == f.ndim - 1 and f.shape[1] == 1 else "")
             )
         if y.is_complex():
             raise ProblemError(f"{where} targets for the squared error are {y.dtype}")
@@ -47,6 +52,6 @@ class MeanSquaredError(Loss):
             y = y.to(torch.get_default_dtype())
         bad = torch.nonzero(~torch.isfinite(y))
         if len(bad):
-            row, column = bad[0].tolist()
-            raise ProblemError(f"{where} target at row {row}, output {column} is {y[row, column]}")
+            index = bad[0].tolist()
+            raise ProblemError(f"{where} target at {place(index, 'output')} is {y[tuple(index)]}")
         return y

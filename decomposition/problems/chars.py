@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from torch import nn
 
 from decomposition.errors import ProblemError
@@ -34,6 +35,7 @@ OPTIONS = {
     "hidden": "width of the transformer, a multiple of 2",
     "blocks": "transformer blocks",
     "length": "characters to predict the next one from, 1 to 256",
+    "predictions": "characters of a window, from the last, whose next one is predicted; 1",
     "queries": "number of queries to keep",
 }
 
@@ -46,6 +48,7 @@ def chars(
     queries: int | None = None,
     blocks: int | None = None,
     length: int | None = None,
+    predictions: int | None = None,
 ) -> Problem:
     """The next character after 16 of Shakespeare's sonnets, by a two-layer causal transformer.
 
@@ -63,6 +66,9 @@ def chars(
         queries: number of queries; None: 100.
         blocks: transformer blocks; None: 2, or 1 if quick.
         length: characters in a window; None: 16, or 8 if quick.
+        predictions: predict the character that follows each of this many characters of a window,
+            its last ones, whose mean is the window's loss; None: 1. GGN and factors take 28 rows
+            an example for each.
 
     Raises:
         ProblemError: the seed is negative, more is asked for than there is, or the width is odd.
@@ -71,15 +77,24 @@ def chars(
     length = length or (QUICK_LENGTH if quick else LENGTH)
     if length > LONGEST:
         raise ProblemError(f"chars: length must be 1 to {LONGEST} characters, got {length}")
+    predictions = predictions or 1
+    if predictions > length:
+        raise ProblemError(
+            f"chars: predictions must be 1 to the {length} characters of a window, got "
+            f"{predictions}"
+        )
     tokens, following = windows(sonnets(), length)
+    if predictions > 1:
+        following = np.column_stack([tokens, following])[:, -predictions:]
     table = Table("chars", tokens, following, classes=len(ALPHABET), standardise=False)
     data = labelled(table, DEFAULTS, seed, variant, queries, quick)
     hidden = DEFAULTS.quick_hidden if quick else DEFAULTS.hidden
     width = one_width(table.name, hidden if variant.hidden is None else variant.hidden, HEADS)
     blocks = blocks or (QUICK_BLOCKS if quick else BLOCKS)
     activation = ACTIVATIONS[variant.activation or DEFAULTS.activation]
+    model = Transformer(len(ALPHABET), length, width, blocks, HEADS, activation, seed, predictions)
     return Problem(
-        model=Transformer(len(ALPHABET), length, width, blocks, HEADS, activation, seed),
+        model=model,
         loss=nn.CrossEntropyLoss(),
         train=data.train,
         query=data.query,

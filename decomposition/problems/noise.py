@@ -15,9 +15,11 @@ STREAM = 1
 
 
 def wrong_labels(
-    labels: Int[np.ndarray, " N"], classes: int, rate: float, seed: int
-) -> Int[np.ndarray, " N"]:
+    labels: Int[np.ndarray, "N ..."], classes: int, rate: float, seed: int
+) -> Int[np.ndarray, "N ..."]:
     """``labels`` with round(rate · N) of them replaced, uniformly among the other classes.
+
+    A row with several labels (one for each position) has all of them replaced or none.
 
     Raises:
         ProblemError: the rate is not a fraction.
@@ -31,6 +33,7 @@ def wrong_labels(
     shift = 1 + np.floor(draws[:, 1] * (classes - 1)).astype(labels.dtype)
     wrong = np.argsort(draws[:, 0], kind="stable")[: round(rate * len(labels))]
     noisy = labels.copy()
+    shift = shift.reshape(-1, *(1 for _ in labels.shape[1:]))
     noisy[wrong] = (labels[wrong] + shift[wrong]) % classes
     return noisy
 

@@ -61,9 +61,9 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Scores of the next token after ``length`` tokens, read off the last position.
+    """Scores of the next token after each of the last ``predictions`` of ``length`` tokens.
 
-    The last block computes that position alone: the others would change no output, but cost time
+    The last block computes these positions alone: the others would change no output, but cost time
     and fill the input factors of K-FAC.
     """
 
@@ -78,9 +78,11 @@ class Transformer(nn.Module):
         heads: int,
         activation: type[nn.Module],
         seed: int,
+        predictions: int = 1,
     ) -> None:
         """PyTorch's default initialisation at ``seed``."""
         super().__init__()
+        self.predictions = predictions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.token = nn.Embedding(vocabulary, width)
@@ -92,9 +94,11 @@ class Transformer(nn.Module):
             self.head = nn.Linear(width, vocabulary)
         self.register_buffer("positions", torch.arange(length))
 
-    def forward(self, tokens: Int[Tensor, "n T"]) -> Float[Tensor, "n vocabulary"]:
-        """Unnormalised log-probabilities of the next token."""
+    def forward(self, tokens: Int[Tensor, "n T"]) -> Float[Tensor, "n vocabulary *predictions"]:
+        """Unnormalised log-probabilities of the next token; (n, vocabulary) of one prediction."""
         h = self.token(tokens) + self.position(self.positions)
         for depth, block in enumerate(self.blocks, 1):
-            h = block(h, 1 if depth == len(self.blocks) else h.shape[1])
-        return self.head(self.norm(h[:, -1]))
+            h = block(h, self.predictions if depth == len(self.blocks) else h.shape[1])
+        if self.predictions == 1:
+            return self.head(self.norm(h[:, -1]))
+        return self.head(self.norm(h)).transpose(1, 2)

@@ -95,7 +95,7 @@ class BatchedTrainer:
 def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Float[Tensor, "M B C"]:
     """∂/∂f of the batch means (1/B) Σ_b ℓ(f_mb, y_mb) of every model."""
     models, batch, outputs = f.shape
-    if type(loss) is CrossEntropy and loss.one_hot_targets:
+    if type(loss) is CrossEntropy and loss.one_hot_targets and y.ndim == 2:
         # closed form (softmax(f) − onehot(y)) / B, along the storage order of f; an ignored
         # label weighs nothing, and need not be an index
         scale = (y != loss.ignore_index).to(f.dtype).mul_(1.0 / batch)[:, None]

@@ -24,7 +24,8 @@ MODULES = (
     "stacked_function stacked_linear trainable updates"
 )
 LOSSES = (
-    "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options"
+    "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options "
+    "positions"
 )
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),

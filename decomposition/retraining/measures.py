@@ -22,11 +22,13 @@ def measure(
 ) -> Float[np.ndarray, "*cells Q"]:
     """``loss``: ℓ(f_q, y_q). ``margin``: f_y − log Σ_{c≠y} exp f_c, the log-odds of the label.
 
+    The loss of a query with positions is the mean over them; a margin it has not.
+
     Source of the margin: Park et al., TRAK: Attributing Model Behavior at Scale (ICML 2023).
 
     Raises:
-        ProblemError: an unknown function, or the margin of a problem without classes or of a
-            query without a label.
+        ProblemError: an unknown function, or the margin of a problem without classes, with
+            positions, or of a query without a label.
     """
     if function not in get_args(Measure):
         raise ProblemError(
@@ -49,9 +51,18 @@ def measure(
 
 
 def check_labelled(problem: Problem) -> None:
-    """Raise ProblemError if a query has the label that cross-entropy ignores: it has no margin."""
+    """Raise ProblemError unless every query has one label, and not one that is ignored.
+
+    A query with a label at each of its positions has one margin there for each: their mean would
+    be no function of its loss.
+    """
     loss = problem.loss_function
     if isinstance(loss, CrossEntropy):
+        if len(problem.output_shape) > 1:
+            raise ProblemError(
+                "a query has one margin for each of its positions (outputs "
+                f"{problem.output_shape}): use the loss, or a model that predicts at one position"
+            )
         ignored = torch.nonzero(problem.query[1] == loss.ignore_index).flatten()
         if len(ignored):
             raise ProblemError(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import vmap
 
-from decomposition.inputs import Inputs, apply
+from decomposition.inputs import Inputs, apply, call
 from decomposition.retraining.stacked_linear import StackedLinear
 
 
@@ -78,7 +78,7 @@ class StackedModel:
     def __call__(self, x: Inputs) -> Float[Tensor, "M B C"]:
         """Outputs of every copy on its own batch, the parts of ``x`` being (M, B, …)."""
         if self.direct:
-            return apply(self.module, x)
+            return call(self.module, x).flatten(2)
         return vmap(lambda x: apply(self.module, x))(x)
 
     def backward(self, outputs: Tensor, gradient: Tensor) -> None:

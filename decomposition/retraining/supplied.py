@@ -179,6 +179,9 @@ def _check_targets(targets: np.ndarray | None, problem: Problem, source: str) ->
     own = problem.query[1].cpu().numpy()
     if targets is None:
         return
+    if own.ndim > 2:  # a result keeps them in one row a query
+        own = own.reshape(len(own), -1)
+        targets = targets.reshape(len(targets), -1)
     if targets.shape != own.shape or not np.allclose(targets, own, rtol=1e-5):
         raise BankFileError(
             f"{source}: targets are not those of the problem's queries: the bank is of other "

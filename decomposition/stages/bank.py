@@ -39,7 +39,13 @@ def bank_group(bank: Bank, problem: Problem) -> xr.Dataset:
         },
     )
     targets = to_numpy(problem.query[1])
-    data["targets"] = (("query", "output")[: targets.ndim], targets)
+    if targets.ndim == 1:
+        data["targets"] = ("query", targets)
+    else:  # numbers for every output, or a label for every position, in the order of the outputs
+        targets = targets.reshape(len(targets), -1)
+        each = "output" if targets.shape[1] == data.sizes["output"] else "position"
+        data["targets"] = (("query", each), targets)
+        data.coords[each] = np.arange(targets.shape[1])
     if bank.second_outputs is not None:
         data["second_outputs"] = (("second_mask", "query", "output"), bank.second_outputs)
         data.coords["second_mask"] = np.arange(len(bank.second_outputs))

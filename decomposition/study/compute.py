@@ -18,6 +18,7 @@ from decomposition.attribution.scorer import effects_over
 from decomposition.chain import CHAIN
 from decomposition.chain.ladder import ladder_rungs
 from decomposition.evaluation import mean_loss, outputs_on
+from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
 from decomposition.shares.levels import joint_levels
 from decomposition.stages import scores
@@ -117,10 +118,14 @@ def _errors(
 
 
 def _losses(problem: Problem) -> dict[str, float]:
-    """Mean loss on both sets; share of queries whose largest output is the label, if classes."""
+    """Mean loss on both sets; share of queries (of their labelled positions) whose largest output
+    is the label, if classes."""
     found = {f"{split}_loss": mean_loss(problem, split) for split in ("train", "query")}
     y = problem.query[1]
     if not y.is_floating_point():
-        labels = outputs_on(problem, "query").argmax(-1)
-        found["query_accuracy"] = float((labels == y).double().mean())
+        outputs = outputs_on(problem, "query").unflatten(1, problem.output_shape)
+        right = outputs.argmax(1) == y
+        if y.ndim > 1 and isinstance(problem.loss_function, CrossEntropy):
+            right = right[y != problem.loss_function.ignore_index]
+        found["query_accuracy"] = float(right.double().mean())
     return found

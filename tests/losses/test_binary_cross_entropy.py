@@ -64,6 +64,7 @@ def test_answers_may_be_booleans() -> None:
         (BinaryCrossEntropy(), Y.to(torch.complex64), "are torch.complex64"),
         (BinaryCrossEntropy(torch.ones(3)), Y, r"weight .* has 3 entries, but .* 2 outputs"),
         (BinaryCrossEntropy(None, torch.ones(3)), Y, "pos_weight .* has 3 entries"),
+        (BinaryCrossEntropy(torch.ones(5, 2)), Y, r"shape \(5, 2\), .* weights of single examples"),
         (BinaryCrossEntropy(None, torch.zeros(2)), 0 * Y + 1, "every train target has weight zero"),
     ],
 )
@@ -75,7 +76,6 @@ def test_bad_targets_are_named(loss: BinaryCrossEntropy, y: Tensor, message: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weight": torch.ones(5, 2)}, r"got shape \(5, 2\): weights of single examples"),
         ({"pos_weight": torch.tensor([1.0, -1.0])}, r"pos_weight .*\[1\] is -1"),
         ({"weight": torch.zeros(2)}, "weight .* is zero throughout"),
         ({"weight": torch.tensor([torch.inf])}, r"\[0\] is inf"),

@@ -22,7 +22,7 @@ def outputs(problem: Problem, model: nn.Module, theta: Tensor) -> Tensor:
 
 
 def _mean_loss(problem: Problem, model: nn.Module, theta: Tensor) -> Tensor:
-    f, y = outputs(problem, model, theta), problem.train[1]
+    f, y = outputs(problem, model, theta).unflatten(1, problem.output_shape), problem.train[1]
     if y.is_floating_point():
         return nn.functional.mse_loss(f, y.double())
     return nn.functional.cross_entropy(f, y)
@@ -64,6 +64,7 @@ def ggn(problem: Problem) -> Tensor:
     jacobian = torch.func.jacrev(lambda t: outputs(problem, model, t))(theta)
 
     def loss(f: Tensor, target: Tensor) -> Tensor:
+        f = f.unflatten(0, problem.output_shape)
         if target.is_floating_point():
             return nn.functional.mse_loss(f, target.double())
         return nn.functional.cross_entropy(f[None], target[None])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decomposition.inputs import apply, take
+from decomposition.inputs import call, take
 from decomposition.problem import Problem
 from decomposition.recipe import Recipe
 
@@ -42,7 +42,7 @@ def train_plain(
     for epoch in range(recipe.epochs):
         for rows in torch.from_numpy(order(epoch)).split(recipe.batch_size):
             optimizer.zero_grad()
-            criterion(apply(model, take(x, rows)), y[rows]).backward()
+            criterion(call(model, take(x, rows)), y[rows]).backward()
             optimizer.step()
             if schedule is not None:
                 schedule.step()
