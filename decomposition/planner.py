@@ -21,7 +21,7 @@ import torch
 
 from decomposition.chain.names import CHAIN
 from decomposition.curvature.large.dual import KEPT_NUMBERS
-from decomposition.curvature.large.matrix_free import SOLVE_NUMBERS
+from decomposition.curvature.large.matrix_free import SOLVE_NUMBERS, WORK_VECTORS
 from decomposition.inputs import rows_in, take
 from decomposition.layers import ExactBlock
 from decomposition.linalg import eigh, matmul
@@ -33,9 +33,6 @@ Precision = Literal["float64", "float32"]
 
 DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
-WORK_VECTORS = 14
-"""Of MINRES, for every right-hand side that is solved at once; queries have a gradient and a
-solution beside."""
 STEPS_GUESSED = 100
 """Products of one preconditioned solve, where nothing is known."""
 GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
@@ -89,6 +86,7 @@ def plan_chain(
     budget = int(FRACTION * free_memory()) if memory is None else memory
     p, rows = problem.parameters, problem.examples * problem.outputs
     at_work = min(problem.queries, max(1, SOLVE_NUMBERS // p))
+    # of every query a gradient and a solution, and the vectors of those at work
     columns = 8 * p * (2 * problem.queries + WORK_VECTORS * at_work)
     whole = int(DENSE_COPIES * 8 * p**2)
     structured = _structured(problem)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.rows import per_example_gradients
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.errors import DecompositionError
 from decomposition.inputs import Inputs, rows_in, take
 from decomposition.problem import Problem
@@ -102,10 +103,11 @@ def projected_gradients(
 
     Raises:
         DecompositionError: the projection is of another number of parameters.
+        OutOfMemoryError: the gradient of one example does not fit.
     """
-    step = max(1, GRADIENT_NUMBERS // problem.parameters)
-    found = []
-    for start in range(0, rows_in(x), step):
-        rows = slice(start, start + step)
-        found.append(projection(per_example_gradients(problem, take(x, rows), y[rows])))
-    return torch.cat(found)
+
+    def some(rows: slice) -> Tensor:
+        return projection(per_example_gradients(problem, take(x, rows), y[rows]))
+
+    chunk = chunk_bytes(problem.device, 8 * GRADIENT_NUMBERS) // (8 * problem.parameters)
+    return torch.cat(list(shrinking(some, rows_in(x), chunk)))

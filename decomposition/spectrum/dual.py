@@ -4,7 +4,8 @@ With the NC × P matrix R of rows (s_l,n,c ⊗ a_l,n)_l / √N, G = RᵀR and it
 
     (R Rᵀ)_(n,c),(m,d) = (1/N) Σ_l (s_l,n,c · s_l,m,d) (a_l,n · a_l,m),
 
-made of small products alone: R is never formed. Both have the same non-zero eigenvalues.
+made of small products alone where that is cheaper (``curvature.large.gram``). Both have the same
+non-zero eigenvalues.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.preactivation import Preactivation, on_plain_batches
+from decomposition.curvature.large.gram import block_grams
 from decomposition.errors import DecompositionError
 from decomposition.linalg import eigvalsh
 from decomposition.problem import Problem
@@ -32,19 +33,11 @@ def dual_gram(problem: Problem, blocks: Sequence[str] | None = None) -> Float[Te
     for name in names:
         if name not in known:
             raise DecompositionError(f"no block {name!r}: the blocks are {', '.join(known)}")
-    preactivation = Preactivation(problem)
-    terms_of = preactivation.gauss_newton_terms
-    terms = list(on_plain_batches(problem, lambda x, y, first: terms_of(x, y)))
-    gram = torch.zeros((), dtype=torch.float64, device=problem.device)
-    for name in names:
-        a = torch.cat([batch.inputs[name] for batch in terms])
-        s = torch.cat([batch.roots[name] for batch in terms])
-        n, outputs, _ = s.shape
-        rows = s.flatten(0, 1)
-        product = (rows @ rows.T).view(n, outputs, n, outputs)
-        product.mul_((a @ a.T)[:, None, :, None])
-        gram = gram + product.view(n * outputs, n * outputs)
-    return gram / problem.examples
+    rows = problem.examples * problem.outputs
+    total = torch.zeros(rows, rows, dtype=torch.float64, device=problem.device)
+    for _, gram in block_grams(problem, names):
+        total += gram
+    return total
 
 
 def dual_eigenvalues(problem: Problem, blocks: Sequence[str] | None = None) -> Float[Tensor, " P"]:

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from decomposition.curvature.large.krylov import Matvec, krylov_spaces, tridiagonal
+from decomposition.device import chunk_bytes, shrinking
+
+BASIS_NUMBERS = 2**27
+"""Numbers in the bases of the spaces that are made at once: 1 GB."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,16 @@ def _tridiagonals(matvec: Matvec, start: Tensor, steps: int) -> tuple[Tensor, Te
 
     An exhausted space contributes nodes of weight zero for the steps that remain.
     """
-    found = krylov_spaces(matvec, start, steps)
-    rest = min(steps, len(start)) - found.steps
-    pad = torch.nn.functional.pad
-    return pad(found.alpha, (0, rest)), pad(found.beta, (0, rest))
+    steps = min(steps, len(start))
+
+    def some(columns: slice) -> tuple[Tensor, Tensor]:
+        found = krylov_spaces(matvec, start[:, columns], steps)
+        rest = (0, steps - found.steps)
+        return pad(found.alpha, rest), pad(found.beta, rest)
+
+    chunk = chunk_bytes(start.device, 8 * BASIS_NUMBERS) // (8 * steps * len(start))
+    alpha, beta = zip(*shrinking(some, start.shape[1], chunk), strict=True)
+    return torch.cat(alpha), torch.cat(beta)
 
 
 def _ritz(alpha: Tensor, beta: Tensor) -> Ritz:

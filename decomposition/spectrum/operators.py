@@ -11,8 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.large.products import Product, ggn_product, hessian_product
-from decomposition.curvature.preactivation import Preactivation, on_plain_batches, plain_blocks
-from decomposition.device import CPU
+from decomposition.curvature.preactivation import (
+    GaussNewtonTerms,
+    Preactivation,
+    on_plain_batches,
+    plain_blocks,
+)
+from decomposition.device import CPU, OutOfMemoryError, shrinking
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 
@@ -52,22 +57,20 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
     """G v = (1/N) Σ_n Σ_c (J̃_n,c · v) J̃_n,c with rows J̃_n,c = (s_l,n,c ⊗ a_l,n)_l, or a block of G.
 
     The layer terms s and a are kept, N (C Σ d_out + Σ width) numbers; the P × P matrix and the
-    NC × P matrix of the rows never exist. Models that are no stacks of once-used linear layers
-    are swept forwards and backwards for every product.
+    NC × P matrix of the rows never exist. Where the terms do not fit, and for models that are no
+    stacks of once-used linear layers, every product sweeps forwards and backwards.
 
     Raises:
         DecompositionError: no block of that name.
     """
-    if not problem.plain:
+    terms = _kept_terms(problem) if problem.plain else None
+    if terms is None:
         return _restricted(problem, ggn_product(problem), block)
     chosen, size = _selection(problem, block)
     blocks = [one for one in plain_blocks(problem) if one in chosen]
-    preactivation = Preactivation(problem)
-    terms_of = preactivation.gauss_newton_terms
-    terms = list(on_plain_batches(problem, lambda x, y, first: terms_of(x, y)))
     offset = blocks[0].start if block else 0
 
-    def matvec(v: Tensor) -> Tensor:
+    def product(v: Tensor) -> Tensor:
         out = torch.zeros_like(v)
         matrices = {b.name: b.to_matrix(_part(v, b.slice, offset)) for b in blocks}
         for batch in terms:
@@ -87,7 +90,23 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
                 part += b.from_matrix(matrix) / problem.examples
         return out
 
+    def matvec(v: Tensor) -> Tensor:
+        columns = v.shape[1]
+        return torch.cat(
+            [*shrinking(lambda some: product(v[:, some]), columns, columns)] or [product(v)], 1
+        )
+
     return Operator(size, matvec, problem.device)
+
+
+def _kept_terms(problem: Problem) -> list[GaussNewtonTerms] | None:
+    """Of all batches, if they fit."""
+    preactivation = Preactivation(problem)
+    terms_of = preactivation.gauss_newton_terms
+    try:
+        return list(on_plain_batches(problem, lambda x, y, first: terms_of(x, y)))
+    except OutOfMemoryError:
+        return None
 
 
 def hessian_operator(problem: Problem, block: str | None = None) -> Operator:

@@ -11,7 +11,7 @@ needs none of them. The whole model's K is the sum over blocks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,14 +46,17 @@ class Gram:
         return Gram(values.clamp_min(0.0), vectors)
 
 
-def block_grams(problem: Problem) -> Iterator[tuple[Block, Float[Tensor, "NC NC"]]]:
-    """K of every block in parameter order, one at a time.
+def block_grams(
+    problem: Problem, names: Collection[str] | None = None
+) -> Iterator[tuple[Block, Float[Tensor, "NC NC"]]]:
+    """K of every block, or of those named, in parameter order, one at a time.
 
     Raises:
         OutOfMemoryError: K fits, but not the rows of one example beside it.
     """
-    by_terms = _by_terms(problem)
-    for block in problem.blocks:
+    blocks = [b for b in problem.blocks if names is None or b.name in names]
+    by_terms = _by_terms(problem, {b.name for b in blocks})
+    for block in blocks:
         if block.name in by_terms:
             yield block, _position_gram(*by_terms.pop(block.name)).div_(problem.examples)
         else:
@@ -117,29 +120,30 @@ def _some(problem: Problem, examples: slice) -> Problem:
     return few
 
 
-def _by_terms(problem: Problem) -> dict[str, tuple[Tensor, Tensor]]:
+def _by_terms(problem: Problem, names: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
     """Of the blocks for which terms are the cheaper way; of none if they do not fit."""
     try:
-        return _terms(problem)
+        return _terms(problem, names)
     except (MemoryError, RuntimeError, OutOfMemoryError) as error:
         if not out_of_memory(error):
             raise
     return {}
 
 
-def _terms(problem: Problem) -> dict[str, tuple[Tensor, Tensor]]:
+def _terms(problem: Problem, names: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
     """a (N, T, width) and s (N, C, T, d_out)."""
-    linear = {b.name: b for b in problem.blocks if isinstance(b, LinearBlock)}
+    linear = {b.name: b for b in problem.blocks if isinstance(b, LinearBlock) and b.name in names}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     if problem.plain:
         for terms in fisher_terms(problem):
-            for name, a in terms.inputs.items():
-                s = terms.roots[name]
+            for name in linear:
+                a, s = terms.inputs[name], terms.roots[name]
                 parts.setdefault(name, []).append((a[:, None], s[:, :, None]))
     elif linear:
         for terms in position_terms(problem):
-            for name, a in terms.inputs.items():
-                if a.shape[1] ** 2 <= linear[name].width:
+            for name, block in linear.items():
+                a = terms.inputs[name]
+                if a.shape[1] ** 2 <= block.width:
                     parts.setdefault(name, []).append((a.clone(), terms.roots[name].clone()))
     return {
         name: (torch.cat([a for a, _ in found]), torch.cat([s for _, s in found]))

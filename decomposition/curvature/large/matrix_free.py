@@ -7,9 +7,9 @@ of each vector (``krylov``), which all λ share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from decomposition.curvature.large.krylov import Function, KrylovSpaces, krylov_
 from decomposition.curvature.large.minres import minres
 from decomposition.curvature.large.solution import SolverError, Stopping
 from decomposition.damping import NegativeCurvature, as_policy, check_damping
+from decomposition.device import chunk_bytes, shrinking
 
 TOLERANCE = 1e-6
 """Relative residual of a solve: scores are then exact to about as many digits."""
@@ -32,7 +33,10 @@ KRYLOV_STEPS = 100
 KRYLOV_NUMBERS = 2**27
 """Numbers in the Krylov bases that are held at once: 1 GB."""
 SOLVE_NUMBERS = 2**24
-"""Numbers in the right-hand sides that are solved at once: 128 MB, and 14 times that at work."""
+"""Numbers in the right-hand sides that are solved at once: 128 MB."""
+WORK_VECTORS = 14
+"""Of MINRES, for every right-hand side that is solved at once."""
+Result = TypeVar("Result")
 
 
 class Products(Protocol):
@@ -158,8 +162,10 @@ class MatrixFreeCurvature(Curvature):
     ) -> Solutions:
         """All λ from one Krylov space of each column; where it is too small, no solution."""
         lambdas = [check_damping(damping) for damping in dampings]
-        step = max(1, KRYLOV_NUMBERS // (self.size * self._krylov_steps))
-        parts = [self._in_spaces(some, lambdas, negative) for some in v.split(step, 1)]
+        numbers = self.size * self._krylov_steps
+        parts = self._by_columns(
+            lambda some: self._in_spaces(some, lambdas, negative), v, KRYLOV_NUMBERS, numbers
+        )
         x, change = (torch.cat(pieces, -1) for pieces in zip(*parts, strict=True))
         failures = tuple(
             f"at damping {damping:.3g}: solutions still change by {float(change[i].max()):.2g} "
@@ -185,6 +191,7 @@ class MatrixFreeCurvature(Curvature):
         pairs = [spaces.apply(inverse(damping)) for damping in lambdas]
         x, change = torch.stack([x for x, _ in pairs]), torch.stack([c for _, c in pairs])
         taken = change <= self._change
+        x = torch.where(taken[:, None], x, torch.nan)
         self.record.append(
             Solve(
                 min(lambdas),
@@ -193,7 +200,7 @@ class MatrixFreeCurvature(Curvature):
                 float(torch.where(taken, change, 0.0).max()) if v.shape[1] else 0.0,
             )
         )
-        return torch.where(taken[:, None], x, torch.nan), change
+        return x, change
 
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
@@ -206,8 +213,20 @@ class MatrixFreeCurvature(Curvature):
                     "steps (krylov_steps)"
                 )
             return found.x[0]
-        step = max(1, SOLVE_NUMBERS // self.size)
-        return torch.cat([self._iterated(part, damping) for part in v.split(step, 1)], 1)
+        numbers = WORK_VECTORS * self.size
+        parts = self._by_columns(
+            lambda some: self._iterated(some, damping), v, SOLVE_NUMBERS * WORK_VECTORS, numbers
+        )
+        return torch.cat(parts, 1)
+
+    def _by_columns(
+        self, work: Callable[[Tensor], Result], v: Float[Tensor, "P k"], on_cpu: int, one: int
+    ) -> list[Result]:
+        """Of a few columns at a time, each of which takes ``one`` numbers."""
+        chunk = chunk_bytes(self.device, 8 * on_cpu) // (8 * one)
+        if not v.shape[1]:
+            return [work(v)]
+        return list(shrinking(lambda some: work(v[:, some]), v.shape[1], chunk))
 
     def _iterated(self, v: Float[Tensor, "P k"], damping: float) -> Float[Tensor, "P k"]:
         solver = cg if self._definite else minres

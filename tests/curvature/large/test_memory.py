@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from decomposition.attribution.projected import Projection, projected_gradients
 from decomposition.attribution.streamed import StreamedScores
-from decomposition.curvature.large import dual_rungs
+from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.large.jacobian import SweptRows
-from decomposition.curvature.large.products import ggn_product, hessian_product
+from decomposition.curvature.large.products import Product, ggn_product, hessian_product
 from decomposition.device import OutOfMemoryError
 from decomposition.problem import Problem
-from tests import general
+from decomposition.spectrum.lanczos import lanczos, probes
+from decomposition.spectrum.operators import ggn_operator
+from tests import cases, general
 from tests.memory import memory_for
 
 COLUMNS = 12
@@ -88,3 +91,62 @@ def test_the_dual_with_memory_for_few_rows(case: Callable[[], Problem]) -> None:
         torch.testing.assert_close(mine.eigenvalues(), whole.eigenvalues(), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(mine.matvec(v), whole.matvec(v), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(mine.solve(v, 0.1), whole.solve(v, 0.1), rtol=1e-9, atol=1e-12)
+
+
+class Narrow:
+    """A product that has memory for a few columns alone."""
+
+    def __init__(self, product: Product, most: int) -> None:
+        self.size, self.notes, self.device = product.size, product.notes, product.device
+        self.product, self.most = product, most
+
+    def matvec(self, v: Tensor) -> Tensor:
+        if v.shape[1] > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.product.matvec(v)
+
+
+@pytest.mark.parametrize("policy", ["signed", "absolute"])
+def test_solves_with_memory_for_few_columns(policy: str) -> None:
+    product = hessian_product(pooled())
+    v = columns(product.size)
+    rung, narrow = (
+        MatrixFreeCurvature(one, krylov_steps=product.size) for one in (product, Narrow(product, 2))
+    )
+    torch.testing.assert_close(
+        narrow.solve(v, 0.3, policy), rung.solve(v, 0.3, policy), rtol=1e-5, atol=1e-5
+    )
+    assert [solve.columns for solve in rung.record] == [12]
+    assert [solve.columns for solve in narrow.record] == [1] * 12  # 12, 6, 3 failed
+
+
+def test_quadrature_with_memory_for_few_spaces() -> None:
+    product = ggn_product(pooled())
+    start = probes(product.size, 8, 0)
+    whole = lanczos(product.matvec, start, 10)
+    with memory_for(3 * 10 * product.size) as refused:
+        found = lanczos(product.matvec, start, 10)
+    assert 8 * 10 * product.size in refused
+    torch.testing.assert_close(found.values, whole.values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.weights, whole.weights, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("numbers", [200, 100])
+def test_an_operator_without_memory_for_its_terms(numbers: int) -> None:
+    problem = cases.tanh()
+    v = general.normal(problem.parameters, 1)
+    whole = ggn_operator(problem).matvec(v)
+    with memory_for(numbers) as refused:
+        found = ggn_operator(problem).matvec(v)
+    assert refused
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_projected_with_memory_for_few_of_them() -> None:
+    problem = pooled()
+    projection = Projection(problem.parameters, 8, groups=2)
+    whole = projected_gradients(problem, *problem.train, projection)
+    with memory_for(1200) as refused:
+        found = projected_gradients(problem, *problem.train, projection)
+    assert refused
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
