@@ -1,16 +1,21 @@
 """Spectra of operators too large to form: the ends by Lanczos, the rest by quadrature.
 
 The eigenpairs at both ends that a Lanczos run with full reorthogonalisation has converged count
-with weight 1. Random vectors orthogonal to
-them are uniform on the sphere of the complement, so that (P − k) Σ_j w_j f(θ_j) of each is an
-unbiased estimate of the rest of tr f(C), up to the error of the quadrature, which vanishes
-exponentially in the number of steps for smooth f (Ubaru, Chen & Saad 2017, doi
-10.1137/16M1104974). Taking the ends out first removes most of the variance, as in Hutch++
-(Meyer et al. 2021, arXiv 2010.09649).
+with weight 1. Random vectors orthogonal to them are uniform on the sphere of the complement, so
+that (P − k) Σ_j w_j f(θ_j) of each is an unbiased estimate of the rest of tr f(C), up to the error
+of the quadrature, which vanishes exponentially in the number of steps for smooth f (Ubaru, Chen &
+Saad 2017, doi 10.1137/16M1104974). Taking the ends out first removes most of the variance, as in
+Hutch++ (Meyer et al. 2021, arXiv 2010.09649).
+
+For f with a kink at 0, such as |μ|, or narrower than the distance of nodes, the quadrature errs to
+either side as its nodes move past, by an amount that falls slowly with the number of steps. No
+spread over probes shows that error: the quadratures of the last half of the steps, which one run
+gives for nothing, do. A value is their mean, its error half their range and the spread over probes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +23,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.large.krylov import KrylovSpaces, krylov_spaces, tridiagonal
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy, matmul, to_numpy
-from decomposition.spectrum.lanczos import lanczos
-from decomposition.spectrum.measure import SpectralMeasure
+from decomposition.spectrum.estimates import Estimate
+from decomposition.spectrum.measure import SpectralMeasure, Statistic, exact_measure
 from decomposition.spectrum.operators import Symmetric
+from decomposition.spectrum.summary import ROUNDING
+
+OWN_TOLERANCE = 0.03
+"""Residual at which an end counts as found whatever the plan, relative to itself: its Rayleigh
+quotient is then off by the square of that."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,12 @@ class Estimation:
     """Seed of start vector and probes."""
     tolerance: float = 1e-9
     """Residual at which an end counts as found, relative to the largest eigenvalue."""
+    end_steps: int = 0
+    """Lanczos steps towards the ends; 0: four for each end, and no fewer than ``steps``."""
 
     def __post_init__(self) -> None:
         """Check every count once."""
-        for name, low in (("ends", 0), ("probes", 2), ("steps", 2), ("seed", 0)):
+        for name, low in (("ends", 0), ("probes", 2), ("steps", 2), ("seed", 0), ("end_steps", 0)):
             if getattr(self, name) < low:
                 raise DecompositionError(
                     f"{name} of an estimate must be >= {low}, got {getattr(self, name)}"
@@ -63,6 +76,43 @@ class Ends:
     """Orthonormal columns."""
     residuals: Float[np.ndarray, " k"]
     """‖C v − μ v‖."""
+    lowest: Estimate
+    """The lowest Ritz value, converged or not; its error is the residual, within which there is an
+    eigenvalue. No eigenvalue below it is excluded."""
+    highest: Estimate
+    """The highest Ritz value, likewise."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What is known of a spectrum, exactly or by quadrature."""
+
+    measure: SpectralMeasure
+    earlier: tuple[SpectralMeasure, ...]
+    """With fewer steps, down to half of them; none where the measure is exact."""
+    ends: Ends
+
+    def statistic(self, function: Statistic) -> Estimate:
+        """A statistic of (nodes, weights), with the errors of probes and quadrature."""
+        value, spread = self.measure.statistic(function)
+        values = [value, *(one.statistic(function)[0] for one in self.earlier)]
+        return Estimate(float(np.mean(values)), math.hypot(spread, 0.5 * float(np.ptp(values))))
+
+
+def exact_spectrum(values: Tensor | Float[np.ndarray, " P"], method: str, count: int) -> Spectrum:
+    """Of known eigenvalues, without eigenvectors; ``count`` of them at each end.
+
+    What is zero up to rounding is zero.
+    """
+    array = to_numpy(values) if isinstance(values, Tensor) else np.asarray(values, float)
+    array = np.where(np.abs(array) <= ROUNDING * np.abs(array).max(), 0.0, array)
+    measure = exact_measure(array, method)
+    nodes = measure.nodes[0]
+    count = min(count, len(nodes) // 2)
+    kept = np.concatenate([nodes[:count], nodes[len(nodes) - count :]])
+    vectors = np.empty((len(nodes), 0))
+    extremes = Estimate(float(nodes[0])), Estimate(float(nodes[-1]))
+    return Spectrum(measure, (), Ends(kept, vectors, np.zeros_like(kept), *extremes))
 
 
 def ends(operator: Symmetric, plan: Estimation | None = None) -> Ends:
@@ -74,7 +124,7 @@ def ends(operator: Symmetric, plan: Estimation | None = None) -> Ends:
     """
     plan = plan or Estimation()
     size = operator.size
-    steps = min(size, max(4 * plan.ends, plan.steps))
+    steps = min(size, plan.end_steps or max(4 * plan.ends, plan.steps))
     generator = np.random.default_rng((plan.seed, 0))
     basis = np.empty((steps, size))
     images = np.empty((steps, size))
@@ -95,21 +145,28 @@ def ends(operator: Symmetric, plan: Estimation | None = None) -> Ends:
     values, rotation = np.linalg.eigh(0.5 * (projected + projected.T))
     vectors = basis.T @ rotation
     residuals = np.linalg.norm(images.T @ rotation - vectors * values, axis=0)
-    converged = np.flatnonzero(residuals <= plan.tolerance * np.abs(values).max())
+    allowed = np.minimum(plan.tolerance * np.abs(values).max(), OWN_TOLERANCE * np.abs(values))
+    converged = np.flatnonzero(residuals <= allowed)
     low = [i for i in converged if values[i] < 0][: plan.ends]
     high = [i for i in converged if values[i] > 0][-plan.ends :] if plan.ends else []
     kept = [*low, *high]
-    return Ends(values[kept], vectors[:, kept], residuals[kept])
+    lowest, highest = (Estimate(float(values[i]), float(residuals[i])) for i in (0, -1))
+    return Ends(values[kept], vectors[:, kept], residuals[kept], lowest, highest)
 
 
 def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> SpectralMeasure:
     """The measure of an operator's spectrum from its products alone."""
+    return estimated_spectrum(operator, plan).measure
+
+
+def estimated_spectrum(operator: Symmetric, plan: Estimation | None = None) -> Spectrum:
+    """Ends and measure of an operator from ``end_steps`` + ``probes`` · ``steps`` products."""
     plan = plan or Estimation()
     found = ends(operator, plan)
     vectors = from_numpy(np.ascontiguousarray(found.vectors), operator.device)
     rest = operator.size - vectors.shape[1]
     if rest == 0:
-        return SpectralMeasure(np.sort(found.values)[None], np.ones((1, operator.size)), "dense")
+        return exact_spectrum(found.values, "dense", plan.ends)
     generator = np.random.default_rng((plan.seed, 1))
     draws = generator.standard_normal((operator.size, plan.probes))
     start = from_numpy(draws, operator.device)
@@ -119,13 +176,26 @@ def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> Sp
     def deflated(v: Tensor) -> Tensor:
         return _outside(vectors, operator.matvec(v))
 
-    ritz = lanczos(deflated, start, min(plan.steps, rest))
-    k = plan.probes
-    nodes = np.concatenate([np.tile(found.values, (k, 1)), to_numpy(ritz.values)], 1)
-    weights = np.concatenate([np.ones((k, len(found.values))), rest * to_numpy(ritz.weights)], 1)
+    spaces = krylov_spaces(deflated, start, min(plan.steps, rest))
+    last = spaces.steps
+    first = last if not bool(spaces.beta[:, -1].any()) else -(-last // 2)
+    *earlier, measure = (_after(m, spaces, found.values, rest) for m in range(first, last + 1))
+    return Spectrum(measure, tuple(earlier), found)
+
+
+def _after(
+    steps: int, spaces: KrylovSpaces, known: Float[np.ndarray, " k"], rest: int
+) -> SpectralMeasure:
+    """Known eigenvalues with weight 1, and the quadrature of the rest after so many steps."""
+    theta, vectors = torch.linalg.eigh(tridiagonal(spaces.alpha, spaces.beta, steps))
+    probes = len(theta)
+    nodes = np.concatenate([np.tile(known, (probes, 1)), to_numpy(theta)], 1)
+    weights = [np.ones((probes, len(known))), rest * to_numpy(vectors[:, 0].square())]
     order = np.argsort(nodes, axis=1, kind="stable")
     return SpectralMeasure(
-        np.take_along_axis(nodes, order, 1), np.take_along_axis(weights, order, 1), "lanczos"
+        np.take_along_axis(nodes, order, 1),
+        np.take_along_axis(np.concatenate(weights, 1), order, 1),
+        "lanczos",
     )
 
 

@@ -19,6 +19,7 @@ from decomposition.stages.base_model import Clock, retrained
 from decomposition.stages.large import forms_group, frobenius_errors, shares_groups
 from decomposition.stages.large_levels import add_lds, attribution_group
 from decomposition.stages.large_scores import damping_grid, grid_scores
+from decomposition.stages.large_spectra import large_spectra, spectra_groups
 from decomposition.stages.selection import Measured
 from decomposition.targets.measurement import Measurement, measure_supplied
 from decomposition.targets.names import TargetError
@@ -67,6 +68,7 @@ def large_run(
         rungs = build_chain(trained, extra, plan)
     with clock.stage("spectra"):
         errors = frobenius_errors(rungs, settings.seed)
+        spectra = large_spectra(rungs, trained.examples, settings.seed, progress=progress)
     found: Measurement | None = None
     if settings.attribution and bank is not None:
         found = measure_supplied(trained, bank, "loss")
@@ -86,6 +88,7 @@ def large_run(
         "/attribution": attribution,
         **shares_groups(errors, levels, settings),
         "/large": forms_group(rungs, plan, errors),
+        **spectra_groups(spectra, errors, trained.examples * trained.outputs),
     }
     notes = [*trained.notes, *(note for rung in rungs.values() for note in rung.notes)]
     notes += [*scores.notes, *_explained(attribution.attrs["agreement_with"], found)]

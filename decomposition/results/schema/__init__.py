@@ -17,6 +17,7 @@ from decomposition.results.schema.attributes import (
     SHARES_ATTRIBUTES,
 )
 from decomposition.results.schema.derived import DERIVED
+from decomposition.results.schema.estimated import ESTIMATED
 from decomposition.results.schema.measured import MEASURED
 from decomposition.results.schema.names import (
     BASELINES,
@@ -47,7 +48,7 @@ __all__ = [
     "group_of",
 ]
 
-GROUPS = (*MEASURED, *DERIVED)
+GROUPS = (*MEASURED, *ESTIMATED, *DERIVED)
 """The whole schema, parents before children."""
 
 
