@@ -87,9 +87,7 @@ def _group_problems(node: xr.DataTree, group: Group, strict: bool) -> list[str]:
 
 def _variable_problems(path: str, array: xr.DataArray, variable: Variable) -> list[str]:
     problems: list[str] = []
-    allowed = [set(variable.dims)]
-    if variable.or_dims is not None:
-        allowed.append(set(variable.or_dims))
+    allowed = [set(dims) for dims in (variable.dims, *variable.or_dims)]
     if set(array.dims) not in allowed:
         found, wanted = ", ".join(map(str, array.dims)), ", ".join(variable.dims)
         problems.append(f"{path}/{array.name} has dimensions ({found}), not ({wanted})")

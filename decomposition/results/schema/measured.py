@@ -86,7 +86,14 @@ MEASURED = (
             variable("losses", "mask repeat query", "loss", "of a supplied bank without outputs"),
             variable("second_losses", "second_mask query", "loss", "likewise, in a second order"),
             variable("base_outputs", "query output", "output", "of the base model"),
-            variable("targets", "query", "label", "of the queries", "any", or_dims="query output"),
+            variable(
+                "targets",
+                "query",
+                "label",
+                "of the queries",
+                "any",
+                or_dims="query output, query position",
+            ),
         ),
     ),
     Group(

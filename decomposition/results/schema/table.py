@@ -17,8 +17,8 @@ class Variable:
     """float, int or str: the kind of NumPy dtype."""
     required: bool = False
     """Whether the group is useless without it."""
-    or_dims: tuple[str, ...] | None = None
-    """A second legal tuple of dimensions."""
+    or_dims: tuple[tuple[str, ...], ...] = ()
+    """Other legal tuples of dimensions."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def variable(
     meaning: str,
     kind: str = "float",
     required: bool = False,
-    or_dims: str | None = None,
+    or_dims: str = "",
 ) -> Variable:
-    """A variable whose dimensions are one string, separated by blanks."""
-    alternative = tuple(or_dims.split()) if or_dims is not None else None
-    return Variable(name, tuple(dims.split()), units, meaning, kind, required, alternative)
+    """A variable whose dimensions are one string, separated by blanks; ``or_dims`` by commas."""
+    others = tuple(tuple(other.split()) for other in or_dims.split(",") if other)
+    return Variable(name, tuple(dims.split()), units, meaning, kind, required, others)
