@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +199,40 @@ def test_a_stack_that_does_not_fit_is_trained_in_parts() -> None:
     plan = BankPlan(masks=20, repeats=1, second_order_masks=0)
     few, many = (retrain_bank(p.trained(), plan, progress=False) for p in (hungry, problem))
     np.testing.assert_array_equal(few.outputs, many.outputs)
+
+
+class Tight(Hungry):
+    """A model that has memory for a few examples of all its copies together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() // self.numbers > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return self.model(x)
+
+    @property
+    def numbers(self) -> int:
+        """Of one example."""
+        return 4 if isinstance(self.model[0], nn.Linear) else 16
+
+
+RECIPES = {
+    "momentum": Recipe(lr=0.1, momentum=0.9, epochs=3, batch_size=11, dtype="float64"),
+    "adam": Recipe("adam", lr=0.01, epochs=3, batch_size=11, dtype="float64"),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("case", [cases.tanh, general.cnn])
+def test_a_batch_that_does_not_fit_is_summed_from_parts(
+    case: Callable[[], Problem], recipe: str
+) -> None:
+    problem = replace(case(), recipe=RECIPES[recipe])
+    tight = replace(problem, model=Tight(problem.model, 8))
+    few, many = tight.trained(), problem.trained()
+    torch.testing.assert_close(few.theta(), many.theta(), rtol=0, atol=1e-12)
+    plan = BankPlan(masks=3, repeats=1, second_order_masks=0)
+    found, expected = (retrain_bank(p, plan, progress=False) for p in (few, many))
+    np.testing.assert_allclose(found.outputs, expected.outputs, rtol=0, atol=1e-11)
 
 
 def gradients(problem: Problem) -> Tensor:

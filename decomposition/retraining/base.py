@@ -31,15 +31,15 @@ def train_base_model(
     Frozen parameters and buffers keep their values.
     Epoch e follows ``seeds.epoch_order(recipe.seed, 0, e, N)``, the order that a bank with shared
     randomness follows too. ``checkpoint`` is given the number of epochs done and a copy of the
-    model, after every epoch.
+    model, after every epoch; from the first again if memory runs out on the way.
 
     Raises:
+        OutOfMemoryError: one model and one example do not fit.
         ProblemError: a parameter is not finite at the end.
     """
     trainer = BatchedTrainer(problem)
     recipe = problem.recipe
     stack = trainer.stack(1)
-    stack.load(0, present_parameters(problem.model))
 
     def order(epoch: int) -> torch.Tensor:
         return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.examples))[None]
@@ -62,7 +62,13 @@ def train_base_model(
                 if checkpoint is not None and done:
                     checkpoint(done, snapshot())
 
-            trainer.train(stack, order, after_epoch)
+            def training(together: int) -> None:
+                bar.reset()
+                stack.load(0, present_parameters(problem.model))
+                stack.sums.zero_()
+                trainer.train(stack, order, after_epoch, together)
+
+            trainer.in_parts(training)
 
         in_parallel(work, [0], lambda _: None)
     if not torch.isfinite(stack.theta).all():

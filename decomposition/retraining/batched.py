@@ -8,11 +8,13 @@ order; n is common to all, so that their batches have one shape.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from decomposition.device import shrinking
 from decomposition.inputs import each, rows_in, take, to
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.problem import Problem
@@ -21,6 +23,7 @@ from decomposition.retraining.choice import Stack, Way, choose_way, make_stack
 from decomposition.retraining.updates import gradient_decay, make_update
 
 QUERY_ROWS = 256
+Result = TypeVar("Result")
 
 EpochOrder = Callable[[int], Int64[Tensor, "M n"]]
 """Epoch → row i lists the training examples of model i in the order in which it sees them."""
@@ -41,6 +44,8 @@ class BatchedTrainer:
         self.loss = problem.loss_function
         self.way: Way = choose_way(self.model, x)
         batch = min(self.recipe.batch_size, rows_in(x))
+        self.batch_rows = batch
+        """Examples of a batch that pass together: all of them, or those that were seen to fit."""
         self.activations = 0
         """Numbers that one model holds for its backward pass; 0 where weights outweigh them."""
         self.query_rows = QUERY_ROWS
@@ -53,10 +58,33 @@ class BatchedTrainer:
         decay = gradient_decay(self.recipe)
         return make_stack(self.model, models, self.recipe.torch_dtype, self.way, decay)
 
-    def train(self, stack: Stack, order: EpochOrder, after_epoch: Callable[[int], None]) -> None:
+    def in_parts(self, training: Callable[[int], Result]) -> Result:
+        """``training`` of one model, given how many examples of a batch pass together.
+
+        Where they do not fit, it starts again with half as many, whose gradients are summed: a
+        step that was left half done is never continued.
+
+        Raises:
+            OutOfMemoryError: not even one example fits.
+        """
+
+        def shrunk(rows: int) -> None:
+            self.batch_rows = min(self.batch_rows, rows)
+
+        rows = self.batch_rows
+        return next(shrinking(lambda part: training(part.stop), rows, rows, shrunk=shrunk))
+
+    def train(
+        self,
+        stack: Stack,
+        order: EpochOrder,
+        after_epoch: Callable[[int], None],
+        together: int | None = None,
+    ) -> None:
         """Train ``stack`` in place up to the recipe's last epoch.
 
-        ``after_epoch`` is given the number of epochs done, from 0; it may raise to give up.
+        ``after_epoch`` is given the number of epochs done, from 0; it may raise to give up. So
+        many examples of a batch pass ``together``; default all.
         """
         recipe, step = self.recipe, 0
         update = make_update(recipe, stack.theta, stack.sums)
@@ -65,12 +93,18 @@ class BatchedTrainer:
             rows = order(epoch).to(self.y.device)
             total = recipe.epochs * recipe.steps_per_epoch(rows.shape[1])
             for batch in rows.split(recipe.batch_size, dim=1):
-                self._accumulate_gradient(stack, batch)
+                again = False
+                for part in batch.split(together or batch.shape[1], dim=1):
+                    self._add_gradient(stack, part, part.shape[1] / batch.shape[1], again)
+                    again = True
                 update.step(recipe.learning_rate(step, total))
                 step += 1
             after_epoch(epoch + 1)
 
-    def _accumulate_gradient(self, stack: Stack, batch: Int64[Tensor, "M B"]) -> None:
+    def _add_gradient(
+        self, stack: Stack, batch: Int64[Tensor, "M B"], weight: float, again: bool
+    ) -> None:
+        """``weight`` times that of the batch's mean loss; ``again``: of the same step."""
         rows = batch.flatten()
 
         def pick(part: Tensor) -> Tensor:
@@ -79,17 +113,17 @@ class BatchedTrainer:
         with torch.enable_grad():
             outputs = stack(each(self.x, pick))
         gradient = mean_loss_gradient(self.loss, outputs.detach(), pick(self.y))
-        stack.backward(outputs, gradient)
+        stack.backward(outputs, gradient if weight == 1 else weight * gradient, again)
 
     @torch.no_grad()
     def query_outputs(self, stack: Stack) -> Float[Tensor, "M Q C"]:
         """f(x_q) of every model in the stack."""
-        found = []
-        for start in range(0, rows_in(self.query_x), self.query_rows):
-            x = take(self.query_x, slice(start, start + self.query_rows))
-            x = each(x, lambda part: part.expand(stack.models, *part.shape))
-            found.append(stack(x).detach())
-        return torch.cat(found, dim=1)
+
+        def some(rows: slice) -> Tensor:
+            x = take(self.query_x, rows)
+            return stack(each(x, lambda part: part.expand(stack.models, *part.shape))).detach()
+
+        return torch.cat(list(shrinking(some, rows_in(self.query_x), self.query_rows)), dim=1)
 
 
 def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Float[Tensor, "M B C"]:

@@ -96,7 +96,19 @@ class CellTrainer:
 
         Raises:
             ProblemError: an output is not finite.
+            OutOfMemoryError: the models do not fit together; one alone: not even with one example.
         """
+        if chunk.models > 1:
+            return self._trained(chunk, epochs, check)
+        return self._trainer.in_parts(lambda rows: self._trained(chunk, epochs, check, rows))
+
+    def _trained(
+        self,
+        chunk: Chunk,
+        epochs: Collection[int],
+        check: Callable[[], None],
+        together: int | None = None,
+    ) -> dict[int, Float[np.ndarray, "m Q C"]]:
         found: dict[int, np.ndarray] = {}
         stack = self._trainer.stack(chunk.models)
         for row, mask in enumerate(range(chunk.start, chunk.stop)):
@@ -109,7 +121,7 @@ class CellTrainer:
                 outputs = self._trainer.query_outputs(stack).contiguous()
                 found[done] = self._finite(outputs.cpu().numpy(), chunk)
 
-        self._trainer.train(stack, lambda epoch: self.order(chunk, epoch), after_epoch)
+        self._trainer.train(stack, lambda epoch: self.order(chunk, epoch), after_epoch, together)
         return found
 
     def _finite(self, outputs: np.ndarray, chunk: Chunk) -> np.ndarray:

@@ -33,7 +33,7 @@ class StackedModel:
         self, model: nn.Module, models: int, dtype: torch.dtype, direct: bool, decay: float = 0.0
     ) -> None:
         """Allocate the stack with uninitialised parameters; ``load`` fills them in."""
-        self.models, self.dtype, self.direct = models, dtype, direct
+        self.models, self.dtype, self.direct, self.decay = models, dtype, direct, decay
         self.module = copy.deepcopy(model).to(dtype).eval()
         self._layers: dict[str, StackedLinear] = {}
         for name, layer in self.module.named_modules():
@@ -81,8 +81,10 @@ class StackedModel:
             return call(self.module, x).flatten(2)
         return vmap(lambda x: apply(self.module, x))(x)
 
-    def backward(self, outputs: Tensor, gradient: Tensor) -> None:
-        """``sums ← decay·sums + ∂⟨outputs, gradient⟩/∂θ``."""
+    def backward(self, outputs: Tensor, gradient: Tensor, again: bool = False) -> None:
+        """``sums ← decay·sums + ∂⟨outputs, gradient⟩/∂θ``; without the decay if ``again``."""
+        for layer in self._layers.values():
+            layer.decay = 1.0 if again else self.decay
         outputs.backward(gradient)
 
 

@@ -78,9 +78,11 @@ class StackedFunction:
             with PlainAttention():
                 return vmap(lambda theta, x: apply_with(self.module, theta, x))(self._leaves, x)
 
-    def backward(self, outputs: Tensor, gradient: Tensor) -> None:
-        """``sums ← decay·sums + ∂⟨outputs, gradient⟩/∂θ``."""
-        if self.decay:
+    def backward(self, outputs: Tensor, gradient: Tensor, again: bool = False) -> None:
+        """``sums ← decay·sums + ∂⟨outputs, gradient⟩/∂θ``; without the decay if ``again``."""
+        if again:
+            pass
+        elif self.decay:
             self.sums.mul_(self.decay)
         else:
             self.sums.zero_()

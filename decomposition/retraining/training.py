@@ -53,7 +53,7 @@ class BankTraining:
         self.trainer = CellTrainer(problem, plan)
         if chunk_size is None:
             chunk_size = default_chunk_size(problem.parameters, self.trainer.activations)
-        self.chunks = list(chunks(plan, chunk_size))
+        self.chunks, self._most = list(chunks(plan, chunk_size)), chunk_size  # until memory ends
         self._store = ChunkStore(folder)
         start = self.trainer.start(0, 0)
         self._studies = {
@@ -97,7 +97,10 @@ class BankTraining:
             part = Chunk(chunk.start + models.start, chunk.start + models.stop, chunk.repeat)
             return self.trainer.outputs(part, self._studies, check)
 
-        parts = list(shrinking(some, chunk.models, chunk.models))
+        def shrunk(models: int) -> None:
+            self._most = min(self._most, models)
+
+        parts = list(shrinking(some, chunk.models, self._most, shrunk=shrunk))
         outputs = {epoch: np.concatenate([one[epoch] for one in parts]) for epoch in parts[0]}
         for epoch, values in outputs.items():
             self._store.save(self._key(chunk, epoch), values)
