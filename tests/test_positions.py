@@ -15,6 +15,8 @@ from decomposition import Problem, Recipe, Settings, open_result, run
 from decomposition.chain import CHAIN
 from decomposition.errors import ProblemError
 from decomposition.results.validate import check_tree
+from decomposition.retraining import read_bank
+from decomposition.retraining.supplied import BankFileError
 
 TINY = Settings(masks=20, second_order_masks=6, resamples=100, damping_points=5)
 WORDS, LENGTH, PAD = 5, 4, 0
@@ -93,6 +95,30 @@ def test_its_bank_is_the_truth_of_another_run(folder: Path, result: xr.DataTree)
     for name in ("lds_mean", "ceiling"):
         if name in result["attribution"]:
             xr.testing.assert_allclose(again["attribution"][name], result["attribution"][name])
+
+
+def test_outputs_of_a_bank_may_have_the_shape_of_the_models(
+    folder: Path, result: xr.DataTree, tmp_path: Path
+) -> None:
+    bank = result["bank"]
+    outputs, second = bank["outputs"].values, bank["second_outputs"].values
+    shaped = {
+        "masks": bank["masks"].values,
+        "outputs": outputs.reshape(*outputs.shape[:3], WORDS, LENGTH),
+        "second_outputs": second.reshape(*second.shape[:2], WORDS, LENGTH),
+    }
+    np.savez(tmp_path / "bank.npz", **shaped)
+    with torch.random.fork_rng(devices=[]):
+        problem = sentences()
+    flat, found = (
+        read_bank(folder / "result.nc", problem),
+        read_bank(tmp_path / "bank.npz", problem),
+    )
+    np.testing.assert_array_equal(found.outputs, flat.outputs)
+    np.testing.assert_array_equal(found.measurements(problem), flat.measurements(problem))
+    np.savez(tmp_path / "wrong.npz", **{**shaped, "outputs": shaped["outputs"][..., 1:]})
+    with pytest.raises(BankFileError, match=r"outputs must be \(M = 20, .* C = 20\)"):
+        read_bank(tmp_path / "wrong.npz", problem)
 
 
 def test_a_margin_is_refused_before_anything_runs() -> None:

@@ -1,6 +1,7 @@
 """A bank that was made elsewhere, read from a NumPy or netCDF file; see docs/supplied_bank.md.
 
-Shapes: M masks, R repeats, N training examples, Q queries, C outputs.
+Shapes: M masks, R repeats, N training examples, Q queries, C outputs, of which there are C·T
+where a model predicts at T positions.
 """
 
 from __future__ import annotations
@@ -84,11 +85,12 @@ def read_bank(path: str | Path, problem: Problem) -> SuppliedBank:
         raise BankFileError(f"{source} holds neither outputs (M, R, Q, C) nor losses (M, R, Q)")
     width = (problem.outputs,) if names is OUTPUTS else ()
     shape = (len(masks), None, problem.queries, *width)
-    values = _numbers(arrays[names[0]], f"{source}: {names[0]}", shape)
+    positions = len(problem.output_shape) - 1 if names is OUTPUTS else 0
+    values = _numbers(_in_rows(arrays[names[0]], positions, 4), f"{source}: {names[0]}", shape)
     second = None
     if names[1] in arrays:
         shape = (None, problem.queries, *width)
-        second = _numbers(arrays[names[1]], f"{source}: {names[1]}", shape)
+        second = _numbers(_in_rows(arrays[names[1]], positions, 3), f"{source}: {names[1]}", shape)
         if not 2 <= len(second) <= len(masks):
             raise BankFileError(
                 f"{source}: {names[1]} belong to the first masks, 2 … {len(masks)} of them, got "
@@ -173,6 +175,13 @@ def _numbers(values: np.ndarray, name: str, shape: tuple[int | None, ...]) -> np
         place = tuple(map(int, bad[0]))
         raise BankFileError(f"{name} is {values[place]} at {place}: leave that mask out")
     return values
+
+
+def _in_rows(outputs: np.ndarray, positions: int, axes: int) -> np.ndarray:
+    """Outputs (…, C, d1, …) as models return them in rows (…, C·T) of ``axes`` axes."""
+    if not positions or outputs.ndim != axes + positions:
+        return outputs
+    return outputs.reshape(*outputs.shape[: axes - 1], -1)
 
 
 def _check_targets(targets: np.ndarray | None, problem: Problem, source: str) -> None:

@@ -138,6 +138,29 @@ def test_options_in_the_name() -> None:
     assert problem.name == "chars, 3 blocks of 6, 50 examples"
 
 
+def test_predictions_at_the_last_positions_have_their_continuations() -> None:
+    problem = make_problem("chars?length=6&predictions=4&examples=20", quick=True)
+    text = sonnets()
+    (tokens, following), *_ = problem.train, problem.query
+    assert problem.output_shape == (len(ALPHABET), 4)
+    assert torch.equal(following[:, :-1], tokens[:, 3:])
+    for row, labels in zip(tokens, following, strict=True):
+        assert text_of(row) + ALPHABET[int(labels[-1])] in text
+    one = make_problem("chars?length=6&examples=20", quick=True)
+    assert torch.equal(one.train[1], following[:, -1])
+    torch.testing.assert_close(one.model(tokens), problem.model(tokens)[..., -1])
+
+
+def test_wrong_characters_are_wrong_at_every_prediction() -> None:
+    clean, noisy = (
+        make_problem(f"chars?predictions=3&examples=40&label_noise={rate}", quick=True).train[1]
+        for rate in (0, 0.25)
+    )
+    wrong = clean != noisy
+    assert int(wrong.all(1).sum()) == 10
+    assert torch.equal(wrong.any(1), wrong.all(1))
+
+
 def test_seed_fixes_everything_and_the_global_generators_nothing() -> None:
     same("chars")
 
@@ -153,6 +176,7 @@ def test_derivatives_of_one_example_depend_on_it_alone(problem: Problem) -> None
         ("chars?hidden=7", "hidden must be a multiple of 2, got 7"),
         ("chars?length=257", "length must be 1 to 256 characters, got 257"),
         ("chars?length=0", "option length of chars must be a whole number >= 1"),
+        ("chars?length=6&predictions=7", "predictions must be 1 to the 6 characters of a window"),
         ("chars?examples=9000", "chars has 4817 rows to train on"),
     ],
 )
