@@ -41,6 +41,13 @@ def test_the_problem_with_two_inputs_has_a_stand_in(names: dict[str, Any]) -> No
     assert any("Embedding" in note for note in pairs.notes)
 
 
+def test_the_language_model_predicts_at_every_position(names: dict[str, Any]) -> None:
+    language = names["language"]
+    assert language.output_shape == (9, 6)
+    assert [type(block) for block in language.blocks] == [ExactBlock, LinearBlock, LinearBlock]
+    assert any("ignored label 0" in note for note in language.notes)
+
+
 def test_the_loss_is_one(names: dict[str, Any]) -> None:
     x, y = torch.randn(8, 2), torch.randn(8, 2)
     problem = Problem(nn.Linear(2, 2), names["huber"], (x[:6], y[:6]), (x[6:], y[6:]))
