@@ -133,7 +133,7 @@ def _plan(command: Plan) -> None:
     from decomposition.problems import load_problem
 
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    print(plan_text(problem, command.memory, command.products))
+    print(plan_text(problem.to(command.device), command.memory, command.products))
 
 
 def _is_study(path: Path) -> bool:

@@ -120,7 +120,7 @@ class Plan:
 
     Examples:
         decompose plan digits
-        decompose plan my_problem.py:make_problem --memory 8
+        decompose plan my_problem.py:make_problem --memory 8 --device cuda
     """
 
     problem: tyro.conf.Positional[str]
@@ -129,6 +129,8 @@ class Plan:
     """GiB that may be used; default three quarters of what is free."""
     products: Literal["float64", "float32"] = "float64"
     """Precision of matrix-free products."""
+    device: str = "cpu"
+    """Where it would run: cpu, cuda or cuda:N; rates and free memory are those found there."""
     quick: bool = False
     """A smaller network for the built-in problems."""
     problem_seed: int = 0

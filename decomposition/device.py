@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from decomposition.errors import DecompositionError
+from decomposition.resources import free_memory
 
 Result = TypeVar("Result")
 CPU = torch.device("cpu")
@@ -123,9 +124,21 @@ def chunk_bytes(device: torch.device, on_cpu: int) -> int:
     """
     if device.type != "cuda":
         return on_cpu
+    return max(1, int(SHARE_OF_FREE_MEMORY * free_memory_on(device)))
+
+
+def free_memory_on(device: torch.device) -> int:
+    """Bytes that can still be used there, with what PyTorch holds unused."""
+    if device.type != "cuda":
+        return free_memory()
     free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, int(SHARE_OF_FREE_MEMORY * free))
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until all that was asked of a CUDA device is done: its calls return before that."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def shrinking(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from decomposition.device import describe
 from decomposition.planner import Plan, Precision, Rates, plan_chain, predicted_seconds
 from decomposition.problem import Problem
 
@@ -16,8 +17,8 @@ def plan_text(
     """The table of ``decompose plan``.
 
     Args:
-        problem: to be planned.
-        memory: GiB that may be used; default three quarters of what is free.
+        problem: to be planned, on the device that it lies on.
+        memory: GiB that may be used; default three quarters of what is free there.
     """
     plan = plan_chain(problem, None if memory is None else int(memory * GIB), products)
     return "\n".join(
@@ -29,7 +30,7 @@ def _lines(problem: Problem, plan: Plan, seconds: dict[str, float]) -> Iterator[
     yield (
         f"{problem.name}: P = {problem.parameters:,} parameters, N = {problem.examples:,} training "
         f"examples, C = {problem.outputs} outputs, {problem.queries:,} queries; budget "
-        f"{plan.budget / GIB:.1f} GiB"
+        f"{plan.budget / GIB:.1f} GiB on {describe(problem.device)}"
     )
     yield ""
     yield f"{'rung':<10} {'form':<12} {'memory':>10} {'time':>9}  why"

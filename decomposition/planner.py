@@ -20,13 +20,14 @@ from typing import Literal
 import torch
 
 from decomposition.chain.names import CHAIN
-from decomposition.curvature.large.dual import KEPT_NUMBERS
+from decomposition.curvature.large.dual import kept_bytes
 from decomposition.curvature.large.matrix_free import SOLVE_NUMBERS, WORK_VECTORS
+from decomposition.device import chunk_bytes, free_memory_on, synchronise
 from decomposition.inputs import rows_in, take
 from decomposition.layers import ExactBlock
 from decomposition.linalg import eigh, matmul
 from decomposition.problem import Problem
-from decomposition.resources import FRACTION, free_memory
+from decomposition.resources import FRACTION
 
 Way = Literal["dense", "dual", "structured", "matrix-free"]
 Precision = Literal["float64", "float32"]
@@ -38,6 +39,8 @@ STEPS_GUESSED = 100
 GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
 """Sides of the matrices that are timed, examples of the sweep, and numbers in its columns: many
 columns of a small model are swept at once, as when its Hessian is formed."""
+ON_CUDA = 4
+"""All of them times this there, where less leaves the device idle."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +76,29 @@ class Plan:
 
 
 def plan_chain(
-    problem: Problem, memory: int | None = None, products: Precision = "float64"
+    problem: Problem,
+    memory: int | None = None,
+    products: Precision = "float64",
+    device: torch.device | None = None,
 ) -> Plan:
     """Choose by sizes.
 
     Args:
         problem: P, N, C and its blocks are what matters.
-        memory: bytes that the computation may take; default three quarters of what is free.
+        memory: bytes that the computation may take; default three quarters of what is free on
+            the device.
         products: precision of matrix-free products; float32 is several times as fast and has a
             relative rounding of 1e-6.
+        device: where it will run; default where the problem lies.
     """
-    budget = int(FRACTION * free_memory()) if memory is None else memory
+    device = device or problem.device
+    budget = int(FRACTION * free_memory_on(device)) if memory is None else memory
     p, rows = problem.parameters, problem.examples * problem.outputs
-    at_work = min(problem.queries, max(1, SOLVE_NUMBERS // p))
+    work = 8 * WORK_VECTORS
+    at_once = chunk_bytes(device, work * SOLVE_NUMBERS) // (work * p)
+    at_work = min(problem.queries, max(1, at_once))
     # of every query a gradient and a solution, and the vectors of those at work
-    columns = 8 * p * (2 * problem.queries + WORK_VECTORS * at_work)
+    columns = p * (8 * 2 * problem.queries + work * at_work)
     whole = int(DENSE_COPIES * 8 * p**2)
     structured = _structured(problem)
     table: dict[str, tuple[Way, int, str]] = {
@@ -100,7 +111,7 @@ def plan_chain(
     else:
         why = f"P = {p:,}: dense matrices would take {whole / 2**30:,.1f} GiB"
         table["hessian"] = ("matrix-free", structured + columns, why)
-        gram = _dual(problem, rows)
+        gram = _dual(problem, rows, device)
         if rows < p and gram + columns <= budget:
             why = f"N·C = {rows:,} is less than P = {p:,}"
             table |= dict.fromkeys(("ggn", "block_ggn"), ("dual", gram + columns, why))
@@ -127,18 +138,18 @@ def _structured(problem: Problem) -> int:
     return 8 * total
 
 
-def _dual(problem: Problem, rows: int) -> int:
+def _dual(problem: Problem, rows: int, device: torch.device) -> int:
     """Gram matrices with their eigenvectors, the rows where they are kept, and one block's."""
     own = sum(2 * min(rows, block.size) ** 2 for block in problem.blocks)
     largest = max(block.size for block in problem.blocks)
     kept = rows * problem.parameters
-    held = kept if kept <= KEPT_NUMBERS else rows * largest
+    held = kept if 8 * kept <= kept_bytes(device) else rows * largest
     return 8 * (own + 5 * rows**2 + held + rows * largest)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What this machine does in a second, measured."""
+    """What this machine, or the problem's device, does in a second, measured."""
 
     eigh: float
     """Seconds per n³ of a symmetric eigendecomposition."""
@@ -152,23 +163,24 @@ class Rates:
         """A few seconds."""
         from decomposition.curvature.large import hessian_product
 
-        generator = torch.Generator().manual_seed(0)
-        square = torch.randn(GEMM_SIDE, GEMM_SIDE, generator=generator, dtype=torch.float64)
-        small = square[:EIGH_SIDE, :EIGH_SIDE]
-        symmetric = small @ small.T
-        count = min(PROBE_EXAMPLES, problem.examples)
+        device, generator = problem.device, torch.Generator().manual_seed(0)
+        more = ON_CUDA if device.type == "cuda" else 1
+        side, small = more * GEMM_SIDE, more * EIGH_SIDE
+        square = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
+        symmetric = square[:small, :small] @ square[:small, :small].T
+        count = min(more * PROBE_EXAMPLES, problem.examples)
         x, y = problem.train
         few = replace(
             problem, train=(take(x, slice(0, count)), y[:count]), allow_query_in_train=True
         )
         product = hessian_product(few, getattr(torch, products))
-        columns = min(16, max(2, PROBE_COLUMNS // problem.parameters))
+        columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.parameters))
         v = torch.randn(problem.parameters, columns, generator=generator, dtype=torch.float64)
-        v = v.to(y.device)
+        v = v.to(device)
         return Rates(
-            _seconds(lambda: eigh(symmetric)) / EIGH_SIDE**3,
-            _seconds(lambda: matmul(square, square)) / GEMM_SIDE**3,
-            _seconds(lambda: product.matvec(v)) / (columns * rows_in(few.train[0])),
+            _seconds(lambda: eigh(symmetric), device) / small**3,
+            _seconds(lambda: matmul(square, square), device) / side**3,
+            _seconds(lambda: product.matvec(v), device) / (columns * rows_in(few.train[0])),
         )
 
 
@@ -197,8 +209,10 @@ def predicted_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, f
     return {rung: times[rung, plan.way(rung)] for rung in CHAIN}
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
+    synchronise(device)
     started = time.perf_counter()
     work()
+    synchronise(device)
     return time.perf_counter() - started

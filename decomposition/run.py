@@ -83,7 +83,7 @@ def run(
     settings = settings or Settings()
     if device is not None:
         settings = replace(settings, device=device)
-    resolve_device(settings.device)
+    place = resolve_device(settings.device)
     supplied = None if bank is None else as_supplied(bank, problem)
     if supplied is not None:
         settings = settings_of(supplied, settings)
@@ -91,7 +91,8 @@ def run(
     if folder is not None:
         check_writable(folder)  # before the work, not after it
     clock = Clock()
-    plan = plan_chain(problem, None if memory is None else int(memory * 2**30), products)
+    budget = None if memory is None else int(memory * 2**30)
+    plan = plan_chain(problem, budget, products, place)
     if not plan.dense:
         large = large_run(problem, plan, folder, extra, settings, clock, progress, supplied)
         groups = dict(large.groups)

@@ -22,6 +22,8 @@ from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
 from decomposition.curvature.large.products import ggn_product, hessian_product
 from decomposition.errors import DecompositionError
 from decomposition.evaluation import mean_loss
+from decomposition.plan_command import plan_text
+from decomposition.planner import Rates, plan_chain
 from decomposition.problem import Problem
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
@@ -205,6 +207,18 @@ def test_a_whole_run(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
             if values.dtype.kind == "f":
                 found = there[node.path][name].values
                 np.testing.assert_allclose(found, values.values, rtol=1e-3, atol=1e-6)
+
+
+def test_a_plan_is_measured_there() -> None:
+    problem = general.cnn()
+    with elsewhere() as device:
+        there = problem.to(device)
+        rates = Rates.measure(there)
+        plan = plan_chain(there, 1 << 30)
+        text = plan_text(there)
+    assert min(rates.eigh, rates.product, rates.sweep) > 0
+    assert plan.choices == plan_chain(problem, 1 << 30).choices
+    assert "GiB on meta" in text
 
 
 def test_proximal_responses() -> None:

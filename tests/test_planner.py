@@ -74,6 +74,14 @@ def test_the_plan_is_told_in_words(memory: float | None) -> None:
         assert rung in text
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_plan_for_a_device_that_is_not_there() -> None:
+    command = [sys.executable, "-m", "decomposition.cli", "plan", "wine", "--device", "cuda"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "device cuda is not available" in found.stderr
+
+
 def test_the_command_prints_the_plan() -> None:
     command = [sys.executable, "-m", "decomposition.cli", "plan", "wine", "--quick"]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
