@@ -1,4 +1,8 @@
-"""Step `eigenbasis`: force the Kronecker eigenbasis, keep the best eigenvalues in it, B → E."""
+"""Step `eigenbasis`: force the Kronecker eigenbasis, keep the best eigenvalues in it, B → E.
+
+A layer's basis has as many Kronecker products as the layer has linear maps. The groups of a grouped
+convolution are one block in B, and what couples them is lost at this step.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ sections 3.2 and 3.3). Both are exact for a deep linear network with the squared
 when an output depends on one position, reduce when the outputs pool them.
 
 A layer is one block [W | b] unless weight and bias are separated: then the weight has A without
-the 1 and the bias has A = 1, and the curvature between them is dropped.
+the 1 and the bias has A = 1, and the curvature between them is dropped. Each group of a grouped
+convolution has factors of its own, from its channels and its outputs; they are stacked.
 """
 
 from __future__ import annotations
@@ -26,13 +27,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.dense import DenseCurvature
+from decomposition.curvature.factor_basis import FactorBasis, factor_basis
 from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, position_terms
-from decomposition.curvature.kronecker import (
-    FactorBasis,
-    KroneckerBasis,
-    KroneckerCurvature,
-    factor_basis,
-)
+from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
 from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     HessianTerms,
@@ -46,8 +43,8 @@ from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 Terms = TypeVar("Terms", GaussNewtonTerms, HessianTerms)
-Factors = dict[str, tuple[Float[Tensor, "width width"], Float[Tensor, "d_out d_out"]]]
-"""Layer → (A_l, S_l)."""
+Factors = dict[str, tuple[Float[Tensor, "*G width width"], Float[Tensor, "*G d d"]]]
+"""Layer → (A_l, S_l), one of each for every group of a grouped convolution."""
 Sharing = Literal["expand", "reduce"]
 """How positions that share a weight count."""
 PRODUCT_NUMBERS = 2**18
@@ -67,7 +64,7 @@ def kronecker_factors(
     factors: Factors = {}
     for name, a, s in _factor_rows(problem, fisher, sharing):
         # Of a matrix with itself: half the work.
-        new = (matmul(a.T, a) / problem.examples, matmul(s.T, s) / problem.examples)
+        new = (matmul(a.mT, a) / problem.examples, matmul(s.mT, s) / problem.examples)
         old = factors.get(name)
         factors[name] = new if old is None else (old[0] + new[0], old[1] + new[1])
     return factors
@@ -75,7 +72,7 @@ def kronecker_factors(
 
 def _factor_rows(
     problem: Problem, fisher: Fisher, sharing: Sharing
-) -> Iterator[tuple[str, Float[Tensor, "rows width"], Float[Tensor, "rows d_out"]]]:
+) -> Iterator[tuple[str, Float[Tensor, "*G rows width"], Float[Tensor, "*G rows d"]]]:
     """Rows whose second moments, summed and divided by N, are A and S."""
     if problem.plain:
         for terms in fisher_terms(problem, fisher):
@@ -86,9 +83,10 @@ def _factor_rows(
         for name, a in terms.inputs.items():
             s = terms.roots[name]
             if sharing == "reduce":
-                yield name, a.mean(1), s.sum(2).flatten(0, 1)
+                yield name, a.mean(-2), s.sum(-2).flatten(-3, -2)
             else:
-                yield name, a.flatten(0, 1) / a.shape[1] ** 0.5, s.transpose(0, 1).flatten(0, 2)
+                roots = s.transpose(-4, -3).flatten(-4, -2)
+                yield name, a.flatten(-3, -2) / a.shape[-2] ** 0.5, roots
 
 
 def kronecker_bases(
@@ -122,11 +120,11 @@ def kronecker_bases(
 def _separated(block: LinearBlock, a: Tensor, outputs: FactorBasis) -> dict[str, KroneckerBasis]:
     """Weight: A without the 1. Bias: the constant input's A = 1. Both with the layer's S."""
     weight = replace(block, bias=False)
-    inputs = factor_basis(a[: block.d_in, : block.d_in])
+    inputs = factor_basis(a[..., : block.d_in, : block.d_in])
     bases = {f"{block.name}.weight": KroneckerBasis(weight, inputs, outputs, "weight")}
     if block.bias:
-        bias = LinearBlock(block.name, block.start + weight.size, 1, block.d_out, bias=False)
-        one = factor_basis(a[block.d_in :, block.d_in :])
+        bias = replace(weight, start=block.start + weight.size, d_in=1)
+        one = factor_basis(a[..., block.d_in :, block.d_in :])
         bases[f"{block.name}.bias"] = KroneckerBasis(bias, one, outputs, "bias", inputs)
     return bases
 
@@ -157,29 +155,34 @@ def _position_diagonals(
     for terms in position_terms(problem, fisher):
         for key, basis in bases.items():
             layer = basis.block.name
-            a = terms.inputs[layer][:, :, basis.columns] @ basis.inputs.vectors
+            a = _along(terms.inputs[layer][..., basis.columns], basis.inputs.vectors)
             # Columns first, as they lie in memory: nothing is copied.
-            s = (terms.roots[layer].transpose(0, 1) @ basis.outputs.vectors).transpose(0, 1)
-            diagonals[key] += _squared_products(s, a)
+            s = _along(terms.roots[layer].transpose(-4, -3), basis.outputs.vectors)
+            diagonals[key] += _squared_products(s.transpose(-4, -3), a).flatten(0, -2)
     return {key: value / problem.examples for key, value in diagonals.items()}
 
 
+def _along(rows: Float[Tensor, "*G ... d"], vectors: Float[Tensor, "*G d d"]) -> Tensor:
+    """Rows times the vectors of their group, in one product."""
+    return (rows.flatten(vectors.ndim - 2, -2) @ vectors).view(rows.shape)
+
+
 def _squared_products(
-    s: Float[Tensor, "n K T d_out"], a: Float[Tensor, "n T width"]
-) -> Float[Tensor, "d_out width"]:
+    s: Float[Tensor, "*G n K T d"], a: Float[Tensor, "*G n T width"]
+) -> Float[Tensor, "*G d width"]:
     """Σ_n Σ_k (Σ_t s_n,k,t a_n,tᵀ)², elementwise squares."""
-    _, k, t, d_out = s.shape
+    n, k, t, d = s.shape[-4:]
     if t == 1:
-        return s[:, :, 0].square().sum(1).T @ a[:, 0].square()
+        return s[..., 0, :].square().sum(-2).mT @ a[..., 0, :].square()
 
     def of(part: slice) -> Tensor:
-        rows = s[part].transpose(2, 3).reshape(-1, k * d_out, t)  # one product for all K
-        products = torch.bmm(rows, a[part]).square_()
-        return products.view(-1, d_out, a.shape[2]).sum(0)
+        rows = s[..., part, :, :, :].mT.flatten(-3, -2)  # one product for all K
+        products = (rows @ a[..., part, :, :]).square_()
+        return products.unflatten(-2, (k, d)).sum((-4, -3))
 
-    one = 8 * k * d_out * a.shape[2]
-    total = a.new_zeros(d_out, a.shape[2])
-    for found in shrinking(of, len(a), chunk_bytes(a.device, 8 * PRODUCT_NUMBERS) // one):
+    total = a.new_zeros(*a.shape[:-3], d, a.shape[-1])
+    one = 8 * k * total.numel()
+    for found in shrinking(of, n, chunk_bytes(a.device, 8 * PRODUCT_NUMBERS) // one):
         total += found
     return total
 

@@ -4,84 +4,29 @@ With A = E[a aᵀ] = Q_A diag(α) Q_Aᵀ (width × width) and S = E[Σ_c s_c s_c
 (d_out × d_out), the basis matrix of index (i, j) is Q_S[:, i] Q_A[:, j]ᵀ in [W | b] form. K-FAC
 gives it the eigenvalue σ_i α_j (Martens & Grosse 2015, arXiv 1503.05671), EK-FAC the exact
 curvature along it (George et al. 2018, arXiv 1806.03884).
+
+A grouped convolution is G linear maps side by side. Each group g has factors A_g and S_g of its
+own, and the layer's basis is the union of their bases: coupling between groups, which the layer's
+exact block has, lies outside of it. Factors of groups are stacked in a leading dimension.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.assembly import add_term
 from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.damped import FactoredDamping, factor_ratio
+from decomposition.curvature.factor_basis import NULL_TOLERANCE, FactorBasis
 from decomposition.layers import LinearBlock
-from decomposition.linalg import eigh, matmul
+from decomposition.linalg import matmul
 
-DEGENERACY_TOLERANCE = 1e-9
-"""Neighbouring eigenvalues closer than this fraction of the largest count as repeated."""
-NULL_TOLERANCE = 1e-12
-"""Eigenvalues below this fraction of the largest count as zero."""
-
-
-@dataclass(frozen=True)
-class FactorBasis:
-    """Canonical eigendecomposition of one Kronecker factor."""
-
-    values: Float[Tensor, " d"]
-    """Ascending; negative rounding errors are set to 0."""
-    vectors: Float[Tensor, "d d"]
-    """Orthonormal columns; the entry of largest magnitude in each is positive."""
-    degenerate: tuple[tuple[int, int], ...]
-    """[start, stop) of each cluster of repeated non-zero eigenvalues."""
-    null: int = 0
-    """Number of zero eigenvalues, which come first, if there are several."""
-
-
-def factor_basis(factor: Float[Tensor, "d d"]) -> FactorBasis:
-    """Eigendecomposition of a factor, made unique.
-
-    Within a cluster of repeated eigenvalues any rotation is an eigenbasis, and EK-FAC depends on
-    which one is taken. The cluster's basis is fixed by its projector Π alone: Gram–Schmidt on
-    the columns of Π, each time the one with most left. Signs make the largest entry positive.
-    """
-    values, vectors = eigh(factor)
-    values = values.clamp_min(0.0)
-    largest = float(values[-1])
-    degenerate: list[tuple[int, int]] = []
-    start = null = 0
-    gaps = (values.diff() > DEGENERACY_TOLERANCE * largest).tolist()
-    for stop in [i + 1 for i, gap in enumerate(gaps) if gap] + [len(values)]:
-        if stop - start > 1:
-            vectors[:, start:stop] = _canonical(vectors[:, start:stop])
-            if float(values[stop - 1]) > NULL_TOLERANCE * largest:
-                degenerate.append((start, stop))
-            else:
-                null = stop
-        start = stop
-    pivot = vectors.abs().argmax(0)
-    signs = vectors.gather(0, pivot[None]).sign()
-    return FactorBasis(
-        values, vectors * torch.where(signs == 0, 1.0, signs), tuple(degenerate), null
-    )
-
-
-def _canonical(basis: Tensor) -> Tensor:
-    projector = basis @ basis.T
-    columns: list[Tensor] = []
-    for _ in range(basis.shape[1]):
-        left = projector.diagonal()
-        # The first index within rounding of the maximum, so that ties do not depend on noise.
-        pivot = int((left >= left.max() * (1 - 1e-9)).nonzero()[0])
-        column = projector[:, pivot] / left[pivot].sqrt()
-        projector = projector - torch.outer(column, column)
-        columns.append(column)
-    orthonormal, r = torch.linalg.qr(torch.stack(columns, 1))  # removes accumulated rounding
-    return orthonormal * r.diagonal().sign()
-
+CLUSTERS = 5
+"""Places of repeated eigenvalues that a note names."""
 
 Part = Literal["layer", "weight", "bias"]
 
@@ -93,9 +38,9 @@ class KroneckerBasis:
     block: LinearBlock
     """Where its parameters lie; a bias counts as a layer whose only input is the constant 1."""
     inputs: FactorBasis
-    """Of A (width × width)."""
+    """Of A (width × width), or of those of G groups."""
     outputs: FactorBasis
-    """Of S (d_out × d_out)."""
+    """Of S (d_out × d_out, or G matrices of d_out / G)."""
     part: Part = "layer"
     """What of the layer it covers."""
     weight_inputs: FactorBasis | None = None
@@ -115,7 +60,9 @@ class KroneckerBasis:
 
     def products(self) -> Float[Tensor, "d_out width"]:
         """K-FAC's eigenvalues σ_i α_j."""
-        return torch.outer(self.outputs.values, self.inputs.values)
+        return torch.einsum("...i,...j->...ij", self.outputs.values, self.inputs.values).flatten(
+            0, -2
+        )
 
     def factored_damping(self) -> FactoredDamping:
         """Of (A + π√λ I) ⊗ (S + (√λ/π) I), in the order of the basis.
@@ -124,10 +71,16 @@ class KroneckerBasis:
         layer's weight, as curvlinops 3.0.1 has it.
         """
         of_weight = self.weight_inputs or self.inputs
-        pi = factor_ratio(of_weight.values, self.outputs.values)
-        alpha, sigma = self.inputs.values, self.outputs.values[:, None]
+        groups = (b.values.view(-1, b.values.shape[-1]) for b in (of_weight, self.inputs))
+        sigmas = self.outputs.values.view(self.block.groups, -1)
+        return FactoredDamping.joined(
+            [self._damped(*values) for values in zip(*groups, sigmas, strict=True)]
+        )
+
+    def _damped(self, of_weight: Tensor, alpha: Tensor, sigma: Tensor) -> FactoredDamping:
+        pi, sigma = factor_ratio(of_weight, sigma), sigma[:, None]
         if pi is None:
-            return FactoredDamping.none(self.block.size, alpha.device)
+            return FactoredDamping.none(len(sigma) * len(alpha), alpha.device)
         if self.part == "bias":
             root, whole = alpha / pi + 0 * sigma, -1.0
         else:
@@ -136,10 +89,11 @@ class KroneckerBasis:
 
     def notes(self) -> tuple[str, ...]:
         """A sentence for each factor with repeated eigenvalues."""
+        order = "ascending" if self.block.groups == 1 else "ascending, group after group"
         return tuple(
             f"{self.name}: the {factor} factor has repeated eigenvalues at "
-            f"{', '.join(f'{a}–{b - 1}' for a, b in basis.degenerate)} (ascending), so EK-FAC is "
-            "not unique there; the canonical basis is used"
+            f"{_clusters(basis.degenerate)} ({order}), so EK-FAC is not unique there; the "
+            "canonical basis is used"
             for factor, basis in (("input", self.inputs), ("output", self.outputs))
             if basis.degenerate
         )
@@ -151,15 +105,30 @@ class KroneckerBasis:
         factors of their means over positions, and H is no second moment of rows.
         """
         floor = NULL_TOLERANCE * float(values.abs().max())
-        return tuple(
-            f"{self.name}: the {factor} factor is zero in {basis.null} directions in which there "
-            "is curvature all the same, so EK-FAC is not unique there; the canonical basis is used"
-            for factor, basis, along in (
-                ("input", self.inputs, values),
-                ("output", self.outputs, values.T),
+        groups = values.view(self.block.groups, -1, values.shape[1])
+        counts = {
+            factor: sum(
+                null
+                for null, of_group in zip(basis.null, along, strict=True)
+                if null and float(of_group[:, :null].abs().max()) > floor
             )
-            if basis.null and float(along[:, : basis.null].abs().max()) > floor
+            for factor, basis, along in (
+                ("input", self.inputs, groups),
+                ("output", self.outputs, groups.mT),
+            )
+        }
+        return tuple(
+            f"{self.name}: the {factor} factor is zero in {count} directions in which there "
+            "is curvature all the same, so EK-FAC is not unique there; the canonical basis is used"
+            for factor, count in counts.items()
+            if count
         )
+
+
+def _clusters(degenerate: tuple[tuple[int, int], ...]) -> str:
+    said = ", ".join(f"{start}–{stop - 1}" for start, stop in degenerate[:CLUSTERS])
+    more = len(degenerate) - CLUSTERS
+    return said + (f" and {more} more places" if more > 0 else "")
 
 
 class KroneckerCurvature(Diagonalised):
@@ -200,20 +169,39 @@ class KroneckerCurvature(Diagonalised):
         return self.basis.block.from_matrix(self._rotate(coordinates, transpose=False))
 
     def dense(self) -> Tensor:
-        """Σ_ab v_ab (Q_S,a Q_S,aᵀ) ⊗ (Q_A,b Q_A,bᵀ), by one product over the widths."""
+        """Σ_ab v_ab (Q_S,a Q_S,aᵀ) ⊗ (Q_A,b Q_A,bᵀ), from parameter order on both sides."""
+        block = self.basis.block
+        matrices = self._products().reshape(block.groups, *2 * [self.size // block.groups])
+        matrix = matrices[0] if block.groups == 1 else torch.block_diag(*matrices)
+        for _ in range(2):  # rows, then columns
+            matrix = block.from_matrix(matrix.view(block.d_out, block.width, self.size)).T
+        return matrix
+
+    def _products(self) -> Float[Tensor, "*G d width d width"]:
+        """The same for each group, indices in the order of [W | b]: the larger side comes first."""
         q_s, q_a = self.basis.outputs.vectors, self.basis.inputs.vectors
-        d_out, width = self.values.shape
-        rows = (q_s[:, None, :] * q_s[None, :, :]).reshape(d_out**2, d_out) @ self.values
-        columns = (q_a[:, None, :] * q_a[None, :, :]).reshape(width**2, width)
-        term = matmul(rows, columns.T).view(d_out, d_out, width, width).permute(0, 2, 1, 3)
-        block = replace(self.basis.block, start=0)
-        out = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)
-        add_term(out, (block, block), term)
-        return out
+        values = self.values.view(*q_s.shape[:-1], q_a.shape[-1])
+        if q_s.shape[-1] <= q_a.shape[-1]:
+            term = _summed(q_s, q_a, values)  # (*G, d, d, width, width)
+        else:
+            term = _summed(q_a, q_s, values.mT).movedim((-2, -1), (-4, -3))
+        return term.transpose(-3, -2)
 
     def _rotate(self, m: Float[Tensor, "d_out width k"], transpose: bool) -> Tensor:
         q_s, q_a = self.basis.outputs.vectors, self.basis.inputs.vectors
-        q_s, q_a = (q_s.T, q_a.T) if transpose else (q_s, q_a)
-        d_out, width, k = m.shape
-        rows = (q_s @ m.reshape(d_out, width * k)).view(d_out, width, k)
-        return torch.matmul(q_a, rows)
+        q_s, q_a = (q_s.mT, q_a.mT) if transpose else (q_s, q_a)
+        _, width, k = m.shape
+        rows = q_s @ m.reshape(*q_s.shape[:-1], width * k)
+        rows = rows.view(*q_s.shape[:-1], width, k)
+        return torch.matmul(q_a if q_a.ndim == 2 else q_a.unsqueeze(-3), rows).view(m.shape)
+
+
+def _summed(
+    small: Float[Tensor, "*G p p"], large: Float[Tensor, "*G q q"], values: Float[Tensor, "*G p q"]
+) -> Float[Tensor, "*G p p q q"]:
+    """Σ_ab v_ab (s_a s_aᵀ) ⊗ (l_b l_bᵀ): p products of the large side, then one of all pairs."""
+    p, q = values.shape[-2:]
+    scaled = large.unsqueeze(-3) * values.unsqueeze(-2)  # (*G, p, q, q)
+    inner = (scaled.flatten(-3, -2) @ large.mT).unflatten(-2, (p, q)).flatten(-2)
+    pairs = (small.unsqueeze(-2) * small.unsqueeze(-3)).flatten(-3, -2)
+    return matmul(pairs, inner).unflatten(-1, (q, q)).unflatten(-3, (p, p))

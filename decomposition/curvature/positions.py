@@ -5,7 +5,9 @@ Notation for one example n and a linear block l with T positions (see decomposit
     a_l,t   (width,)   input of the linear map at position t, with 1 appended for the bias
     s_l,t   (K, d_out) rows Rᵀ ∂f/∂z_l,t at a root R (C × K) of the outputs' curvature
 
-so that the rows of the generalised Jacobian are R_nᵀ ∂f_n/∂[W | b]_l = Σ_t s_l,t ⊗ a_l,t.
+so that the rows of the generalised Jacobian are R_nᵀ ∂f_n/∂[W | b]_l = Σ_t s_l,t ⊗ a_l,t. A
+grouped convolution has such terms for each of its G groups, whose rows of [W | b] stand one below
+the other; G is a leading dimension that other blocks do not have.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ Root = Callable[[Tensor, Tensor], Tensor]
 class PositionTerms:
     """Terms of the linear blocks for a batch of n examples."""
 
-    inputs: dict[str, Float[Tensor, "n T width"]]
+    inputs: dict[str, Float[Tensor, "*G n T width"]]
     """a_l,t."""
-    roots: dict[str, Float[Tensor, "n K T d_out"]]
-    """s_l,t."""
+    roots: dict[str, Float[Tensor, "*G n K T d"]]
+    """s_l,t, with d = d_out / G."""
     columns: Float[Tensor, "n C K"]
     """R."""
 
@@ -81,10 +83,10 @@ class Positions:
         found_inputs, found_roots = {}, {}
         for block in self.blocks:
             layer, name = self.layers[block.name], block.name
-            a = _joined([patches(layer, call, n) for call in inputs[name]], 1)
-            s = _joined([responses(layer, call, n, lead=1) for call in pulled[name]], 2)
-            found_inputs[name] = block.append_one(a)
-            found_roots[name] = s.transpose(0, 1)
+            a = _joined([patches(layer, call, n) for call in inputs[name]])
+            s = _joined([responses(layer, call, n, lead=1) for call in pulled[name]])
+            found_inputs[name] = block.append_one(a.movedim(0, -3))
+            found_roots[name] = s.movedim((1, 0), (-4, -3))
         return PositionTerms(found_inputs, found_roots, columns)
 
     def numbers_per_example(self, x: Inputs, columns: int) -> int:
@@ -93,13 +95,14 @@ class Positions:
         total = 0
         for block in self.blocks:
             positions = sum(shape.numel() for shape in shapes[block.name]) // block.d_out
-            total += positions * (block.width + (2 * columns + 2) * block.d_out)
+            inputs = block.groups * block.width
+            total += positions * (inputs + (2 * columns + 2) * block.d_out)
         return total
 
 
-def _joined(calls: list[Tensor], positions: int) -> Tensor:
+def _joined(calls: list[Tensor]) -> Tensor:
     """The positions of all calls; one call is not copied."""
-    return calls[0] if len(calls) == 1 else torch.cat(calls, positions)
+    return calls[0] if len(calls) == 1 else torch.cat(calls, -2)
 
 
 def on_batches(

@@ -46,9 +46,11 @@ class JacobianRows:
                 part.copy_(torch.cat([pulled[name].flatten(2) for name in block.parameters], 2))
             else:
                 a, s = terms.inputs[block.name], terms.roots[block.name]
-                product = s.mT @ a[:, None]  # (n, K, d_out, width)
+                product = s.mT @ a.unsqueeze(-3)  # (*G, n, K, d, width)
+                product = product.movedim((-4, -3), (0, 1)).flatten(2, -2)  # (n, K, d_out, width)
                 split = block.d_out * block.d_in
-                part[:, :, :split] = product[..., : block.d_in].flatten(2)
+                weight = product[..., : block.d_in]
+                part[:, :, :split] = (weight.mT if block.transposed else weight).flatten(2)
                 if block.bias:
                     part[:, :, split:] = product[..., block.d_in]
             start += block.size

@@ -7,7 +7,9 @@ map of its input, so that its curvature has a Kronecker form, and an ``ExactBloc
 In a ``LinearBlock`` the row-major weight (d_out × d_in) is followed by the bias (d_out). As a
 matrix it is [W | b] of shape (d_out, width) with width = d_in + 1 if there is a bias, and the
 layer input gets a 1 appended to match. A convolution is the same matrix on patches: its d_in is
-in_channels times the number of kernel elements.
+in_channels times the number of kernel elements. In a grouped convolution d_in counts the channels
+of one group, and the rows of [W | b] fall into as many groups, each a linear map of patches of its
+own. An embedding maps one-hot rows; its parameters are those of Wᵀ (tokens × d_out).
 """
 
 from __future__ import annotations
@@ -20,18 +22,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LinearBlock:
-    """A linear layer or a convolution."""
+    """A linear layer, a convolution, or an embedding as the linear map of one-hot rows."""
 
     name: str
     """Module path, for example ``0`` or ``encoder.fc1``."""
     start: int
     """Index of its first parameter."""
     d_in: int
-    """Input features, without the appended 1."""
+    """Input features (of each group), without the appended 1."""
     d_out: int
-    """Output features."""
+    """Output features (of all groups)."""
     bias: bool
     """Whether there is a trainable bias."""
+    groups: int = 1
+    """Into how many maps, each with inputs of its own, the rows of [W | b] fall."""
+    transposed: bool = False
+    """Whether the parameters are those of Wᵀ; there is no bias then."""
 
     @property
     def width(self) -> int:
@@ -50,6 +56,8 @@ class LinearBlock:
 
     def to_matrix(self, v: Tensor) -> Tensor:
         """(size, k) in parameter order → (d_out, width, k) as [W | b]."""
+        if self.transposed:
+            return v.reshape(self.d_in, self.d_out, v.shape[1]).transpose(0, 1)
         weight = v[: self.d_out * self.d_in].reshape(self.d_out, self.d_in, v.shape[1])
         if not self.bias:
             return weight
@@ -57,10 +65,15 @@ class LinearBlock:
 
     def from_matrix(self, m: Tensor) -> Tensor:
         """(d_out, width, k) as [W | b] → (size, k) in parameter order."""
-        weight = m[:, : self.d_in].reshape(self.d_out * self.d_in, m.shape[2])
+        if self.transposed:
+            return m.transpose(0, 1).reshape(self.size, m.shape[2])
         if not self.bias:
-            return weight
-        return torch.cat([weight, m[:, self.d_in]], dim=0)
+            return m.reshape(self.size, m.shape[2])
+        split = self.d_out * self.d_in
+        v = m.new_empty(self.size, m.shape[2])
+        v[:split].view(self.d_out, self.d_in, m.shape[2]).copy_(m[:, : self.d_in])
+        v[split:] = m[:, self.d_in]
+        return v
 
     def append_one(self, a: Tensor) -> Tensor:
         """Layer input (…, d_in) → (…, width), with a column of ones if there is a bias."""

@@ -95,7 +95,7 @@ def _by_positions(
     candidates: Mapping[str, nn.Module],
     x: Inputs,
 ) -> dict[str, dict[str, Tensor | None]]:
-    """Layer → (n, d_out, d_in) and (n, d_out) sums over positions, None without shape."""
+    """Layer → sums over positions of δ aᵀ and δ for every example, None without shape."""
     n = rows_in(x)
     like = next(iter(parameters.values()))
     zeros = {
@@ -117,8 +117,9 @@ def _by_positions(
             delta = torch.zeros_like(zero) if delta is None else delta
             try:
                 rows, d = patches(layer, a.detach(), n), responses(layer, delta, n)
-                products.append(d.mT @ rows)
-                sums.append(d.sum(1))
+                product = d.mT @ rows  # (n, *G, d_out, d_in), in the shape of the weight
+                products.append(product.mT if isinstance(layer, nn.Embedding) else product)
+                sums.append(d.sum(-2))
             except (RuntimeError, IndexError):  # no rows of examples
                 fits = False
         found[name] = {

@@ -1,8 +1,8 @@
 """Which parameters are studied, how they fall into blocks, and what each block's curvature is.
 
-A module is a ``LinearBlock`` if it is a linear layer or an ungrouped convolution that owns its
-weight alone, is called as a module, and has the per-example gradient Σ_t δ_t a_tᵀ of one: this is
-tried on a few examples, so that a weight used a second time elsewhere, or inputs whose rows are
+A module is a ``LinearBlock`` if it is a linear layer, a convolution or a large embedding that owns
+its weight alone, is called as a module, and has the per-example gradient Σ_t δ_t a_tᵀ of one: this
+is tried on a few examples, so that a weight used a second time elsewhere, or inputs whose rows are
 not the examples, are found out. Everything else is an ``ExactBlock``.
 """
 
@@ -13,16 +13,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, apply, rows_in
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
 from decomposition.layers.check import not_linear
 from decomposition.layers.hooks import output_hooks
-from decomposition.layers.positions import KRONECKER, block_shape
+from decomposition.layers.positions import KRONECKER, linear_block
 
 EXACT_LIMIT = 8192
 """Largest block without a Kronecker form: its dense matrix and eigenvectors take 1 GB."""
+ONE_HOT_LIMIT = 8192
+"""Most tokens of an embedding as a linear map: its factor A and eigenvectors take 1 GB."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,24 @@ def _candidates(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
             reasons[name] = f"{', '.join(own)} of a {type(module).__name__}"
         elif held not in (["weight"], ["weight", "bias"]):
             reasons[name] = f"{type(module).__name__} with parameters {', '.join(held)}"
-        elif getattr(module, "groups", 1) != 1:
-            reasons[name] = f"{type(module).__name__} in {module.groups} groups"
+        elif isinstance(module, nn.Embedding) and (reason := _not_one_hot(module)):
+            reasons[name] = reason
         else:
             candidates[name] = module
     return candidates, reasons
+
+
+def _not_one_hot(module: nn.Embedding) -> str | None:
+    """Why an embedding is no linear map of one-hot rows here: a small one is better off exact."""
+    options = ("max_norm", "scale_grad_by_freq", "sparse")
+    chosen = [option for option in options if getattr(module, option)]
+    if chosen:
+        return f"Embedding with {', '.join(chosen)}"
+    if module.weight.numel() <= EXACT_LIMIT:
+        return "Embedding"
+    if module.num_embeddings > ONE_HOT_LIMIT:
+        return f"Embedding of {module.num_embeddings:,} tokens"
+    return None
 
 
 def _blocks(
@@ -159,18 +175,33 @@ def _blocks(
         name = _block_name(model, path)
         size = sum(p.numel() for p in own.values())
         if name in candidates:
-            yield LinearBlock(name, start, *block_shape(module), "bias" in own)
+            yield linear_block(module, name, start, "bias" in own)
         else:
             if size > EXACT_LIMIT:
                 raise UnsupportedModelError(
                     f"block {name} ({reasons[name]}) has {size:,} parameters and no Kronecker "
                     f"form: exact blocks stand in for up to {EXACT_LIMIT:,}; freeze it with "
-                    "requires_grad_(False), or build it from torch.nn.Linear, Conv1d or Conv2d "
-                    "layers that are called as modules"
+                    f"requires_grad_(False), or {_way_out(module)}"
                 )
             names = tuple(paths[id(p)] for p in own.values())
             yield ExactBlock(name, start, size, names, reasons[name])
         start += size
+
+
+def _way_out(module: nn.Module) -> str:
+    """How a module gets a Kronecker form."""
+    if isinstance(module, nn.MultiheadAttention | NonDynamicallyQuantizableLinear):
+        return (
+            "give its projections one: decomposition.layers.with_linear_attention(model) is a copy "
+            "of the model that calls them as torch.nn.Linear layers"
+        )
+    if isinstance(module, nn.Embedding):
+        return (
+            f"let it have one: without max_norm, scale_grad_by_freq and sparse, for at most "
+            f"{ONE_HOT_LIMIT:,} tokens, called on indices with examples in their rows (positions "
+            "too: torch.arange(T).expand(len(x), T)), its weight used nowhere else"
+        )
+    return "build it from torch.nn.Linear, Conv1d or Conv2d layers that are called as modules"
 
 
 def _notes(model: nn.Module, blocks: tuple[Block, ...], frozen: list[str]) -> Iterator[str]:

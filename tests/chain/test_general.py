@@ -103,7 +103,7 @@ def test_lattice_has_the_diagonal_of_the_hessian_blocks(general: Problem) -> Non
 @pytest.mark.parametrize("rung", ["ekfac", "kfac"])
 @pytest.mark.parametrize("fisher", [None, Sampled(2), Empirical()])
 @pytest.mark.parametrize(
-    "case", ["conv_grouped", "cnn", "time_major", "tied", "bias_only", "bare_parameters"]
+    "case", ["embedding", "cnn", "time_major", "tied", "bias_only", "bare_parameters"]
 )
 def test_exact_blocks_stand_in_for_missing_kronecker_forms(
     case: str, fisher: Fisher | None, rung: str
@@ -144,7 +144,7 @@ def test_structure_agrees_with_the_dense_matrix(general: Problem, rung: str) -> 
 
 
 @pytest.mark.parametrize("rung", [EKFAC, KFAC, BlockGGN])
-@pytest.mark.parametrize("case", ["cnn", "attention", "tied", "frozen"])
+@pytest.mark.parametrize("case", ["cnn", "conv_grouped", "attention", "tied", "frozen"])
 def test_separate_biases_agree_with_the_dense_matrix(case: str, rung: type) -> None:
     curvature = rung(separate_bias=True)(cases.GENERAL[case]())
     _check_structure(curvature, curvature.dense())

@@ -90,7 +90,7 @@ def test_factors_and_eigenvalues_by_hand(model: str, sharing: str) -> None:
 
 @pytest.mark.parametrize("sharing", SHARING)
 def test_dense_kfac_is_the_kronecker_product_of_its_factors(general: Problem, sharing: str) -> None:
-    """A ⊗ S as a matrix: rows (i, p) and columns (j, q) of [W | b] have S_ij A_pq."""
+    """⊕_g A_g ⊗ S_g: rows (i, p) and columns (j, q) of a group's [W | b] have S_ij A_pq."""
     factors = kronecker_factors(general, sharing=sharing)
     blocks = KFAC(sharing=sharing)(general).diagonal_blocks()
     for block in general.blocks:
@@ -98,7 +98,9 @@ def test_dense_kfac_is_the_kronecker_product_of_its_factors(general: Problem, sh
             continue
         a, s = factors[block.name]
         units = block.to_matrix(torch.eye(block.size, dtype=torch.float64)).flatten(0, 1)
-        _close(blocks[block.name].dense(), units.T @ torch.kron(s, a) @ units, EXACT)
+        groups = zip(s.reshape(-1, *s.shape[-2:]), a.reshape(-1, *a.shape[-2:]), strict=True)
+        product = torch.block_diag(*(torch.kron(*pair) for pair in groups))
+        _close(blocks[block.name].dense(), units.T @ product @ units, EXACT)
 
 
 def linear(pooled: bool, width: int = 4) -> Problem:
@@ -234,8 +236,9 @@ def test_rows_of_the_jacobian_are_products_of_terms(case: str) -> None:
         for block in problem.blocks:
             if isinstance(block, LinearBlock):
                 a, s = terms.inputs[block.name], terms.roots[block.name]
-                rows = torch.einsum("nkti,ntj->nkij", s, a).flatten(0, 1).permute(1, 2, 0)
-                flat = block.from_matrix(rows)
+                groups = [(s, a)] if block.groups == 1 else zip(s, a, strict=True)
+                rows = [torch.einsum("nkti,ntj->nkij", *group).flatten(0, 1) for group in groups]
+                flat = block.from_matrix(torch.cat(rows, 1).permute(1, 2, 0))
                 sums[block.name] = sums.get(block.name, 0) + flat @ flat.T / problem.examples
     for name, second in sums.items():
         _close(second, blocks[name].dense(), EXACT)

@@ -58,6 +58,14 @@ def test_matrix_form_and_back(d_in: int, d_out: int, bias: bool, k: int) -> None
         assert bool((matrix[:, -1] == v[d_out * d_in :]).all())
 
 
+def test_the_parameters_of_an_embedding_are_those_of_the_transpose() -> None:
+    block = LinearBlock("token", 0, 4, 3, bias=False, transposed=True)
+    v = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    matrix = block.to_matrix(v)
+    assert torch.equal(matrix[..., 0], v[:, 0].view(4, 3).T)
+    assert torch.equal(block.from_matrix(matrix), v)
+
+
 def test_names_follow_parameter_order_and_calls_follow_the_forward_pass() -> None:
     problem = cases.residual()
     assert [b.name for b in problem.blocks] == ["out", "first", "inner", "gate"]

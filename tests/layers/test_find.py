@@ -24,9 +24,11 @@ KINDS: dict[str, dict[str, str | None]] = {
     "conv2d_circular": {"0": None, "3": None},
     "conv2d_reflected": {"0": None, "3": None},
     "conv1d": {"0": None, "2": None, "5": None},
-    "conv_grouped": {"0": None, "2": "Conv2d in 2 groups", "5": None},
+    "conv_grouped": {"0": None, "2": None, "5": None},
     "cnn": {"0": None, "1": "BatchNorm2d", "3": None, "7": None},
     "frames": {"conv": None, "out": None},
+    "tagging": {"inner": None, "out": None},
+    "image_to_image": {"0": None, "2": None},
     "sequence": {"first": None, "second": None, "out": None},
     "flattened": {"inner": None, "out": None},
     "time_major": {
@@ -259,10 +261,62 @@ def test_frozen_parameters_are_counted_and_named() -> None:
 def test_a_large_block_without_a_kronecker_form_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(find, "EXACT_LIMIT", 9)
+    message = r"block 1 \(LayerNorm\) has 10 parameters and no Kronecker form.* up to 9"
+    with pytest.raises(UnsupportedModelError, match=message):
+        general.layer_norm()
+
+
+def tokens_of(embedding: nn.Embedding) -> None:
+    general.study(
+        lambda: Applied(
+            lambda m, x: m.out(torch.tanh(m.token(x)).mean(1)),
+            token=embedding,
+            out=nn.Linear(3, general.CLASSES),
+        ),
+        general.tokens(general.N + general.QUERIES, general.T, below=6),
+    )
+
+
+LARGE_EMBEDDINGS = {
+    "Embedding with max_norm": lambda: nn.Embedding(6, 3, max_norm=1.0),
+    "Embedding with scale_grad_by_freq": lambda: nn.Embedding(6, 3, scale_grad_by_freq=True),
+    "Embedding of 6 tokens": lambda: nn.Embedding(6, 3),
+}
+
+
+@pytest.mark.parametrize("reason", LARGE_EMBEDDINGS)
+def test_large_embeddings_that_are_no_linear_map_are_refused(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(find, "EXACT_LIMIT", 10)
-    message = r"block token \(Embedding\) has 18 parameters and no Kronecker form.* up to 10"
+    monkeypatch.setattr(find, "ONE_HOT_LIMIT", 5)
+    message = rf"block token \({reason}\) has 18 parameters .*for at most 5 tokens"
+    with pytest.raises(UnsupportedModelError, match=message):
+        tokens_of(LARGE_EMBEDDINGS[reason]())
+
+
+def test_a_table_of_positions_has_no_examples_in_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as ``place(arange(T))``: the way out is to expand the positions to every example."""
+    monkeypatch.setattr(find, "EXACT_LIMIT", 8)
+    message = r"block place .* has 9 parameters .*torch\.arange\(T\)\.expand\(len\(x\), T\)"
     with pytest.raises(UnsupportedModelError, match=message):
         general.embedding()
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        places = torch.arange(general.T).expand(len(x), general.T)
+        return model.out(torch.tanh(model.token(x) + model.place(places)).flatten(1))
+
+    def build() -> nn.Module:
+        return Applied(
+            forward,
+            token=nn.Embedding(6, 3),
+            place=nn.Embedding(general.T, 3),
+            out=nn.Linear(3 * general.T, general.CLASSES),
+        )
+
+    x = general.tokens(general.N + general.QUERIES, general.T, below=6)
+    assert reasons(general.study(build, x).blocks) == {"token": None, "place": None, "out": None}
 
 
 def test_a_frozen_model_is_refused() -> None:

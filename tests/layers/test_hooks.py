@@ -42,10 +42,11 @@ def test_a_layer_maps_the_patches_of_its_input_to_its_responses(general: Problem
         if not isinstance(block, LinearBlock):
             continue
         layer = layers[block.name]
-        w = block.to_matrix(theta[block.slice, None])[..., 0]
+        w = block.to_matrix(theta[block.slice, None])[..., 0].unflatten(0, (block.groups, -1))
         frozen = getattr(layer, "bias", None) is not None and not block.bias
         for a, z in zip(inputs[block.name], outputs[block.name], strict=True):
-            found = block.append_one(patches(layer, a, n)) @ w.T
+            of_groups = w.squeeze(0) if block.groups == 1 else w
+            found = block.append_one(patches(layer, a, n)) @ of_groups.mT
             found = found + layer.bias if frozen else found
             torch.testing.assert_close(found, responses(layer, z, n), rtol=1e-12, atol=1e-12)
 
