@@ -125,16 +125,19 @@ def measure_leave_one_out(
 
 def measure_proximal_responses(
     problem: Problem,
-    ggn: Curvature,
+    curvature: Curvature,
     multiple: float,
     plan: BankPlan,
     count: int,
     folder: Path | None = None,
     progress: bool = True,
+    ggn: Curvature | None = None,
 ) -> Measurement:
     """Change of the loss by the proximal Bregman response to the removal of ``count`` examples.
 
-    λ is ``multiple`` · trace(GGN) / P. The examples are those of ``measure_leave_one_out``.
+    λ is ``multiple`` · trace(GGN) / P, the trace that of ``curvature``: the GGN itself, or EK-FAC,
+    which has the same, with ``ggn`` (see ``proximal_responses``). The examples are those of
+    ``measure_leave_one_out``.
     A response that did not converge is left out, and a note says so. Nothing is random in a
     response: measured again it is the same, and its noise ceiling is 1.
 
@@ -142,10 +145,12 @@ def measure_proximal_responses(
         TargetError: fewer than four responses converged.
         StoreError: the folder cannot be used.
     """
-    assert isinstance(ggn, Diagonalised)
-    damping = float(f"{multiple * ggn.trace() / problem.parameters:.{DIGITS}g}")
+    assert isinstance(curvature, Diagonalised)
+    damping = float(f"{multiple * curvature.trace() / problem.parameters:.{DIGITS}g}")
     removed = removed_examples(plan.seed, count, problem.examples)
-    found = proximal_responses(problem, ggn, damping, removed, folder=folder, progress=progress)
+    found = proximal_responses(
+        problem, curvature, damping, removed, folder=folder, progress=progress, ggn=ggn
+    )
     kept = found.converged
     if kept.sum() < 4:
         raise TargetError(

@@ -4,6 +4,10 @@ The minimum of PBO_i (see ``proximal``) is sought in the coordinates z in which 
 Gauss–Newton matrix is the identity, δ = V diag(μ + λ)^(−1/2) z: there the fixed-point iteration
 z ← z − ∇PBO_i is Newton's method with the matrix at θ_s, its first step is the influence
 function with the GGN, and what is left is the non-linearity of the network alone.
+
+Where the GGN has no eigenbasis (see ``newton``), z are the coordinates of EK-FAC and the step is
+still Newton's with the GGN, from a solve: without it EK-FAC's coupling-free inverse takes some
+hundred gradients, or fails.
 """
 
 from __future__ import annotations
@@ -18,29 +22,37 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import inverse_eigenvalues
+from decomposition.device import shrinking
+from decomposition.inputs import take
 from decomposition.linalg import from_numpy, to_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.fingerprint import study_fingerprint
 from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.store import ChunkStore
 from decomposition.source import source_hash
-from decomposition.targets.anderson import FixedPoints, anderson
+from decomposition.targets.anderson import DEPTH, FixedPoints, anderson
 from decomposition.targets.names import TargetError
+from decomposition.targets.newton import newton_step
 from decomposition.targets.proximal import ProximalObjective
 
 SOURCE = ("targets/anderson.py", "targets/pbrf.py", "targets/proximal.py")
 """The code, beside the losses, that a response depends on."""
 
 TOLERANCE = 1e-6
-"""Gradient at the response, relative to that at θ_s, both in the norm of (G + λI)⁻¹."""
+"""Gradient at the response, relative to that at θ_s, both in the norm of (G + λI)⁻¹; with a step
+from a solve, Newton's step relative to the first, both in the norm of the damped metric."""
 FLOOR = 1e-5
 """Gradients at θ_s below this fraction of their root mean square are held to that instead: of an
 example that the model has fitted perfectly, rounding leaves little else."""
 CHUNK = 20
-"""Examples that are solved, and kept on disk, together."""
+"""Examples that are solved, and kept on disk, together, at most."""
+COPIES = 2 * DEPTH + 20
+"""Numbers a parameter that the solution of one example takes: histories, points, gradients."""
+NUMBERS = 2**27
+"""Numbers that those solved together may take: 1 GB; of a million parameters, four examples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +84,21 @@ def proximal_responses(
     weight: float = 1.0,
     folder: Path | None = None,
     progress: bool = False,
+    ggn: Curvature | None = None,
 ) -> ProximalResponses:
     """Solve PBO_i for every removed example i, or read from ``folder`` what is there.
 
     Args:
         problem: trained; the responses start from its model's parameters.
-        curvature: the metric of the iteration: the GGN, or EK-FAC where that is too large. The
-            responses do not depend on it beyond their residual.
+        curvature: the metric of the iteration: the GGN, or EK-FAC where that is too large, then
+            with ``ggn``. The responses do not depend on it beyond their residual.
         damping: λ > 0 of the proximal term.
         removed: training examples.
         weight: part of the example's weight that is removed, in (0, 1].
         folder: where finished chunks are kept; the same call resumes. None keeps nothing.
         progress: show a progress bar.
+        ggn: the GGN in dual form, or known by its products: every step is solved with it. None:
+            the metric itself is inverted.
 
     Raises:
         TargetError: λ or the weight is out of range.
@@ -94,14 +109,15 @@ def proximal_responses(
         raise TargetError(f"the proximal damping must be positive and finite, got {damping}")
     if not 0 < weight <= 1:
         raise TargetError(f"the removed weight must lie in (0, 1], got {weight}")
-    solver = _Solver(problem, curvature, damping, weight)
+    solver = _Solver(problem, curvature, damping, weight, ggn)
     store, study = ChunkStore(folder), _study(problem, damping, weight)
     outputs, residual = [], []
     with tqdm(
         total=len(removed), desc="proximal responses", unit="example", disable=not progress
     ) as bar:
-        for start in range(0, len(removed), CHUNK):
-            chunk = removed[start : start + CHUNK]
+        step = together(problem.parameters)
+        for start in range(0, len(removed), step):
+            chunk = removed[start : start + step]
             keys = [_key(study, what, chunk) for what in ("outputs", "residual")]
             found = [store.load(key) for key in keys]
             if found[0] is None or found[1] is None:
@@ -116,23 +132,40 @@ def proximal_responses(
     )
 
 
+def together(parameters: int) -> int:
+    """Examples that are solved together; sizes alone decide, for they name what is on disk."""
+    return min(CHUNK, max(1, NUMBERS // (COPIES * parameters)))
+
+
 class _Solver:
     """Minimises PBO_i in whitened coordinates."""
 
     def __init__(
-        self, problem: Problem, curvature: Diagonalised, damping: float, weight: float
+        self,
+        problem: Problem,
+        curvature: Diagonalised,
+        damping: float,
+        weight: float,
+        ggn: Curvature | None,
     ) -> None:
         self._problem, self._curvature, self._weight = problem, curvature, weight
         self._objective = ProximalObjective(problem, damping)
         inverse = inverse_eigenvalues(curvature.basis_values(), damping)
         self._root = inverse.sqrt()[:, None]
+        self._newton = None if ggn is None else newton_step(ggn, curvature, damping)
         self._floor = 0.0
 
     def solve(self, removed: Int64[Tensor, " m"]) -> tuple[np.ndarray, np.ndarray]:
         """Outputs (m, Q, C) on the queries, and residuals (m,)."""
-        found = self._minimise(removed)
-        outputs = self._objective.query_outputs(self._delta(found.points))
-        return to_numpy(outputs.contiguous()), to_numpy(found.residual)
+
+        def some(part: slice) -> tuple[Tensor, Tensor]:
+            found = self._minimise(removed[part])
+            outputs = self._objective.query_outputs(self._delta(found.points))
+            return outputs, found.residual
+
+        parts = list(shrinking(some, len(removed), len(removed)))
+        outputs, residual = (torch.cat(part) for part in zip(*parts, strict=True))
+        return to_numpy(outputs.contiguous()), to_numpy(residual)
 
     def base_outputs(self) -> np.ndarray:
         zero = self._root.new_zeros(1, self._curvature.size)
@@ -141,19 +174,27 @@ class _Solver:
     def _minimise(self, removed: Tensor) -> FixedPoints:
         def descent(z: Tensor, which: Tensor) -> Tensor:
             gradient = self._objective.gradient(self._delta(z), removed[which], self._weight)
-            return -(self._root * self._curvature.to_basis(gradient.T.contiguous())).T
+            gradient = gradient.T.contiguous()
+            if self._newton is None:
+                return -(self._root * self._curvature.to_basis(gradient)).T
+            return -(self._curvature.to_basis(self._newton(gradient)) / self._root).T
 
         start = self._root.new_zeros(len(removed), self._curvature.size)
-        size = descent(start, torch.arange(len(removed), device=start.device)).norm(dim=1)
-        return anderson(descent, start, size.clamp_min(self._smallest()), TOLERANCE)
+        first = descent(start, torch.arange(len(removed), device=start.device))
+        scale = first.norm(dim=1).clamp_min(self._smallest())
+        return anderson(descent, start, scale, TOLERANCE, first=first)
 
     def _smallest(self) -> float:
         """FLOOR times the root mean square over all training examples of ‖∇PBO_i(θ_s)‖."""
         if self._floor == 0.0:
-            gradients = per_example_gradients(self._problem, *self._problem.train).T.contiguous()
-            whitened = self._root * self._curvature.to_basis(gradients)
-            mean = float(whitened.square().sum(0).mean()) ** 0.5
-            self._floor = FLOOR * self._weight * mean / self._problem.examples
+            (x, y), total = self._problem.train, 0.0
+            step = max(1, NUMBERS // (8 * self._problem.parameters))
+            for begin in range(0, len(y), step):
+                rows = slice(begin, begin + step)
+                gradients = per_example_gradients(self._problem, take(x, rows), y[rows]).T
+                whitened = self._root * self._curvature.to_basis(gradients.contiguous())
+                total += float(whitened.square().sum())
+            self._floor = FLOOR * self._weight * (total / len(y)) ** 0.5 / len(y)
         return self._floor
 
     def _delta(self, z: Float[Tensor, "m P"]) -> Float[Tensor, "m P"]:

@@ -51,9 +51,7 @@ class ProximalObjective:
         self._x, self._y = double(x), y.double() if y.is_floating_point() else y
         self._query = double(problem.query[0])
         self.theta = problem.theta()
-        self._rows = ROWS
-        if not problem.plain:
-            self._rows = min(ROWS, ACTIVATIONS // numbers_per_example(problem.model, x))
+        self._rows = min(ROWS, max(1, ACTIVATIONS // numbers_per_example(problem.model, x)))
         self._slope = output_gradient(self._loss, self._at_start(), self._y)
 
     def gradient(

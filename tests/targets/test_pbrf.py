@@ -16,6 +16,7 @@ from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature import Curvature, DenseCurvature
 from decomposition.curvature.assembly import assemble_ggn
 from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs, ggn_product
 from decomposition.errors import DecompositionError
 from decomposition.problems.digits import mlp
 from decomposition.retraining import BankPlan
@@ -25,6 +26,7 @@ from decomposition.targets import pbrf
 from decomposition.targets.measurement import measure_proximal_responses
 from decomposition.targets.pbrf import SOURCE, TOLERANCE, proximal_responses
 from tests import cases
+from tests.general import GENERAL
 
 LAMBDA = 0.1
 
@@ -236,3 +238,53 @@ def test_gradients_that_start_the_responses_are_the_scores_own() -> None:
     for i in range(problem.examples):
         moved = torch.cat([delta[:12, i].view(3, 4), delta[12:, i, None]], 1)
         np.testing.assert_allclose(change[i] / weight, x @ moved.T, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [("cnn", "dual"), ("attention", "dual"), ("cnn", "products"), ("tagging", "products")],
+)
+def test_without_an_eigenbasis_of_the_ggn_the_responses_are_the_same(case: str, form: str) -> None:
+    """EK-FAC's coordinates, Newton's steps with G in dual form or by conjugate gradients."""
+    problem = GENERAL[case]()
+    chain = build_chain(problem)
+    ekfac = chain["ekfac"]
+    assert isinstance(ekfac, Diagonalised)
+    product = ggn_product(problem)
+    ggn = {
+        "dual": lambda: dual_rungs(problem)[0],
+        "products": lambda: MatrixFreeCurvature(product, ekfac, definite=True),
+    }[form]()
+    dense = chain["ggn"]
+    damping, removed = 30.0 * dense.trace() / problem.parameters, np.array([0, 5])
+    assert isinstance(dense, Diagonalised)
+    expected = proximal_responses(problem, dense, damping, removed, 0.2)
+    found = proximal_responses(problem, ekfac, damping, removed, 0.2, ggn=ggn)
+    assert expected.converged.all()
+    assert found.converged.all()
+    scale = np.abs(expected.outputs - expected.base_outputs).max()
+    np.testing.assert_allclose(found.outputs, expected.outputs, rtol=0, atol=20 * TOLERANCE * scale)
+
+
+def test_the_damping_of_ekfac_is_that_of_the_ggn() -> None:
+    """Their traces agree, so that a run without dense matrices asks the same question."""
+    problem = GENERAL["sequence"]()
+    chain = build_chain(problem)
+    of = [
+        measure_proximal_responses(problem, chain["ggn"], 100.0, BankPlan(), 4, None, False),
+        measure_proximal_responses(
+            problem, chain["ekfac"], 100.0, BankPlan(), 4, None, False, chain["ggn"]
+        ),
+    ]
+    assert of[0].attributes["pbrf_damping"] == of[1].attributes["pbrf_damping"]
+    np.testing.assert_allclose(of[1].truth, of[0].truth, rtol=0, atol=1e-4 * abs(of[0].truth).max())
+
+
+def test_large_models_are_solved_a_few_examples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [pbrf.together(p) for p in (1_000, 100_000, 1_000_000, 10**8)] == [20, 20, 4, 1]
+    problem = cases.linear_softmax()
+    expected = responses(problem)
+    monkeypatch.setattr(pbrf, "NUMBERS", 3 * pbrf.COPIES * problem.parameters)
+    assert pbrf.together(problem.parameters) == 3
+    found = responses(problem)
+    np.testing.assert_allclose(found.outputs, expected.outputs, rtol=0, atol=1e-9)
