@@ -1,7 +1,8 @@
 """Influence scores without the P × N matrix of training gradients.
 
 With u_q = (C + λI)⁻¹ g_q, the score τ[q, i] = g_i · u_q / N is the derivative of the loss of
-example i along u_q: one forward-mode sweep over the training examples gives it for all of them.
+example i along u_q. For a few u_q one forward-mode sweep over the training examples gives it for
+all of them; for many, gradients are made, some examples at a time, and multiplied with all u_q.
 Memory is that of the solutions, P numbers a query, and one batch: the P × N matrix of training
 gradients is never formed, nor kept on disk. Query gradients that do not fit are made again for
 every damping: they cost one backward pass, the solve some hundred products.
@@ -19,11 +20,17 @@ from decomposition.curvature.base import Curvature
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import NegativeCurvature
+from decomposition.device import shrinking
 from decomposition.inputs import Inputs, take
+from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 QUERY_NUMBERS = 2**27
 """Numbers in the query gradients and solutions that are held at once: 1 GB each."""
+SWEPT_COLUMNS = 2
+"""Columns up to which derivatives along them cost less than gradients."""
+GRADIENT_NUMBERS = 2**26
+"""Numbers in the training gradients that are made at once: 512 MB."""
 
 
 class StreamedScores:
@@ -73,7 +80,21 @@ class StreamedScores:
             yield from self.query_gradients(start).split(most, 1)
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
-        """g_i · v of every training example: the derivative of its loss along v."""
+        """g_i · v of every training example."""
+        return self._by_gradients(v) if v.shape[1] > SWEPT_COLUMNS else self._by_sweeps(v)
+
+    def _by_gradients(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
+        """Every gradient is made once, whatever the number of columns."""
+        x, y = self._problem.train
+
+        def some(rows: slice) -> Float[Tensor, "k n"]:
+            return matmul(per_example_gradients(self._problem, take(x, rows), y[rows]), v).T
+
+        step = GRADIENT_NUMBERS // self._problem.parameters
+        return torch.cat(list(shrinking(some, self._problem.examples, step)), 1)
+
+    def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
+        """The derivative of every loss along every column."""
         evaluation = self._evaluation
 
         def some(columns: slice) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 
 from decomposition.chain.parts import Parts
@@ -19,10 +21,19 @@ from decomposition.planner import Plan
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 """Relative residual of iterative solves, by the precision of the products."""
+KRYLOV_STEPS = 100
+"""Products a right-hand side, whatever the number of dampings."""
+
+
+class Limits(TypedDict):
+    """When solves end."""
+
+    tolerance: float
+    krylov_steps: int
 
 
 def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str, Curvature]:
-    """The five rungs in chain order, H matrix-free and preconditioned by EK-FAC.
+    """The five rungs in chain order, H matrix-free, single solves preconditioned by EK-FAC.
 
     Args:
         parts: of the problem.
@@ -32,7 +43,7 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
     if plan.dense:
         raise DecompositionError("this plan forms every matrix: use build_chain")
     problem, dtype = parts.problem, getattr(torch, plan.products)
-    tolerance = TOLERANCES[plan.products]
+    limits: Limits = {"tolerance": TOLERANCES[plan.products], "krylov_steps": KRYLOV_STEPS}
     ekfac, kfac = EKFAC().build(parts), KFAC().build(parts)
     ggn: Curvature
     block_ggn: Curvature
@@ -43,10 +54,8 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
         slices = [block.slice for block in problem.blocks]
         alone = BlockwiseProduct(ggn_product(problem, dtype), slices)
         ggn, block_ggn = (
-            MatrixFreeCurvature(p, ekfac, definite=True, tolerance=tolerance, name=name)
+            MatrixFreeCurvature(p, ekfac, definite=True, name=name, **limits)
             for name, p in (("ggn", product), ("block_ggn", alone))
         )
-    hessian = MatrixFreeCurvature(
-        hessian_product(problem, dtype), ekfac, tolerance=tolerance, name="hessian"
-    )
+    hessian = MatrixFreeCurvature(hessian_product(problem, dtype), ekfac, name="hessian", **limits)
     return {"hessian": hessian, "ggn": ggn, "block_ggn": block_ggn, "ekfac": ekfac, "kfac": kfac}

@@ -106,7 +106,7 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
 def shares_groups(
     errors: Errors, found: LargeLevels | None, settings: Settings
 ) -> dict[str, xr.Dataset]:
-    """``/shares`` of the LDS and of the squared Frobenius error, that with intervals over probes."""
+    """``/shares`` of the LDS and the squared Frobenius error, this with intervals over probes."""
     whole = found is not None and set(CHAIN) <= set(found.levels.nodes)
     groups = shares(
         errors.split,

@@ -76,7 +76,7 @@ def add_lds(
     weights = resample(masks, queries, 1, settings.resamples, seed=(settings.seed, 1))
     folds = mask_folds(masks, seed=(settings.seed, 2))
     effects = np.stack([_effects(measured.masks, found.tau[name]) for name in nodes])
-    levels = np.where(solved, fold_lds(np.nan_to_num(effects), truth, folds), np.nan)
+    levels = np.where(solved, fold_lds(effects, truth, folds), np.nan)
     common = np.where(solved.all(0), levels, np.nan)
     choices = {"equal": choose(common, 0), TUNED: choose(levels)}
     chosen = np.stack([at_choice(effects, choices[name], folds) for name in PROTOCOLS])
@@ -96,7 +96,8 @@ def add_lds(
 
 
 def _effects(masks: np.ndarray, tau: Float[np.ndarray, "D Q N"]) -> Float[np.ndarray, "D M Q"]:
-    return np.stack([predicted_effects(masks, one) for one in tau]).astype(np.float32)
+    """Zero where nothing was solved: what says so is ``solved``."""
+    return np.stack([predicted_effects(masks, np.nan_to_num(one)) for one in tau]).astype("f4")
 
 
 def _dampings(choice: Choice, nodes: Sequence[str], grid: np.ndarray) -> dict[str, float]:

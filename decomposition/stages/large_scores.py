@@ -99,10 +99,13 @@ def _over_grid(
     for gradients in streamed.query_parts(max(1, SOLUTION_NUMBERS // (rung.size * count))):
         solutions = rung.solutions(gradients, dampings.tolist(), settings.negative)
         said |= dict.fromkeys(solutions.failures)
-        part = np.full((count, gradients.shape[1], problem.examples), np.nan, np.float32)
-        for i in range(count):
-            if bool(torch.isfinite(solutions.x[i]).all()):
-                part[i] = to_numpy(streamed.along(solutions.x[i]) / problem.examples)
+        solved = torch.nonzero(torch.isfinite(solutions.x).all((1, 2))).flatten()
+        queries = gradients.shape[1]
+        part = np.full((count, queries, problem.examples), np.nan, np.float32)
+        if len(solved):
+            columns = solutions.x[solved].movedim(1, 0).flatten(1)  # (P, solved · k)
+            products = streamed.along(columns) / problem.examples
+            part[solved.cpu()] = to_numpy(products.unflatten(0, (len(solved), queries)))
         found.append(part)
     tau = np.concatenate(found, 1)
     tau[~np.isfinite(tau).all((1, 2))] = np.nan

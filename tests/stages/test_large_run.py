@@ -11,6 +11,7 @@ import xarray as xr
 from torch import nn
 
 from decomposition import Problem, Recipe, Settings, build_chain, influence_scores, run
+from decomposition.chain import large as large_chain
 from decomposition.curvature.large.matrix_free import CHANGE, KRYLOV_STEPS
 from decomposition.errors import DecompositionError
 from decomposition.stages import large_run
@@ -121,6 +122,20 @@ def test_forms_and_solves_are_recorded(both) -> None:
     notes = both[0].attrs["notes"]
     assert "estimated with random probes" in notes
     assert "Krylov" in notes
+
+
+def test_a_rung_that_cannot_be_solved_has_no_scores_there(monkeypatch) -> None:
+    """H in spaces of eight steps: at the smallest dampings it has neither scores nor an LDS."""
+    monkeypatch.setattr(large_chain, "KRYLOV_STEPS", 8)
+    small = run(problem(), settings=SETTINGS, progress=False, memory=NONE)
+    mean = small["attribution"]["lds_mean"].sel(ci_bound="estimate")
+    hessian, kfac = np.isfinite(mean.sel(rung="hessian")), np.isfinite(mean.sel(rung="kfac"))
+    assert not bool(hessian[0])
+    assert bool(hessian[-1])
+    assert kfac.all()
+    damping = small["shares"]["level_damping"].sel(rung="hessian")
+    assert (damping >= mean["damping"].values[int(hessian.values.argmax())] * (1 - 1e-9)).all()
+    assert "no scores of hessian at" in small.attrs["notes"]
 
 
 def test_the_report_says_how(both) -> None:
