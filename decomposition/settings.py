@@ -52,6 +52,10 @@ class Settings:
     chosen at random; all of them if there are no more. Takes the place of masks and alpha."""
     pbrf_damping: float = 1.0
     """Target pbrf: its proximal λ, as a multiple of trace(GGN) / P."""
+    retrain_hours: float = 2.0
+    """Models whose matrices do not fit into memory: the longest that retraining, or the proximal
+    responses of target pbrf, may take by what a few timed steps predict. Beyond it nothing is held
+    against the scores, and a note says what it would take. Small models are always retrained."""
     attribution: bool = True
     """Retrain and score attribution; without it only the spectra and their errors."""
     lattice: bool = True
@@ -91,6 +95,10 @@ class Settings:
         if not 0 < self.pbrf_damping < math.inf:
             raise DecompositionError(
                 f"pbrf_damping must be positive and finite, got {self.pbrf_damping}"
+            )
+        if not 0 <= self.retrain_hours < math.inf:
+            raise DecompositionError(
+                f"retrain_hours must be >= 0 and finite, got {self.retrain_hours}"
             )
         if not (0 < self.damping_low < self.damping_high < math.inf):
             raise DecompositionError(
