@@ -18,7 +18,7 @@ def problem(request: pytest.FixtureRequest) -> Problem:
     return CASES[request.param]()
 
 
-@pytest.fixture(params=list(GENERAL))
+@pytest.fixture(params=list(GENERAL), scope="module")
 def general(request: pytest.FixtureRequest) -> Problem:
     """Every small problem beyond plain multilayer perceptrons in turn."""
     return GENERAL[request.param]()

@@ -28,6 +28,16 @@ from tests import general as cases
 STRUCTURES = ("hessian", "block_ggn", "ekfac_hessian", "ekfac", "kfac")
 
 
+@pytest.fixture(scope="module")
+def chain(general: Problem) -> dict[str, Curvature]:
+    return dict(build_chain(general))
+
+
+@pytest.fixture(scope="module")
+def lattice(general: Problem) -> dict[str, Curvature]:
+    return dict(build_lattice(general))
+
+
 def _squared(matrix: Tensor) -> float:
     return float(torch.linalg.norm(matrix)) ** 2
 
@@ -36,8 +46,8 @@ def _equal(a: Tensor, b: Tensor, tolerance: float = 1e-12) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=tolerance * float(b.abs().max()))
 
 
-def test_squared_error_from_ggn_to_kfac_splits_exactly(general: Problem) -> None:
-    g, b, e, k = (build_chain(general)[name].dense() for name in CHAIN[1:])
+def test_squared_error_from_ggn_to_kfac_splits_exactly(chain: dict[str, Curvature]) -> None:
+    g, b, e, k = (chain[name].dense() for name in CHAIN[1:])
     total = _squared(g - b) + _squared(b - e) + _squared(e - k)
     assert _squared(g - k) == pytest.approx(total, rel=1e-9, abs=1e-20 * _squared(g))
 
@@ -62,30 +72,33 @@ def test_it_splits_for_every_fisher_and_either_sharing(
     assert _squared(g - k) == pytest.approx(total, rel=1e-9, abs=1e-20 * _squared(g))
 
 
-def test_frobenius_split_with_its_cross_term_sums_to_the_whole_error(general: Problem) -> None:
-    chain = build_chain(general)
+def test_frobenius_split_with_its_cross_term_sums_to_the_whole_error(
+    chain: dict[str, Curvature],
+) -> None:
     h, k = chain["hessian"].dense(), chain["kfac"].dense()
     total = sum(frobenius_split(chain).values())
     assert total == pytest.approx(_squared(h - k), rel=1e-9, abs=1e-20 * _squared(h))
 
 
-def test_ekfac_keeps_the_trace_of_the_blocks(general: Problem) -> None:
-    chain = build_chain(general)
+def test_ekfac_keeps_the_trace_of_the_blocks(chain: dict[str, Curvature]) -> None:
     assert chain["ekfac"].trace() == pytest.approx(chain["block_ggn"].trace(), rel=1e-12)
 
 
 @pytest.mark.parametrize("sharing", ["expand", "reduce"])
-def test_ekfac_is_the_diagonal_of_the_blocks_in_its_basis(general: Problem, sharing: str) -> None:
+def test_ekfac_is_the_diagonal_of_the_blocks_in_its_basis(
+    general: Problem, chain: dict[str, Curvature], sharing: str
+) -> None:
     """diag(Qᵀ B Q): no other diagonal is nearer to B, whatever the factors behind the basis."""
-    blocks = build_chain(general)["block_ggn"].dense()
+    blocks = chain["block_ggn"].dense()
     ekfac = EKFAC(sharing=sharing)(general)
     q = ekfac.from_basis(torch.eye(ekfac.size, dtype=torch.float64))
     _equal(ekfac.basis_values(), (q.T @ blocks @ q).diagonal())
 
 
-def test_lattice_has_the_diagonal_of_the_hessian_blocks(general: Problem) -> None:
+def test_lattice_has_the_diagonal_of_the_hessian_blocks(
+    general: Problem, lattice: dict[str, Curvature]
+) -> None:
     """diag(Qᵀ H_ll Q) for linear blocks, H_ll itself for the others."""
-    lattice = build_lattice(general)
     found, blocks = lattice["ekfac_hessian"], lattice["block_hessian"]
     scale = float(lattice["hessian"].dense().abs().max())
     bases = lattice["ekfac"].diagonal_blocks()
@@ -122,9 +135,11 @@ def test_exact_blocks_stand_in_for_missing_kronecker_forms(
         assert block.reason in block.note
 
 
-def test_blocks_lie_where_their_parameters_do(general: Problem) -> None:
+def test_blocks_lie_where_their_parameters_do(
+    general: Problem, lattice: dict[str, Curvature]
+) -> None:
     """Every rung's blocks, in the order of the parameters, with nothing outside of them."""
-    for name, curvature in build_lattice(general).items():
+    for name, curvature in lattice.items():
         if name in ("hessian", "ggn"):
             continue
         assert isinstance(curvature, BlockDiagonal)
@@ -138,9 +153,9 @@ def test_blocks_lie_where_their_parameters_do(general: Problem) -> None:
 
 
 @pytest.mark.parametrize("rung", STRUCTURES)
-def test_structure_agrees_with_the_dense_matrix(general: Problem, rung: str) -> None:
+def test_structure_agrees_with_the_dense_matrix(lattice: dict[str, Curvature], rung: str) -> None:
     """Products, solves, eigenvalues, trace and norm equal those of the matrix."""
-    _check_structure(build_lattice(general)[rung], build_lattice(general)["ggn"].dense())
+    _check_structure(lattice[rung], lattice["ggn"].dense())
 
 
 @pytest.mark.parametrize("rung", [EKFAC, KFAC, BlockGGN])
@@ -167,14 +182,16 @@ def _check_structure(curvature: Curvature, reference: Tensor) -> None:
     )
 
 
-def test_all_nodes_of_the_lattice_are_there(general: Problem) -> None:
-    assert tuple(build_lattice(general)) == LATTICE
+def test_all_nodes_of_the_lattice_are_there(lattice: dict[str, Curvature]) -> None:
+    assert tuple(lattice) == LATTICE
 
 
 @pytest.mark.parametrize("rung", ["hessian", "ekfac"])
-def test_scores_are_those_of_the_dense_matrix(general: Problem, rung: str) -> None:
+def test_scores_are_those_of_the_dense_matrix(
+    general: Problem, chain: dict[str, Curvature], rung: str
+) -> None:
     """τ = g_qᵀ (|C| + λI)⁻¹ g_i / N."""
-    curvature = build_chain(general)[rung]
+    curvature = chain[rung]
     train, query = (
         per_example_gradients(general, *pair) for pair in (general.train, general.query)
     )
