@@ -1,5 +1,6 @@
 """Layers of a model: where their parameters lie, and how their outputs are perturbed."""
 
+from decomposition.layers.attention import LinearAttention, with_linear_attention
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
 from decomposition.layers.find import Layout, find_layout, layers_of
 from decomposition.layers.hooks import (
@@ -14,6 +15,7 @@ __all__ = [
     "Block",
     "ExactBlock",
     "Layout",
+    "LinearAttention",
     "LinearBlock",
     "Perturbation",
     "find_layout",
@@ -23,4 +25,5 @@ __all__ = [
     "patches",
     "perturbed_forward",
     "responses",
+    "with_linear_attention",
 ]

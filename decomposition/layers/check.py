@@ -25,7 +25,9 @@ def not_linear(
 
     The right side comes from one forward pass of all examples, the left from one for each: rows
     that are not the examples, in the order of the examples, are found out. This is tried at
-    parameters nearby, so that nothing hides behind an output layer that starts at zero.
+    parameters nearby, so that nothing hides behind an output layer that starts at zero. Weight and
+    bias are compared together: the gradient of one may be rounding alone (the bias of an
+    attention's keys).
 
     Raises:
         UnsupportedModelError: outputs that do not depend on a parameter.
@@ -42,15 +44,12 @@ def not_linear(
     paths = {id(module): path for path, module in model.named_modules()}
     wrong: set[str] = set()
     for name, layer in candidates.items():
-        for key, value in found[name].items():
-            path = f"{paths[id(layer)]}.{key}".lstrip(".")
-            if path not in parameters:
-                continue
-            for row, gradient in enumerate(true):
-                exact = gradient[path]
-                exact = torch.zeros_like(parameters[path]) if exact is None else exact
-                if value is None or not _same(exact.reshape(value[row].shape), value[row]):
-                    wrong.add(name)
+        values = {f"{paths[id(layer)]}.{key}".lstrip("."): v for key, v in found[name].items()}
+        own = [path for path in values if path in parameters]
+        for row, gradient in enumerate(true):
+            exact = [_or_zeros(gradient[path], parameters[path]) for path in own]
+            if not own or not _same(_flat(exact), _flat([values[path][row] for path in own])):
+                wrong.add(name)
     return wrong
 
 
@@ -94,8 +93,8 @@ def _by_positions(
     parameters: dict[str, Tensor],
     candidates: Mapping[str, nn.Module],
     x: Inputs,
-) -> dict[str, dict[str, Tensor | None]]:
-    """Layer → sums over positions of δ aᵀ and δ for every example, None without shape."""
+) -> dict[str, dict[str, Tensor]]:
+    """Layer → Σ_t δ_t a_tᵀ and Σ_t δ_t of every example; nothing where rows are no examples."""
     n = rows_in(x)
     like = next(iter(parameters.values()))
     zeros = {
@@ -107,14 +106,13 @@ def _by_positions(
         total = _weighted(f)
     flat = [zero for calls in zeros.values() for zero in calls]
     deltas = iter(torch.autograd.grad(total, flat, allow_unused=True))
-    found: dict[str, dict[str, Tensor | None]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for name, layer in candidates.items():
         products: list[Tensor] = []
         sums: list[Tensor] = []
         fits = True
         for a, zero in zip(inputs[name], zeros[name], strict=True):
-            delta = next(deltas)
-            delta = torch.zeros_like(zero) if delta is None else delta
+            delta = _or_zeros(next(deltas), zero)
             try:
                 rows, d = patches(layer, a.detach(), n), responses(layer, delta, n)
                 product = d.mT @ rows  # (n, *G, d_out, d_in), in the shape of the weight
@@ -122,11 +120,17 @@ def _by_positions(
                 sums.append(d.sum(-2))
             except (RuntimeError, IndexError):  # no rows of examples
                 fits = False
-        found[name] = {
-            "weight": torch.stack(products).sum(0) if fits else None,
-            "bias": torch.stack(sums).sum(0) if fits else None,
-        }
+        both = {"weight": products, "bias": sums}
+        found[name] = {key: torch.stack(v).sum(0) for key, v in both.items()} if fits else {}
     return found
+
+
+def _or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient
+
+
+def _flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in parts])
 
 
 def _weighted(f: Tensor, first: int = 0) -> Tensor:

@@ -48,6 +48,14 @@ def test_the_language_model_predicts_at_every_position(names: dict[str, Any]) ->
     assert any("ignored label 0" in note for note in language.notes)
 
 
+def test_attention_has_kronecker_blocks(names: dict[str, Any]) -> None:
+    x, y = torch.randn(8, 3, 8), torch.arange(8) % 4
+    model = nn.Sequential(names["encoder"], nn.Flatten(), nn.Linear(24, 4))
+    problem = Problem(model, nn.CrossEntropyLoss(), (x[:6], y[:6]), (x[6:], y[6:]))
+    exact = [block.name for block in problem.blocks if isinstance(block, ExactBlock)]
+    assert exact == ["0.norm1", "0.norm2"]
+
+
 def test_the_loss_is_one(names: dict[str, Any]) -> None:
     x, y = torch.randn(8, 2), torch.randn(8, 2)
     problem = Problem(nn.Linear(2, 2), names["huber"], (x[:6], y[:6]), (x[6:], y[6:]))
