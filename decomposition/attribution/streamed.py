@@ -11,6 +11,7 @@ every damping: they cost one backward pass, the solve some hundred products.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,9 @@ from decomposition.device import shrinking
 from decomposition.inputs import Inputs, take
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
+from decomposition.retraining.measures import Measure
+from decomposition.targets.margin import Margin
+from decomposition.targets.names import check_problem
 
 QUERY_NUMBERS = 2**27
 """Numbers in the query gradients and solutions that are held at once: 1 GB each."""
@@ -34,11 +38,21 @@ GRADIENT_NUMBERS = 2**26
 
 
 class StreamedScores:
-    """Scores of any rung of one problem, query gradients made once if they fit."""
+    """Scores of any rung of one problem, query gradients made once if they fit.
 
-    def __init__(self, problem: Problem) -> None:
+    Args:
+        problem: trained.
+        function: what is measured on the queries, as in ``target_gradients``.
+
+    Raises:
+        ProblemError: the margin of a problem without classes.
+    """
+
+    def __init__(self, problem: Problem, function: Measure = "loss") -> None:
         """Prepare a float64 copy of the model."""
+        check_problem(problem, function)
         self._problem, self._evaluation = problem, Evaluation(problem)
+        self._asked = problem if function == "loss" else replace(problem, loss=Margin())
         self._kept: dict[int, Tensor] = {}
 
     def __call__(
@@ -64,18 +78,18 @@ class StreamedScores:
         return max(1, QUERY_NUMBERS // self._problem.parameters)
 
     def query_gradients(self, start: int) -> Float[Tensor, "P k"]:
-        """g_q of the queries from ``start`` on, as many as are held at once."""
+        """∇m_q of the queries from ``start`` on, as many as are held at once."""
         if start in self._kept:
             return self._kept[start]
         rows = slice(start, start + self._step)
         x, y = self._problem.query
-        gradients = per_example_gradients(self._problem, take(x, rows), y[rows]).T
+        gradients = per_example_gradients(self._asked, take(x, rows), y[rows]).T
         if self._step >= self._problem.queries:  # all of them fit
             self._kept[start] = gradients
         return gradients
 
     def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
-        """g_q of all queries, at most so many at a time."""
+        """∇m_q of all queries, at most so many at a time."""
         for start in range(0, self._problem.queries, self._step):
             yield from self.query_gradients(start).split(most, 1)
 

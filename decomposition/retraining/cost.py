@@ -1,4 +1,4 @@
-"""How long a bank takes here, before it is trained: a few of its steps, timed on every core at once.
+"""How long a bank takes here, before it is trained: a few steps, timed on every core at once.
 
 What a step costs hardly depends on the data: the first examples, in stacks as large as those of
 the bank, stand for all. Evaluation on the queries is not counted.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
@@ -113,11 +115,9 @@ def _seconds_per_step(
             if done > 1 and marks[-1] - marks[0] > ENOUGH:
                 raise _EnoughError
 
-        try:
+        with suppress(_EnoughError):
             trainer.train(stack, lambda _: order, after_epoch)
-        except _EnoughError:
-            pass
-        steps = [after - before for before, after in zip(marks, marks[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(marks)]
         found.append(min(steps[1:] or steps))
 
     in_parallel(work, list(range(workers)), lambda _: None, workers)

@@ -22,6 +22,7 @@ from decomposition.linalg import to_numpy
 from decomposition.problem import Problem
 from decomposition.results.schema import BASELINES
 from decomposition.settings import Settings
+from decomposition.targets.names import measured_function
 
 SOLUTION_NUMBERS = 2**27
 """Numbers in the solutions that are held at once: 1 GB."""
@@ -67,7 +68,8 @@ def grid_scores(
         settings: policy for negative eigenvalues, seed.
         progress: show a bar over the rungs.
     """
-    streamed, tau, notes = StreamedScores(problem), {}, []
+    streamed = StreamedScores(problem, measured_function(settings.target))
+    tau, notes = {}, []
     with tqdm(rungs.items(), desc="scores", unit="rung", disable=not progress) as bar:
         for name, rung in bar:
             bar.set_postfix_str(name)

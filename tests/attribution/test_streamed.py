@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from decomposition.attribution import streamed as streamed_module
-from decomposition.attribution.influence import influence_scores
+from decomposition.attribution.influence import (
+    influence_scores,
+    score_grid,
+    target_gradients,
+)
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_chain
 from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs, hessian_product
+from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from tests import cases, general
 from tests.curvature.large.wide import plain
@@ -33,6 +38,16 @@ def test_streamed_scores_are_influence_scores(problem: Problem, rung: str) -> No
     expected = influence_scores(problem, curvature, 1e-2)
     found = StreamedScores(problem)(curvature, 1e-2)
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_scores_of_margins_are_those_of_their_gradients() -> None:
+    problem = general.cnn()
+    ekfac = build_chain(problem)["ekfac"]
+    expected = next(score_grid(ekfac, target_gradients(problem, "margin"), [1e-2]))
+    found = StreamedScores(problem, "margin")(ekfac, 1e-2)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+    with pytest.raises(ProblemError, match="margin"):
+        StreamedScores(cases.tanh_regression(), "margin")
 
 
 def test_queries_in_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
