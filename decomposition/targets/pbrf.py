@@ -25,7 +25,7 @@ from tqdm import tqdm
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import inverse_eigenvalues
-from decomposition.device import shrinking
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.inputs import take
 from decomposition.linalg import from_numpy, to_numpy
 from decomposition.problem import Problem
@@ -187,13 +187,16 @@ class _Solver:
     def _smallest(self) -> float:
         """FLOOR times the root mean square over all training examples of ‖∇PBO_i(θ_s)‖."""
         if self._floor == 0.0:
-            (x, y), total = self._problem.train, 0.0
-            step = max(1, NUMBERS // (8 * self._problem.parameters))
-            for begin in range(0, len(y), step):
-                rows = slice(begin, begin + step)
+            x, y = self._problem.train
+
+            def squares(rows: slice) -> float:
                 gradients = per_example_gradients(self._problem, take(x, rows), y[rows]).T
                 whitened = self._root * self._curvature.to_basis(gradients.contiguous())
-                total += float(whitened.square().sum())
+                return float(whitened.square().sum())
+
+            one = 8 * self._problem.parameters
+            step = chunk_bytes(self._root.device, NUMBERS) // one
+            total = sum(shrinking(squares, len(y), step))
             self._floor = FLOOR * self._weight * (total / len(y)) ** 0.5 / len(y)
         return self._floor
 

@@ -26,6 +26,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import vmap
 
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.inputs import Inputs, apply_with, double, rows_in, take
 from decomposition.losses import Loss
 from decomposition.problem import Problem
@@ -51,41 +52,53 @@ class ProximalObjective:
         self._x, self._y = double(x), y.double() if y.is_floating_point() else y
         self._query = double(problem.query[0])
         self.theta = problem.theta()
-        self._rows = min(ROWS, max(1, ACTIVATIONS // numbers_per_example(problem.model, x)))
+        one = 8 * numbers_per_example(problem.model, x)
+        self._rows = min(ROWS, max(1, chunk_bytes(problem.device, 8 * ACTIVATIONS) // one))
         self._slope = output_gradient(self._loss, self._at_start(), self._y)
 
     def gradient(
         self, delta: Float[Tensor, "m P"], removed: Int64[Tensor, " m"], weight: float = 1.0
     ) -> Float[Tensor, "m P"]:
-        """∇PBO of example ``removed[k]`` at θ_s + ``delta[k]``."""
+        """∇PBO of example ``removed[k]`` at θ_s + ``delta[k]``.
+
+        Raises:
+            OutOfMemoryError: these models do not fit with even one training example.
+        """
         theta = (self.theta + delta).requires_grad_()
         total = torch.zeros_like(delta)
-        every = torch.arange(len(self._y), device=delta.device)
-        for rows in every.split(max(1, self._rows // len(delta))):
+
+        def add(rows: slice) -> None:
             with torch.enable_grad():
                 outputs = self._outputs(theta, take(self._x, rows))
             y = self._y[rows].expand(len(delta), *self._y[rows].shape)
             slope = output_gradient(self._loss, outputs.detach(), y)
             change = slope - self._slope[rows]
-            here = (rows[0] <= removed) & (removed <= rows[-1])
-            where = removed[here] - rows[0]
+            here = (rows.start <= removed) & (removed < rows.stop)
+            where = removed[here] - rows.start
             change[here, where] -= weight * slope[here, where]
-            total += torch.autograd.grad(outputs, theta, change)[0]
+            total.add_(torch.autograd.grad(outputs, theta, change)[0])
+
+        for _ in shrinking(add, len(self._y), self._rows // len(delta)):
+            pass
         return total / len(self._y) + self.damping * delta
 
     @torch.no_grad()
     def query_outputs(self, delta: Float[Tensor, "m P"]) -> Float[Tensor, "m Q C"]:
         """f(x_q; θ_s + δ)."""
-        theta, step = self.theta + delta, max(1, self._rows // len(delta))
-        starts = range(0, rows_in(self._query), step)
-        parts = [take(self._query, slice(start, start + step)) for start in starts]
-        return torch.cat([self._outputs(theta, part) for part in parts], dim=1)
+        theta = self.theta + delta
+        parts = shrinking(
+            lambda rows: self._outputs(theta, take(self._query, rows)),
+            rows_in(self._query),
+            self._rows // len(delta),
+        )
+        return torch.cat(list(parts), dim=1)
 
     @torch.no_grad()
     def _at_start(self) -> Float[Tensor, "N C"]:
-        starts = range(0, len(self._y), self._rows)
-        parts = [take(self._x, slice(start, start + self._rows)) for start in starts]
-        return torch.cat([apply_with(self._model, {}, part) for part in parts])
+        parts = shrinking(
+            lambda rows: apply_with(self._model, {}, take(self._x, rows)), len(self._y), self._rows
+        )
+        return torch.cat(list(parts))
 
     def _outputs(self, theta: Float[Tensor, "m P"], x: Inputs) -> Float[Tensor, "m n C"]:
         sizes = [shape.numel() for shape in self._shapes.values()]

@@ -15,6 +15,7 @@ from decomposition.inputs import apply, apply_with
 from decomposition.targets.proximal import ProximalObjective
 from tests.cases import CASES
 from tests.general import GENERAL
+from tests.memory import memory_for
 
 LAMBDA = 0.3
 
@@ -66,6 +67,19 @@ def test_gradient_does_not_depend_on_the_rows_taken_at_a_time(
     slow = ProximalObjective(problem, LAMBDA)
     torch.testing.assert_close(slow.gradient(delta, removed), expected)
     torch.testing.assert_close(slow.query_outputs(delta), objective.query_outputs(delta))
+
+
+@pytest.mark.parametrize("case", ["cnn", "conv2d_strided"])
+def test_examples_that_do_not_fit_are_taken_a_few_at_a_time(case: str) -> None:
+    problem = GENERAL[case]()
+    delta = 0.1 * torch.ones(2, problem.parameters, dtype=torch.float64)
+    objective, removed = ProximalObjective(problem, LAMBDA), torch.tensor([3, 7])
+    expected, outputs = objective.gradient(delta, removed), objective.query_outputs(delta)
+    with memory_for(2 * problem.parameters) as refused:
+        found = objective.gradient(delta, removed)
+        assert refused
+        torch.testing.assert_close(objective.query_outputs(delta), outputs, rtol=0, atol=1e-13)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", ["cnn", "attention", "frozen", "tied", "named_inputs"])
