@@ -21,7 +21,7 @@ from decomposition.curvature.base import Curvature
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import NegativeCurvature
-from decomposition.device import shrinking
+from decomposition.device import chunk_bytes, shrinking
 from decomposition.inputs import Inputs, take
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
@@ -53,7 +53,8 @@ class StreamedScores:
         check_problem(problem, function)
         self._problem, self._evaluation = problem, Evaluation(problem)
         self._asked = problem if function == "loss" else replace(problem, loss=Margin())
-        self._kept: dict[int, Tensor] = {}
+        self._kept: Tensor | None = None
+        self._fitting = problem.queries  # until memory has run out
 
     def __call__(
         self,
@@ -67,31 +68,38 @@ class StreamedScores:
             DampingError: the damped curvature is singular.
             SolverError: an iterative solve did not reach its tolerance.
         """
-        found = []
-        for start in range(0, self._problem.queries, self._step):
-            solved = curvature.solve(self.query_gradients(start), damping, negative)
-            found.append(self.along(solved))
+
+        def some(rows: slice) -> Float[Tensor, "k N"]:
+            return self.along(curvature.solve(self.query_gradients(rows), damping, negative))
+
+        queries = self._problem.queries
+        found = list(shrinking(some, queries, self._most(), shrunk=self._shrunk))
         return torch.cat(found) / self._problem.examples
 
-    @property
-    def _step(self) -> int:
-        return max(1, QUERY_NUMBERS // self._problem.parameters)
-
-    def query_gradients(self, start: int) -> Float[Tensor, "P k"]:
-        """∇m_q of the queries from ``start`` on, as many as are held at once."""
-        if start in self._kept:
-            return self._kept[start]
-        rows = slice(start, start + self._step)
-        x, y = self._problem.query
-        gradients = per_example_gradients(self._asked, take(x, rows), y[rows]).T
-        if self._step >= self._problem.queries:  # all of them fit
-            self._kept[start] = gradients
-        return gradients
+    def query_gradients(self, rows: slice) -> Float[Tensor, "P k"]:
+        """∇m_q of some queries; those of all are kept where they may be held at once."""
+        if self._kept is None and self._most() >= self._problem.queries:
+            self._kept = self._made(slice(0, self._problem.queries))
+        return self._made(rows) if self._kept is None else self._kept[:, rows]
 
     def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
         """∇m_q of all queries, at most so many at a time."""
-        for start in range(0, self._problem.queries, self._step):
-            yield from self.query_gradients(start).split(most, 1)
+        most = min(most, self._most())
+        return shrinking(self.query_gradients, self._problem.queries, most, shrunk=self._shrunk)
+
+    def _made(self, rows: slice) -> Float[Tensor, "P k"]:
+        x, y = self._problem.query
+        return per_example_gradients(self._asked, take(x, rows), y[rows]).T
+
+    def _most(self) -> int:
+        """Queries held at once, as far as is known."""
+        one = 8 * self._problem.parameters
+        return max(
+            1, min(self._fitting, chunk_bytes(self._problem.device, 8 * QUERY_NUMBERS) // one)
+        )
+
+    def _shrunk(self, queries: int) -> None:
+        self._fitting, self._kept = min(self._fitting, queries), None
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example."""
@@ -104,7 +112,8 @@ class StreamedScores:
         def some(rows: slice) -> Float[Tensor, "k n"]:
             return matmul(per_example_gradients(self._problem, take(x, rows), y[rows]), v).T
 
-        step = GRADIENT_NUMBERS // self._problem.parameters
+        one = 8 * self._problem.parameters
+        step = chunk_bytes(v.device, 8 * GRADIENT_NUMBERS) // one
         return torch.cat(list(shrinking(some, self._problem.examples, step)), 1)
 
     def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:

@@ -53,7 +53,7 @@ QUANTITIES: dict[str, Callable[[Problem], tuple[Callable[[Tensor], Tensor], int]
     "single precision": lambda p: (ggn_product(p, torch.float32).matvec, p.parameters),
     "rows": lambda p: (swept(p).forward, p.parameters),
     "transposed rows": lambda p: (swept(p).transposed, p.examples * p.outputs),
-    "scores": lambda p: (StreamedScores(p).along, p.parameters),
+    "derivatives": lambda p: (StreamedScores(p)._by_sweeps, p.parameters),
 }
 
 
@@ -150,3 +150,18 @@ def test_gradients_are_projected_with_memory_for_few_of_them() -> None:
         found = projected_gradients(problem, *problem.train, projection)
     assert refused
     torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_scores_with_memory_for_few_queries() -> None:
+    problem = pooled()
+    product = ggn_product(problem)
+    rung, narrow = (
+        MatrixFreeCurvature(one, definite=True, tolerance=1e-12)
+        for one in (product, Narrow(product, 1))
+    )
+    whole = StreamedScores(problem)(rung, 0.3)
+    streamed = StreamedScores(problem)
+    with memory_for(900) as refused:  # the rows of three queries take 1,224 in the making
+        found = streamed(narrow, 0.3)
+    assert refused
+    torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-10)
