@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from decomposition.device import describe
-from decomposition.planner import Plan, Precision, Rates, plan_chain, predicted_seconds
+from decomposition.planner import Plan, Precision, Rates, duration, plan_chain, predicted_seconds
 from decomposition.problem import Problem
 
 GIB = 1 << 30
@@ -37,7 +37,7 @@ def _lines(problem: Problem, plan: Plan, seconds: dict[str, float]) -> Iterator[
     for rung, choice in plan.choices.items():
         yield (
             f"{rung:<10} {choice.way:<12} {choice.memory / GIB:>6.2f} GiB "
-            f"{_time(seconds[rung]):>9}  {choice.reason}"
+            f"{duration(seconds[rung]):>9}  {choice.reason}"
         )
     yield ""
     yield (
@@ -52,12 +52,3 @@ def _lines(problem: Problem, plan: Plan, seconds: dict[str, float]) -> Iterator[
         )
     for note in problem.notes:
         yield f"note: {note}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 1:
-        return "< 1 s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

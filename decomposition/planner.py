@@ -209,6 +209,16 @@ def predicted_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, f
     return {rung: times[rung, plan.way(rung)] for rung in CHAIN}
 
 
+def duration(seconds: float) -> str:
+    """A predicted time as people say it."""
+    if seconds < 1:
+        return "< 1 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     work()
     synchronise(device)

@@ -15,17 +15,14 @@ from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
-from decomposition.stages.base_model import Clock, retrained
+from decomposition.stages.base_model import Clock
 from decomposition.stages.large import forms_group, frobenius_errors, shares_groups
 from decomposition.stages.large_levels import add_lds, attribution_group
 from decomposition.stages.large_scores import damping_grid, grid_scores
 from decomposition.stages.large_spectra import large_spectra, spectra_groups
+from decomposition.stages.large_truth import large_truth
 from decomposition.stages.selection import Measured
-from decomposition.targets.measurement import Measurement, measure_supplied
-from decomposition.targets.names import TargetError
-
-RETRAINED = 50_000
-"""Parameters up to which models are retrained: a bank of larger ones has to be given."""
+from decomposition.targets.names import check_problem
 
 
 @dataclass(frozen=True)
@@ -53,14 +50,9 @@ def large_run(
     """Train, build, estimate, score over the damping grid.
 
     Raises:
-        TargetError: a target other than the loss, whose responses need dense rungs.
         DecompositionError: as ``prepare``.
     """
-    if settings.target != "loss":
-        raise TargetError(
-            f"target {settings.target} needs dense rungs, and this model is too large for the "
-            "memory given: raise --memory, or use target loss"
-        )
+    check_problem(problem, settings.target)
     problem = problem.to(resolve_device(settings.device))
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
@@ -69,12 +61,9 @@ def large_run(
     with clock.stage("spectra"):
         errors = frobenius_errors(rungs, settings.seed)
         spectra = large_spectra(rungs, trained.examples, settings.seed, progress=progress)
-    found: Measurement | None = None
-    if settings.attribution and bank is not None:
-        found = measure_supplied(trained, bank, "loss")
-    elif settings.attribution and trained.parameters <= RETRAINED:
-        with clock.stage("retrain"):
-            found = retrained(trained, settings, folder, progress)
+    with clock.stage("respond" if settings.target == "pbrf" else "retrain"):
+        truth = large_truth(trained, rungs, settings, folder, progress, bank)
+    found = truth.found
     with clock.stage("scores"):
         dampings = damping_grid(trained, rungs, settings)
         scores = grid_scores(trained, rungs, dampings, settings, progress)
@@ -91,22 +80,15 @@ def large_run(
         **spectra_groups(spectra, errors, trained.examples * trained.outputs),
     }
     notes = [*trained.notes, *(note for rung in rungs.values() for note in rung.notes)]
-    notes += [*scores.notes, *_explained(attribution.attrs["agreement_with"], found)]
+    notes += [*scores.notes, *_explained(attribution.attrs["agreement_with"]), *truth.notes]
     return LargeRun(trained, groups, None if found is None else found.bank, tuple(notes))
 
 
-def _explained(reference: str, found: Measurement | None) -> list[str]:
+def _explained(reference: str) -> list[str]:
     """What a reader of such a result must know."""
-    said = [
+    return [
         "the matrices of this model do not fit into the memory given: errors that involve H are "
         "estimated with random probes, and their intervals are over those",
         f"agreement is with {reference}, the best rung that could be solved, not with retrained "
         "models",
     ]
-    if found is None:
-        return [
-            *said,
-            f"no LDS: models of more than {RETRAINED:,} parameters are not retrained here; give "
-            "the answers of models retrained elsewhere with --bank (docs/supplied_bank.md)",
-        ]
-    return [*said, *found.notes]

@@ -146,7 +146,7 @@ def measure_proximal_responses(
         StoreError: the folder cannot be used.
     """
     assert isinstance(curvature, Diagonalised)
-    damping = float(f"{multiple * curvature.trace() / problem.parameters:.{DIGITS}g}")
+    damping = proximal_damping(problem, curvature, multiple)
     removed = removed_examples(plan.seed, count, problem.examples)
     found = proximal_responses(
         problem, curvature, damping, removed, folder=folder, progress=progress, ggn=ggn
@@ -177,6 +177,11 @@ def measure_proximal_responses(
         },
         _proximal_notes(found, problem, multiple),
     )
+
+
+def proximal_damping(problem: Problem, curvature: Curvature, multiple: float) -> float:
+    """λ of ``measure_proximal_responses``: ``multiple`` · trace / P, to DIGITS digits."""
+    return float(f"{multiple * curvature.trace() / problem.parameters:.{DIGITS}g}")
 
 
 def _proximal_notes(found: ProximalResponses, problem: Problem, multiple: float) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ hundred gradients, or fails.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,17 +28,11 @@ from decomposition.device import chunk_bytes, shrinking
 from decomposition.inputs import take
 from decomposition.linalg import from_numpy, to_numpy
 from decomposition.problem import Problem
-from decomposition.retraining.fingerprint import study_fingerprint
-from decomposition.retraining.plan import BankPlan
-from decomposition.retraining.store import ChunkStore
-from decomposition.source import source_hash
-from decomposition.targets.anderson import DEPTH, FixedPoints, anderson
+from decomposition.targets.anderson import FixedPoints, anderson
+from decomposition.targets.chunks import NUMBERS, KeptResponses, chunks_of
 from decomposition.targets.names import TargetError
 from decomposition.targets.newton import newton_step
 from decomposition.targets.proximal import ProximalObjective
-
-SOURCE = ("targets/anderson.py", "targets/pbrf.py", "targets/proximal.py")
-"""The code, beside the losses, that a response depends on."""
 
 TOLERANCE = 1e-6
 """Gradient at the response, relative to that at θ_s, both in the norm of (G + λI)⁻¹; with a step
@@ -47,12 +40,6 @@ from a solve, Newton's step relative to the first, both in the norm of the dampe
 FLOOR = 1e-5
 """Gradients at θ_s below this fraction of their root mean square are held to that instead: of an
 example that the model has fitted perfectly, rounding leaves little else."""
-CHUNK = 20
-"""Examples that are solved, and kept on disk, together, at most."""
-COPIES = 2 * DEPTH + 20
-"""Numbers a parameter that the solution of one example takes: histories, points, gradients."""
-NUMBERS = 2**27
-"""Numbers that those solved together may take: 1 GB; of a million parameters, four examples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,31 +97,22 @@ def proximal_responses(
     if not 0 < weight <= 1:
         raise TargetError(f"the removed weight must lie in (0, 1], got {weight}")
     solver = _Solver(problem, curvature, damping, weight, ggn)
-    store, study = ChunkStore(folder), _study(problem, damping, weight)
+    kept = KeptResponses(problem, damping, weight, folder)
     outputs, residual = [], []
     with tqdm(
         total=len(removed), desc="proximal responses", unit="example", disable=not progress
     ) as bar:
-        step = together(problem.parameters)
-        for start in range(0, len(removed), step):
-            chunk = removed[start : start + step]
-            keys = [_key(study, what, chunk) for what in ("outputs", "residual")]
-            found = [store.load(key) for key in keys]
-            if found[0] is None or found[1] is None:
-                found = list(solver.solve(from_numpy(chunk, problem.device)))
-                for key, values in zip(keys, found, strict=True):
-                    store.save(key, values)
+        for chunk in chunks_of(problem, removed):
+            found = kept.load(chunk)
+            if found is None:
+                found = solver.solve(from_numpy(chunk, problem.device))
+                kept.save(chunk, found)
             outputs.append(found[0])
             residual.append(found[1])
             bar.update(len(chunk))
     return ProximalResponses(
         removed, np.concatenate(outputs), solver.base_outputs(), np.concatenate(residual), damping
     )
-
-
-def together(parameters: int) -> int:
-    """Examples that are solved together; sizes alone decide, for they name what is on disk."""
-    return min(CHUNK, max(1, NUMBERS // (COPIES * parameters)))
 
 
 class _Solver:
@@ -202,18 +180,3 @@ class _Solver:
 
     def _delta(self, z: Float[Tensor, "m P"]) -> Float[Tensor, "m P"]:
         return self._curvature.from_basis((self._root * z.T).contiguous()).T.contiguous()
-
-
-def _study(problem: Problem, damping: float, weight: float) -> str:
-    """Hash of what all responses have in common; the trained parameters stand for the start."""
-    theta = {name: value.detach() for name, value in problem.model.named_parameters()}
-    facts = (
-        study_fingerprint(problem, BankPlan(), theta),
-        source_hash(*SOURCE),
-        repr((damping, weight)),
-    )
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-
-def _key(study: str, what: str, removed: np.ndarray) -> str:
-    return hashlib.sha256(f"{study} {what} {removed.tolist()}".encode()).hexdigest()

@@ -13,9 +13,6 @@ from torch import nn
 from decomposition import Problem, Recipe, Settings, build_chain, influence_scores, run
 from decomposition.chain import large as large_chain
 from decomposition.curvature.large.matrix_free import CHANGE, KRYLOV_STEPS
-from decomposition.errors import DecompositionError
-from decomposition.stages import large_run
-from decomposition.targets.names import TargetError
 
 NONE = 1e-6
 """GiB: nothing dense fits."""
@@ -143,17 +140,3 @@ def test_the_report_says_how(both) -> None:
     assert 'id="large"' in page
     assert "How it was computed at this size" in page
     assert "estimated with random probes" in page
-
-
-def test_models_that_are_not_retrained_have_no_lds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_run, "RETRAINED", 10)
-    tree = run(problem(), settings=SETTINGS, progress=False, memory=NONE)
-    assert "lds_mean" not in tree["attribution"]
-    assert np.isfinite(tree["attribution"]["agreement"]).all()
-    assert "--bank" in tree.attrs["notes"]
-
-
-def test_targets_that_need_dense_rungs_are_refused() -> None:
-    with pytest.raises(TargetError, match="needs dense rungs") as refused:
-        run(problem(), settings=Settings(target="pbrf"), progress=False, memory=NONE)
-    assert isinstance(refused.value, DecompositionError)

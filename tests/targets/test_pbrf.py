@@ -22,9 +22,10 @@ from decomposition.problems.digits import mlp
 from decomposition.retraining import BankPlan
 from decomposition.retraining.measures import measure
 from decomposition.source import import_closure
-from decomposition.targets import pbrf
+from decomposition.targets import chunks, pbrf
+from decomposition.targets.chunks import SOURCE, responses_left
 from decomposition.targets.measurement import measure_proximal_responses
-from decomposition.targets.pbrf import SOURCE, TOLERANCE, proximal_responses
+from decomposition.targets.pbrf import TOLERANCE, proximal_responses
 from tests import cases
 from tests.general import GENERAL
 
@@ -152,6 +153,9 @@ def test_chunks_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError("solved again")
 
     monkeypatch.setattr(pbrf._Solver, "solve", solve)
+    every = np.arange(problem.examples)
+    assert responses_left(problem, LAMBDA, every, folder=tmp_path) == 0
+    assert responses_left(problem, 2 * LAMBDA, every, folder=tmp_path) == problem.examples
     read = responses(problem, folder=tmp_path)
     np.testing.assert_array_equal(read.outputs, mended.outputs)
     np.testing.assert_array_equal(read.residual, mended.residual)
@@ -281,10 +285,10 @@ def test_the_damping_of_ekfac_is_that_of_the_ggn() -> None:
 
 
 def test_large_models_are_solved_a_few_examples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [pbrf.together(p) for p in (1_000, 100_000, 1_000_000, 10**8)] == [20, 20, 4, 1]
+    assert [chunks.together(p) for p in (1_000, 100_000, 1_000_000, 10**8)] == [20, 20, 4, 1]
     problem = cases.linear_softmax()
     expected = responses(problem)
-    monkeypatch.setattr(pbrf, "NUMBERS", 3 * pbrf.COPIES * problem.parameters)
-    assert pbrf.together(problem.parameters) == 3
+    monkeypatch.setattr(chunks, "NUMBERS", 3 * chunks.COPIES * problem.parameters)
+    assert chunks.together(problem.parameters) == 3
     found = responses(problem)
     np.testing.assert_allclose(found.outputs, expected.outputs, rtol=0, atol=1e-9)
