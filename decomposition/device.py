@@ -161,18 +161,21 @@ def shrinking(
     start, chunk = 0, max(least, min(chunk, rows))
     while start < rows:
         part = slice(start, min(start + chunk, rows))
-        failure = ""
+        failure, told = "", False
         result: list[Result] = []
         try:
             result.append(work(part))
         except (MemoryError, RuntimeError, OutOfMemoryError) as error:
             if not out_of_memory(error):
                 raise
+            told = isinstance(error, OutOfMemoryError)
             failure = (str(error).splitlines() or ["out of memory"])[0]
         if failure:  # outside the handler, whose traceback would keep the tensors alive
             if chunk <= least:
                 raise OutOfMemoryError(
-                    f"out of memory with {least} of {rows} rows at a time ({failure}): use a "
+                    failure
+                    if told
+                    else f"out of memory with {least} of {rows} rows at a time ({failure}): use a "
                     "smaller model, another device (--device), or free memory"
                 )
             chunk = max(least, chunk // 2)

@@ -74,7 +74,7 @@ def test_sweeps_with_memory_for_one_column_of_two_examples(quantity: str) -> Non
 
 def test_no_memory_for_one_example_is_said_with_the_way_out() -> None:
     product = hessian_product(pooled())
-    with memory_for(100), pytest.raises(OutOfMemoryError, match=r"1 of 1 rows .*--device"):
+    with memory_for(100), pytest.raises(OutOfMemoryError, match=r"1 of 8 rows .*--device"):
         product.matvec(torch.ones(product.size, 1, dtype=torch.float64))
 
 
@@ -161,7 +161,7 @@ def test_scores_with_memory_for_few_queries() -> None:
     )
     whole = StreamedScores(problem)(rung, 0.3)
     streamed = StreamedScores(problem)
-    with memory_for(900) as refused:  # the rows of three queries take 1,224 in the making
+    with memory_for(1000) as refused:  # one query's patches
         found = streamed(narrow, 0.3)
     assert refused
     torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-10)
