@@ -27,7 +27,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from decomposition.device import chunk_bytes, out_of_memory, shrinking
 from decomposition.errors import UnsupportedModelError
-from decomposition.layers import LinearBlock, layers_of, perturbed_forward
+from decomposition.layers import (
+    ElementaryOperations,
+    LinearBlock,
+    layers_of,
+    perturbed_forward,
+)
 from decomposition.problem import Problem
 
 Result = TypeVar("Result")
@@ -183,10 +188,11 @@ def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
 def differentiable(model: nn.Module) -> Iterator[None]:
     """Say what a failure inside torch.func means: some operation of the model is not for it.
 
-    Attention runs in elementary operations: its fused kernels have no second derivative.
+    Attention runs in elementary operations: its fused kernels have no second derivative. So do
+    functions that PyTorch vectorises wrongly (see decomposition.layers.elementary).
     """
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), ElementaryOperations():
             yield
     except (RuntimeError, NotImplementedError) as error:
         if out_of_memory(error):

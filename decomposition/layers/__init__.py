@@ -2,6 +2,7 @@
 
 from decomposition.layers.attention import LinearAttention, with_linear_attention
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
+from decomposition.layers.elementary import ElementaryOperations
 from decomposition.layers.find import Layout, find_layout, layers_of
 from decomposition.layers.hooks import (
     Perturbation,
@@ -13,6 +14,7 @@ from decomposition.layers.positions import patches, responses
 
 __all__ = [
     "Block",
+    "ElementaryOperations",
     "ExactBlock",
     "Layout",
     "LinearAttention",

@@ -177,6 +177,13 @@ def _blocks(
         if name in candidates:
             yield linear_block(module, name, start, "bias" in own)
         else:
+            if isinstance(module, nn.RNNBase):
+                raise UnsupportedModelError(
+                    f"block {name} ({reasons[name]}) runs in a fused kernel that torch.func.vmap "
+                    f"has no rule for: call torch.nn.{type(module).__name__}Cell step by step, "
+                    "whose parameters are those of one layer without the suffix _l0 (their exact "
+                    "block stands in), or give the problem its outputs as inputs"
+                )
             if size > EXACT_LIMIT:
                 raise UnsupportedModelError(
                     f"block {name} ({reasons[name]}) has {size:,} parameters and no Kronecker "

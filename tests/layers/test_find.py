@@ -319,6 +319,34 @@ def test_a_table_of_positions_has_no_examples_in_its_rows(monkeypatch: pytest.Mo
     assert reasons(general.study(build, x).blocks) == {"token": None, "place": None, "out": None}
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer, or its cell step by step, read off the last position."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.kind, self.layer, self.out = kind, kind(2, 4), nn.Linear(4, general.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if issubclass(self.kind, nn.RNNBase):
+            return self.out(self.layer(x.transpose(0, 1))[0][-1])
+        h = x.new_zeros(len(x), 4)
+        state = (h, h) if self.kind is nn.LSTMCell else h
+        for part in x.unbind(1):
+            state = self.layer(part, state)
+        return self.out(state[0] if isinstance(state, tuple) else state)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_recurrent_layers_are_refused_and_their_cells_are_not(kind: str) -> None:
+    x = general.images(general.T, 2)
+    message = rf"block layer \({kind}\) .* call torch\.nn\.{kind}Cell step by step"
+    with pytest.raises(UnsupportedModelError, match=message):
+        general.study(lambda: Recurrent(getattr(nn, kind)), x)
+    problem = general.study(lambda: Recurrent(getattr(nn, f"{kind}Cell")), x)
+    assert reasons(problem.blocks) == {"layer": f"{kind}Cell", "out": None}
+    assert build_chain(problem)["hessian"].dense().isfinite().all()
+
+
 def test_a_frozen_model_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"no trainable parameters: all are frozen"):
         general.study(lambda: nn.Linear(4, 3).requires_grad_(False), general.images(4))

@@ -1,0 +1,74 @@
+"""Functions in elementary operations: right where PyTorch's own vectorised derivatives are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from decomposition.chain import LATTICE, build_lattice
+from decomposition.curvature.rows import per_example_gradients
+from decomposition.layers import ElementaryOperations
+from decomposition.problem import Problem
+from tests import general as cases
+from tests.models import Applied
+from tests.oracles import autograd
+
+
+def _prelu(model: nn.Module, h: Tensor) -> Tensor:
+    return model.act(h)
+
+
+def _function(model: nn.Module, h: Tensor) -> Tensor:
+    return nn.functional.prelu(h, model.act.weight)
+
+
+def _method(model: nn.Module, h: Tensor) -> Tensor:
+    return h.prelu(model.act.weight)
+
+
+def _written_out(model: nn.Module, h: Tensor) -> Tensor:
+    return torch.where(h > 0, h, model.act.weight * h)
+
+
+def problem(act: Callable[[nn.Module, Tensor], Tensor], channels: int, n: int) -> Problem:
+    return cases.study(
+        lambda: Applied(
+            lambda m, x: m.out(act(m, m.inner(x))),
+            inner=nn.Linear(4, 5),
+            act=nn.PReLU(channels),
+            out=nn.Linear(5, cases.CLASSES),
+        ),
+        cases.images(4),
+        n=n,
+    )
+
+
+@pytest.mark.parametrize("n", [cases.CLASSES, cases.N])
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("act", [_prelu, _function, _method])
+def test_prelu_is_what_it_is_written_out(act: Callable, channels: int, n: int) -> None:
+    """With as many examples as outputs PyTorch's own derivative would be wrong, and silently so."""
+    one, other = problem(act, channels, n), problem(_written_out, channels, n)
+    found, expected = build_lattice(one), build_lattice(other)
+    for rung in LATTICE:
+        scale = float(expected["hessian"].dense().abs().max())
+        torch.testing.assert_close(
+            found[rung].dense(), expected[rung].dense(), rtol=0, atol=1e-12 * scale
+        )
+    torch.testing.assert_close(found["hessian"].dense(), autograd.hessian(one), rtol=0, atol=1e-8)
+    torch.testing.assert_close(found["ggn"].dense(), autograd.ggn(one), rtol=0, atol=1e-8)
+    mean = autograd.gradient(one, one.double_model(), one.theta())
+    gradients = per_example_gradients(one, *one.train)
+    torch.testing.assert_close(gradients.mean(0), mean, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 2), (3, 5, 2, 2)])
+@pytest.mark.parametrize("channels", [1, 5])
+def test_channels_are_the_second_dimension(channels: int, shape: tuple[int, ...]) -> None:
+    x, weight = cases.normal(*shape), cases.normal(channels, seed=1)
+    with ElementaryOperations():
+        found = nn.functional.prelu(x, weight)
+    torch.testing.assert_close(found, nn.functional.prelu(x, weight), rtol=0, atol=0)
