@@ -5,28 +5,56 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from decomposition.device import describe
+from decomposition.errors import UnsupportedModelError
 from decomposition.planner import Plan, Precision, Rates, duration, plan_chain, predicted_seconds
 from decomposition.problem import Problem
+from decomposition.retraining.cost import retraining_cost
+from decomposition.settings import Settings
 
 GIB = 1 << 30
 
 
 def plan_text(
-    problem: Problem, memory: float | None = None, products: Precision = "float64"
+    problem: Problem,
+    memory: float | None = None,
+    products: Precision = "float64",
+    settings: Settings | None = None,
 ) -> str:
     """The table of ``decompose plan``.
 
     Args:
         problem: to be planned, on the device that it lies on.
         memory: GiB that may be used; default three quarters of what is free there.
+        products: precision of matrix-free products.
+        settings: whose retraining is predicted; default those of a run.
     """
     plan = plan_chain(problem, None if memory is None else int(memory * GIB), products)
-    return "\n".join(
-        _lines(problem, plan, predicted_seconds(problem, plan, Rates.measure(problem, products)))
+    seconds = predicted_seconds(problem, plan, Rates.measure(problem, products))
+    said = _retraining(problem, plan, settings or Settings())
+    return "\n".join(_lines(problem, plan, seconds, said))
+
+
+def _retraining(problem: Problem, plan: Plan, settings: Settings) -> str:
+    """What the bank of a run would take, and whether a run would train it."""
+    bank = settings.plan
+    try:
+        cost = retraining_cost(problem, bank)
+    except UnsupportedModelError as error:
+        return f"Retraining: not possible here ({error})."
+    said = (
+        f"Retraining {cost.models:,} models for the LDS (--masks {bank.masks}), "
+        f"{cost.steps:,} steps each: about {duration(cost.seconds)}, from a few steps timed just "
+        "now"
+    )
+    if plan.dense or cost.hours <= settings.retrain_hours:
+        return f"{said}."
+    return (
+        f"{said}. That is more than --retrain-hours ({settings.retrain_hours:g}): a run would "
+        "leave it out; raise it, lower --masks, or give --bank."
     )
 
 
-def _lines(problem: Problem, plan: Plan, seconds: dict[str, float]) -> Iterator[str]:
+def _lines(problem: Problem, plan: Plan, seconds: dict[str, float], said: str) -> Iterator[str]:
     yield (
         f"{problem.name}: P = {problem.parameters:,} parameters, N = {problem.examples:,} training "
         f"examples, C = {problem.outputs} outputs, {problem.queries:,} queries; budget "
@@ -46,9 +74,10 @@ def _lines(problem: Problem, plan: Plan, seconds: dict[str, float]) -> Iterator[
     )
     if not plan.dense:
         yield (
-            "H is solved by MINRES with EK-FAC as its preconditioner (about 100 products a query "
-            "are assumed); another λ costs as much again for matrix-free rungs, little for the "
-            "others. Norms of differences with H are estimated, with their errors."
+            "Matrix-free rungs are solved in a Krylov space for each query (100 products are "
+            "assumed), which serves every λ. Norms of differences with H are estimated, with "
+            "their errors."
         )
+    yield said
     for note in problem.notes:
         yield f"note: {note}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from decomposition import Problem, build_chain
+from decomposition import Problem, Settings, build_chain
 from decomposition.chain.names import CHAIN
 from decomposition.curvature.large import DualCurvature, MatrixFreeCurvature
 from decomposition.plan_command import plan_text
@@ -69,7 +69,7 @@ def test_a_chain_is_built_as_planned() -> None:
 def test_the_plan_is_told_in_words(memory: float | None) -> None:
     text = plan_text(images(8), memory)
     assert "images: P = 151 parameters, N = 8 training examples, C = 3 outputs" in text
-    assert ("MINRES" in text) == (memory is not None)
+    assert ("Krylov" in text) == (memory is not None)
     for rung in CHAIN:
         assert rung in text
 
@@ -80,6 +80,19 @@ def test_a_plan_for_a_device_that_is_not_there() -> None:
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1
     assert "device cuda is not available" in found.stderr
+
+
+def test_the_plan_says_what_retraining_would_take() -> None:
+    """Nine models, 20 epochs of one batch of four; the limit binds large runs alone."""
+    settings = Settings(masks=7, second_order_masks=2, retrain_hours=0.0)
+    problem = images(8)
+    small, large = (plan_text(problem, m, settings=settings) for m in (None, 1e-3))
+    for text in (small, large):
+        assert "Retraining 9 models for the LDS (--masks 7), 20 steps each: about" in text
+    assert "--retrain-hours" not in small
+    assert "more than --retrain-hours (0)" in large
+    assert "--bank" in large
+    assert "--retrain-hours" not in plan_text(problem, 1e-3, settings=Settings(masks=7))
 
 
 def test_the_command_prints_the_plan() -> None:
