@@ -1,4 +1,4 @@
-"""Functions whose derivatives PyTorch vectorises wrongly, in operations for which it does not."""
+"""Functions that PyTorch does not differentiate in every way alike, in operations that it does."""
 
 from __future__ import annotations
 
@@ -8,22 +8,35 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-PRELU = (torch.prelu, torch.Tensor.prelu, nn.functional.prelu)
-
 
 class ElementaryOperations(TorchFunctionMode):
-    """Within it ``prelu`` (and so torch.nn.PReLU) is a product and a choice.
+    """Within it torch.nn.PReLU and the padding of torch.nn.Embedding are elementary operations.
 
-    PyTorch 2.13's own derivative, vectorised over examples and over columns within each, fails, or
-    is wrong where there are as many columns as examples.
+    PyTorch 2.13's derivative of ``prelu``, vectorised over examples and over columns within each,
+    fails, or is wrong where there are as many columns as examples. The token at ``padding_idx``
+    has no gradient, but in forward mode it has a tangent: here it is a constant in either.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Change that one function; every other runs as it is."""
-        return (_prelu if func in PRELU else func)(*args, **(kwargs or {}))
+        """Change these two functions; every other runs as it is."""
+        if func in (torch.prelu, torch.Tensor.prelu):
+            func = _prelu
+        elif func is nn.functional.embedding:
+            func = _embedding
+        return func(*args, **(kwargs or {}))
 
 
 def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x where x > 0, w x elsewhere, with w of the channel."""
     by_channel = weight.view(-1, *(1,) * max(input.ndim - 2, 0))
     return torch.where(input > 0, input, by_channel * input)
+
+
+def _embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, *options: Any, **named: Any
+) -> Tensor:
+    """Rows of the weight, of which that at ``padding_idx`` is a constant."""
+    if padding_idx is not None:
+        rows = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
+        weight = torch.where(rows[:, None], weight.detach(), weight)
+    return nn.functional.embedding(input, weight, None, *options, **named)

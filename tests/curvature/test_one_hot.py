@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from decomposition.chain import EKFAC, KFAC, LATTICE, build_chain, build_lattice
 from decomposition.curvature.factor_basis import factor_basis
 from decomposition.curvature.factors import kronecker_bases, kronecker_factors
-from decomposition.curvature.large import dual_rungs
+from decomposition.curvature.large import dual_rungs, ggn_product, hessian_product
 from decomposition.layers import ExactBlock, LinearBlock, find
 from decomposition.problem import Problem
 from tests import general as cases
@@ -120,6 +120,23 @@ def test_the_dual_of_an_embedding_is_its_ggn(monkeypatch: pytest.MonkeyPatch) ->
     eye = torch.eye(problem.parameters, dtype=torch.float64)
     for dual, rung in zip(dual_rungs(problem), ("ggn", "block_ggn"), strict=True):
         _close(dual.matvec(eye), chain[rung].dense(), 1e-11)
+
+
+@pytest.mark.parametrize("limit", [8192, 0])
+def test_products_leave_the_padding_alone_in_forward_mode_too(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row has no gradient; products, in forward mode, agree with the dense matrices."""
+    problem = with_embedding(monkeypatch, padding=2)
+    monkeypatch.setattr(find, "EXACT_LIMIT", limit)
+    problem = Problem(problem.model, problem.loss, problem.train, problem.query)
+    assert isinstance(problem.blocks[0], ExactBlock if limit else LinearBlock)
+    chain = build_chain(problem)
+    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    for rung, product in (("ggn", ggn_product), ("hessian", hessian_product)):
+        dense = chain[rung].dense()
+        assert not dense[2 * WIDTH : 3 * WIDTH].any()
+        _close(product(problem).matvec(eye), dense)
 
 
 def test_below_the_limit_an_embedding_stays_exact(monkeypatch: pytest.MonkeyPatch) -> None:
