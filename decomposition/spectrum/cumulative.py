@@ -20,7 +20,7 @@ from jaxtyping import Float
 from decomposition.spectrum.large import Spectrum
 from decomposition.spectrum.measure import SpectralMeasure
 
-ERRORS = 2.0
+ERRORS = 3.0
 """Standard errors over the probes by which brackets are widened."""
 
 

@@ -8,6 +8,9 @@ already: without a product with R it points where either of the two has its larg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,40 +23,55 @@ from decomposition.spectrum.large import Ends
 from decomposition.spectrum.operators import Symmetric
 
 
-def difference_norm(
+def difference_norms(
     reference: Symmetric,
-    candidate: Symmetric,
+    candidates: Mapping[str, Symmetric],
     steps: int,
     ends: Ends | None = None,
     cheap_steps: int = 12,
     seed: int = 0,
-) -> Estimate:
-    """A lower bound of ‖R − C‖₂; its error is the residual, within which there is an eigenvalue.
+) -> dict[str, Estimate]:
+    """A lower bound of every ‖R − C‖₂; its error is the residual, within which there is an
+    eigenvalue.
 
     Args:
-        reference: R.
-        candidate: C.
-        steps: products with R and with C.
-        ends: of R with their eigenvectors; without them the start is random.
-        cheap_steps: further products with C for the start.
-        seed: of the random start.
+        reference: R; its products are taken for all candidates at once.
+        candidates: name → C.
+        steps: products with R for each of them, and with each.
+        ends: of R with their eigenvectors; without them starts are random.
+        cheap_steps: further products with each C for its start.
+        seed: of the random starts.
     """
-    start = probes(reference.size, 1, seed, reference.device)
+    if not candidates:
+        return {}
+    start = probes(reference.size, len(candidates), seed, reference.device)
     if ends is not None and ends.vectors.shape[1]:
         vectors = from_numpy(np.ascontiguousarray(ends.vectors), reference.device)
         values = from_numpy(ends.values.copy(), reference.device)[:, None]
 
-        def cheap(v: Tensor) -> Tensor:
+        def cheap(v: Tensor, candidate: Symmetric) -> Tensor:
             return matmul(vectors, values * matmul(vectors.T, v)) - candidate.matvec(v)
 
-        start = _leading(cheap, start, cheap_steps)
+        start = torch.cat(
+            [
+                _leading(partial(cheap, candidate=candidate), start[:, [i]], cheap_steps)
+                for i, candidate in enumerate(candidates.values())
+            ],
+            1,
+        )
 
     def difference(v: Tensor) -> Tensor:
-        return reference.matvec(v) - candidate.matvec(v)
+        images = [one.matvec(v[:, [i]]) for i, one in enumerate(candidates.values())]
+        return reference.matvec(v) - torch.cat(images, 1)
 
     ritz = lanczos(difference, start, steps)
-    largest = int(ritz.values[0].abs().argmax())
-    return Estimate(float(ritz.values[0, largest].abs()), float(ritz.residuals[0, largest]))
+    found = {}
+    for i, name in enumerate(candidates):
+        largest = int(ritz.values[i].abs().argmax())
+        found[name] = Estimate(
+            float(ritz.values[i, largest].abs()), float(ritz.residuals[i, largest])
+        )
+    return found
 
 
 def _leading(matvec: Matvec, start: Tensor, steps: int) -> Tensor:

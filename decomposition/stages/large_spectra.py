@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.large import MatrixFreeCurvature
-from decomposition.spectrum.difference import difference_norm
+from decomposition.spectrum.difference import difference_norms
 from decomposition.spectrum.estimates import Estimate
 from decomposition.spectrum.large import (
     Estimation,
@@ -162,16 +162,17 @@ def _distances(
     """‖C − R‖₂ of every rung whose spectrum is known; that of H from G is that of G from H."""
     known = spectra[reference]
     exact = known.measure.exact
-    steps = work.steps + work.norm_steps if exact else work.norm_steps
-    return {
-        name: Estimate(0.0)
-        if name == reference
-        else difference_norm(
-            rungs[reference], rungs[name], steps, None if exact else known.ends, seed=seed
-        )
-        for name in spectra
-        if reference == "hessian" or name != "hessian"
-    }
+    others = {
+        name: rungs[name] for name in spectra if name not in (reference, "hessian")
+    }  # H from G is G from H
+    found = difference_norms(
+        rungs[reference],
+        others,
+        work.steps + work.norm_steps if exact else work.norm_steps,
+        None if exact else known.ends,
+        seed=seed,
+    )
+    return {reference: Estimate(0.0), **found}
 
 
 def spectra_groups(found: LargeSpectra, errors: Errors, rows: int) -> dict[str, xr.Dataset]:

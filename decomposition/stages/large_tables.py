@@ -29,7 +29,11 @@ DEFINITE = CHAIN[1:]
 
 
 def density_group(spectra: Spectra, products: Mapping[str, int]) -> xr.Dataset:
-    """``/spectral_density``: eigenvalues per decade and counts below μ on a common axis of μ."""
+    """``/spectral_density``: eigenvalues per decade and counts below μ on a common axis of μ.
+
+    An estimated density is NaN nearer to zero than the innermost nodes of the quadrature, in the
+    median over probes and steps: what lies there, it counts but does not tell apart.
+    """
 
     def drawn(measures: Measures) -> xr.Dataset:
         row = {rung: thinned(measure) for rung, measure in measures[WHOLE].items()}
@@ -37,6 +41,12 @@ def density_group(spectra: Spectra, products: Mapping[str, int]) -> xr.Dataset:
 
     data = _errors(spectra, drawn, "density")
     rungs, dims = list(spectra), ("rung", "position")
+    for rung, one in spectra.items():
+        if not one.measure.exact:
+            low, high = _unresolved(one, float(data.attrs["threshold"]))
+            hidden = (data["position"].values > low) & (data["position"].values < high)
+            for name in ("density", "standard_error"):
+                data[name].loc[{"rung": rung, "position": hidden}] = np.nan
     mu = data["eigenvalue"].values
     counts = [_counts(rung, one, mu) for rung, one in spectra.items()]
     data["count"] = (dims, np.stack([one.value for one in counts]))
@@ -50,6 +60,22 @@ def density_group(spectra: Spectra, products: Mapping[str, int]) -> xr.Dataset:
 def dimension_group(spectra: Spectra, dampings: Sequence[float]) -> xr.Dataset:
     """``/effective_dimension``: Σ |μ| / (|μ| + λ)."""
     return _errors(spectra, lambda m: effective_dimensions(m, dampings), "dimension")
+
+
+def _unresolved(one: Spectrum, threshold: float) -> tuple[float, float]:
+    """Positions on either side of zero between which the quadratures have no nodes.
+
+    Where all nodes lie on one side, zero itself is smeared by the kernel over the other.
+    """
+    reach = []
+    for side in (-1.0, 1.0):
+        innermost = []
+        for measure in (one.measure, *one.earlier):
+            for nodes, weights in zip(side * measure.nodes, measure.weights, strict=True):
+                innermost += [n[n > 0].min() for n in (nodes[weights > 0],) if (n > 0).any()]
+        met = float(symlog(np.median(innermost), threshold)) if innermost else 0.0
+        reach.append(side * max(met, 4.0 * WIDTH))
+    return reach[0], reach[1]
 
 
 def thinned(measure: SpectralMeasure) -> SpectralMeasure:

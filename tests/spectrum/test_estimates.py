@@ -17,6 +17,7 @@ from decomposition.spectrum.estimates import (
     Estimate,
     inner_product,
     probes,
+    relative_error,
     squared_distance,
     squared_norm,
     xtrace,
@@ -121,3 +122,16 @@ def test_a_low_rank_matrix_is_exact() -> None:
 def test_one_probe_has_no_spread(ask) -> None:
     with pytest.raises(DecompositionError, match=r"at least 2 probes, got 1"):
         ask(spectrum(np.ones(5), 3), 1)
+
+
+def test_a_relative_error_is_exact_where_its_parts_are() -> None:
+    found = relative_error(np.full(4, 2.0), np.full(4, 8.0))
+    assert found == Estimate(0.5, 0.0)
+    assert np.isnan(relative_error(np.full(4, 2.0), np.zeros(4)).value)
+
+
+def test_what_probes_do_to_distance_and_norm_alike_cancels() -> None:
+    norms = np.random.default_rng(0).uniform(1.0, 3.0, 16)
+    assert relative_error(0.25 * norms, norms).value == pytest.approx(0.5)
+    assert relative_error(0.25 * norms, norms).error < 1e-12
+    assert relative_error(0.25 * norms[::-1], norms).error > 1e-2

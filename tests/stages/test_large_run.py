@@ -140,3 +140,11 @@ def test_the_report_says_how(both) -> None:
     assert 'id="large"' in page
     assert "How it was computed at this size" in page
     assert "estimated with random probes" in page
+
+
+def test_spectra_come_with_their_errors(both) -> None:
+    small, page = both[0], (both[2] / "report.html").read_text("utf-8")
+    error = small["spectral_error"].to_dataset().sel(metric="relative_frobenius")
+    assert (error["standard_error"].sel(rung=["ggn", "kfac"]) > 0).all()
+    assert int(small["spectral_density"]["products"].sel(rung="hessian")) > 0
+    assert "Number of eigenvalues beyond" in page

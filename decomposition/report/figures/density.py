@@ -45,8 +45,8 @@ def plot_density(data: xr.Dataset, scope: str = "whole", ax: Axes | None = None)
         ax.axvline(0.0, color=MUTED, linewidth=0.8)
         log_scale(ax, "y")
         ax.set_ylim(bottom=SMALLEST)
-        ticks, names = _ticks(position, float(data.attrs["threshold"]))
-        ax.set_xticks(ticks, names)
+        places, names = ticks(position, float(data.attrs["threshold"]))
+        ax.set_xticks(places, names)
         ax.set_xlabel("eigenvalue (symmetric logarithmic)")
         ax.set_ylabel("eigenvalues per decade")
         ax.set_title(f"Spectral density, {scope_label(scope)}")
@@ -84,18 +84,18 @@ def plot_effective_dimension(
     return ax
 
 
-def _ticks(position: np.ndarray, threshold: float) -> tuple[list[float], list[str]]:
+def ticks(position: np.ndarray, threshold: float) -> tuple[list[float], list[str]]:
     """Powers of ten of both signs, spaced so that labels do not touch, and 0."""
     reach = int(np.floor(max(position.max(), -position.min())))
     step = max(1, round((position.max() - position.min()) / 5))
     exponent = np.log10(threshold)
-    ticks, names = [0.0], ["0"]
+    places, names = [0.0], ["0"]
     for decade in range(int(np.ceil(exponent)), int(np.ceil(exponent)) + reach + 1):
         place = np.arcsinh(10.0 ** (decade - exponent) / 2.0) / np.log(10.0)
         if (int(np.ceil(exponent + reach)) - decade) % step or place < 0.6 * step:
             continue
         for sign, mark in ((1.0, ""), (-1.0, MINUS)):
             if position.min() <= sign * place <= position.max():
-                ticks.append(sign * place)
+                places.append(sign * place)
                 names.append(f"{mark}10{superscript(decade)}")
-    return ticks, names
+    return places, names

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import xarray as xr
+
 from decomposition.report.content import Block, Cell, Section, Table, Text
 from decomposition.report.palette import rung_label
+from decomposition.report.sections.large_spectra import spectra_blocks
 from decomposition.report.study import Study, labels
 from decomposition.report.wording import number
 
@@ -47,32 +50,33 @@ def large(study: Study) -> Section | None:
         "largest residual",
     )
     blocks.append(Table("large", "How each rung was held", columns, tuple(rows)))
+    blocks += spectra_blocks(study)
     agreement = study.array("/attribution", "agreement")
     if agreement is not None:
         blocks += _agreement(study, agreement)
     return Section("large", "How it was computed at this size", tuple(blocks))
 
 
-def _agreement(study: Study, agreement) -> list[Block]:
-    metrics, dampings = labels(agreement, "agreement_metric"), agreement["damping"].values
-    rows: list[tuple[Cell, ...]] = []
-    for rung in labels(agreement, "rung"):
-        values = [
-            _known(float(agreement.sel(rung=rung, agreement_metric=m, damping=d)))
-            for d in dampings
-            for m in metrics
-        ]
-        rows.append((rung_label(rung, 120), *values))
-    names = {"spearman": "rank correlation", "top10_jaccard": "top 10 shared"}
-    columns = tuple(f"{names.get(m, m)}, λ = {number(float(d))}" for d in dampings for m in metrics)
-    return [
+def _agreement(study: Study, agreement: xr.DataArray) -> list[Block]:
+    """A table of every metric, dampings down and rungs across."""
+    rungs, names = labels(agreement, "rung"), {"spearman": "rank correlation"}
+    names["top10_jaccard"] = "top 10 shared"
+    blocks: list[Block] = [
         Text(
             "Agreement of each rung's scores with those of the best rung that could be solved "
             f"({_reference(study)}): what the cheaper curvature changes in the scores, not whether "
             "they predict retraining."
-        ),
-        Table("agreement", "Agreement with the best rung", ("rung", *columns), tuple(rows)),
+        )
     ]
+    for metric in labels(agreement, "agreement_metric"):
+        rows: list[tuple[Cell, ...]] = []
+        for damping in agreement["damping"].values:
+            here = agreement.sel(agreement_metric=metric, damping=damping)
+            rows.append((float(damping), *(_known(float(here.sel(rung=r))) for r in rungs)))
+        caption = f"Agreement with the best rung: {names.get(metric, metric)}"
+        columns = ("λ", *(rung_label(r, 120) for r in rungs))
+        blocks.append(Table(f"agreement-{metric}", caption, columns, tuple(rows)))
+    return blocks
 
 
 def _reference(study: Study) -> str:

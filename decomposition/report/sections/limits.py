@@ -90,10 +90,11 @@ def _undefined(study: Study) -> list[str]:
 
 
 def _absent(study: Study) -> list[str]:
+    large = study.group("/spectral_density") is not None
     absent = [
         text
         for path, text in (
-            ("/spectrum", "spectra"),
+            ("/spectrum", "eigenvalues one by one" if large else "spectra"),
             ("/spectral_error", "spectral errors"),
             ("/attribution", "attribution quality (LDS): no models were retrained"),
             ("/attribution/relative", "LDS under relative damping"),

@@ -19,7 +19,9 @@ def spectra(study: Study) -> Section:
     """Spectra overlaid, products against exact values, and the table of spectral errors."""
     blocks: list[Block] = []
     values = study.array("/spectrum", "eigenvalues")
-    if values is None:
+    if values is None and study.group("/spectral_density") is not None:
+        blocks.append(Text("Densities and counts stand under “How it was computed at this size”."))
+    elif values is None:
         blocks.append(missing("The result holds no spectra."))
     else:
         blocks.append(_spectra(study, values))

@@ -10,7 +10,12 @@ ESTIMATED = (
         "Spectral density and counts on a common symmetric-logarithmic axis; attributes "
         "`threshold` (below it the axis is linear) and `width` (of the kernel, in decades).",
         (
-            variable("density", "rung position", "1", "eigenvalues per decade"),
+            variable(
+                "density",
+                "rung position",
+                "1",
+                "eigenvalues per decade; NaN nearer to zero than an estimate resolves",
+            ),
             variable("standard_error", "rung position", "1", "its error; 0: exact"),
             variable("count", "rung position", "count", "number of eigenvalues below"),
             variable("count_lower", "rung position", "count", "bound on it; equal: exact"),
