@@ -4,8 +4,9 @@ With u_q = (C + λI)⁻¹ g_q, the score τ[q, i] = g_i · u_q / N is the deriva
 example i along u_q. For a few u_q one forward-mode sweep over the training examples gives it for
 all of them; for many, gradients are made, some examples at a time, and multiplied with all u_q.
 Memory is that of the solutions, P numbers a query, and one batch: the P × N matrix of training
-gradients is never formed, nor kept on disk. Query gradients that do not fit are made again for
-every damping: they cost one backward pass, the solve some hundred products.
+gradients is never formed; it is read from the disk where it has been put there (``stored``). Query
+gradients that do not fit are made again for every damping: they cost one backward pass, the solve
+some hundred products.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.attribution.stored import StoredGradients
 from decomposition.curvature.base import Curvature
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.rows import per_example_gradients
@@ -43,15 +45,19 @@ class StreamedScores:
     Args:
         problem: trained.
         function: what is measured on the queries, as in ``target_gradients``.
+        stored: training gradients on disk, which are then read and not made.
 
     Raises:
         ProblemError: the margin of a problem without classes.
     """
 
-    def __init__(self, problem: Problem, function: Measure = "loss") -> None:
+    def __init__(
+        self, problem: Problem, function: Measure = "loss", stored: StoredGradients | None = None
+    ) -> None:
         """Prepare a float64 copy of the model."""
         check_problem(problem, function)
         self._problem, self._evaluation = problem, Evaluation(problem)
+        self._stored = stored
         self._asked = problem if function == "loss" else replace(problem, loss=Margin())
         self._kept: Tensor | None = None
         self._fitting = problem.queries  # until memory has run out
@@ -103,6 +109,8 @@ class StreamedScores:
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example."""
+        if self._stored is not None:
+            return self._stored.along(v)
         return self._by_gradients(v) if v.shape[1] > SWEPT_COLUMNS else self._by_sweeps(v)
 
     def _by_gradients(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
