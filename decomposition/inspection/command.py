@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from decomposition.device import describe, full_precision, resolve_device
 from decomposition.inspection.drawings import figures
 from decomposition.inspection.options import Inspection
 from decomposition.inspection.sections import (
@@ -36,6 +37,7 @@ def default_folder(source: str) -> Path:
     return (path if path.is_dir() else path.parent) / "spectrum"
 
 
+@full_precision()
 def inspect_spectra(
     source: str,
     out: Path,
@@ -53,7 +55,7 @@ def inspect_spectra(
         quick: the smaller version of a built-in problem.
 
     Raises:
-        DecompositionError: anything wrong with source, rungs, blocks or folder.
+        DecompositionError: anything wrong with source, rungs, blocks, device or folder.
     """
     inspection = inspection or Inspection()
     rungs, blocks = inspection.rungs or None, inspection.blocks or None
@@ -66,7 +68,7 @@ def inspect_spectra(
         problem = load_problem(source, problem_seed, quick=quick)
         check_blocks(blocks, (block.name for block in problem.blocks))
         check_writable(out)
-        trained = problem.trained(progress=True)
+        trained = problem.to(resolve_device(inspection.device)).trained(progress=True)
         large = problem.parameters > DENSE_LIMIT
         if inspection.method == "estimate" or (inspection.method == "auto" and large):
             tree = estimate_problem(trained, rungs, blocks, inspection.plan, progress=True)
@@ -89,6 +91,7 @@ def _attributes(problem: Problem, inspection: Inspection, seed: int) -> dict[str
         problem=problem.name,
         config={"inspection": asdict(inspection), "recipe": asdict(problem.recipe)},
         seeds={"problem": seed, "estimate": inspection.seed},
+        device=describe(problem.device),
         parameters=problem.parameters,
         examples=problem.examples,
         queries=problem.queries,

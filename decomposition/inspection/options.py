@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from decomposition.device import device_named
 from decomposition.errors import DecompositionError
 from decomposition.spectrum.large import Estimation
 
@@ -31,11 +32,14 @@ class Inspection:
     """Lanczos steps of each."""
     seed: int = 0
     """Seed of an estimate."""
+    device: str = "cpu"
+    """Where training and curvature run: cpu, cuda or cuda:N; a result is read as it is."""
 
     def __post_init__(self) -> None:
         """Check what can be checked before any work."""
         if not self.damping > 0:
             raise DecompositionError(f"damping must be > 0, got {self.damping}")
+        device_named(self.device)
         _ = self.plan
 
     @property

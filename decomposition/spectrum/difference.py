@@ -54,14 +54,14 @@ def difference_norms(
 
         start = torch.cat(
             [
-                _leading(partial(cheap, candidate=candidate), start[:, [i]], cheap_steps)
+                _leading(partial(cheap, candidate=candidate), start[:, i : i + 1], cheap_steps)
                 for i, candidate in enumerate(candidates.values())
             ],
             1,
         )
 
     def difference(v: Tensor) -> Tensor:
-        images = [one.matvec(v[:, [i]]) for i, one in enumerate(candidates.values())]
+        images = [one.matvec(v[:, i : i + 1]) for i, one in enumerate(candidates.values())]
         return reference.matvec(v) - torch.cat(images, 1)
 
     ritz = lanczos(difference, start, steps)
@@ -78,5 +78,5 @@ def _leading(matvec: Matvec, start: Tensor, steps: int) -> Tensor:
     """Ritz vector (P, 1) of the largest |Ritz value|."""
     spaces = krylov_spaces(matvec, start, steps)
     values, vectors = torch.linalg.eigh(tridiagonal(spaces.alpha, spaces.beta, spaces.steps)[0])
-    vector = spaces.basis[0].T @ vectors[:, [int(values.abs().argmax())]]
-    return vector / torch.linalg.vector_norm(vector)
+    vector = spaces.basis[0].T @ vectors[:, int(values.abs().argmax())]
+    return (vector / torch.linalg.vector_norm(vector))[:, None]

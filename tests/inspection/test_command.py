@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from decomposition import Settings, open_result, run
+from decomposition.device import DeviceError
 from decomposition.errors import DecompositionError
 from decomposition.inspection.command import Inspection, default_folder, inspect_spectra
 from decomposition.inspection.drawings import figures
@@ -84,3 +85,16 @@ def test_unknown_names_are_refused_with_the_known_ones(
 ) -> None:
     with pytest.raises(DecompositionError, match=message):
         inspect_spectra(source, tmp_path / "out", choice)
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work(source: str, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"device cuda:99 is not available"):
+        inspect_spectra(source, tmp_path / "out", Inspection(device="cuda:99"))
+    assert not (tmp_path / "out" / "spectrum.nc").exists()
+    with pytest.raises(DeviceError, match="unknown device 'gpu'"):
+        Inspection(device="gpu")
+
+
+def test_the_file_tells_where_it_was_made(source: str, tmp_path: Path) -> None:
+    tree = inspect_spectra(source, tmp_path, Inspection(rungs=("kfac",), blocks=("0",)))
+    assert tree.attrs["device"] == "cpu"

@@ -25,6 +25,7 @@ from decomposition.stages.large import forms_group, frobenius_errors
 from decomposition.stages.large_spectra import Work, large_spectra, spectra_groups
 from decomposition.stages.large_tables import WIDTH, thinned
 from tests.cases import classification
+from tests.elsewhere import elsewhere
 from tests.stages.test_large_run import problem as convolutional
 
 FREE: Way = "matrix-free"
@@ -247,3 +248,19 @@ def test_many_eigenvalues_are_drawn_as_fewer_nodes() -> None:
         for m in (every, few)
     ]
     np.testing.assert_allclose(pair[1], pair[0], atol=0.01 * float(pair[0].max()))
+
+
+def test_on_another_device_the_numbers_are_the_same() -> None:
+    problem, plan = wide(), forced("dual")
+    here = large_spectra(build_chain(problem, plan=plan), problem.examples, 0, WORK)
+    with elsewhere() as device:
+        rungs = build_chain(problem.to(device), plan=plan)
+        there = large_spectra(rungs, problem.examples, 0, WORK)
+        errors = frobenius_errors(rungs, 0)
+    groups = spectra_groups(there, errors, problem.examples * problem.outputs)
+    for rung, one in here.spectra.items():
+        other = there.spectra[rung].ends.highest.value
+        assert other == pytest.approx(one.ends.highest.value, rel=1e-8)
+        norm = here.norms["hessian"][rung].value
+        assert there.norms["hessian"][rung].value == pytest.approx(norm, rel=1e-6, abs=1e-9)
+    assert np.isfinite(groups["/spectral_error"]["value"].sel(metric="relative_spectral")).all()
