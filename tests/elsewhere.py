@@ -74,9 +74,13 @@ class _Calls(TorchFunctionMode):
             made = func(*args, **kwargs)
             return made if device is None else made.to(device)
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
-            index = torch.tensor(args[1]) if isinstance(args[1], list) else args[1]
+            index = tuple(map(_listed, args[1])) if isinstance(args[1], tuple) else _listed(args[1])
             args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
+
+
+def _listed(index: object) -> object:
+    return torch.tensor(index) if isinstance(index, list) else index
 
 
 class _Mode(TorchDispatchMode):

@@ -13,7 +13,9 @@ from torch import Tensor
 import decomposition.device
 from decomposition import Recipe, Settings, run
 from decomposition.attribution.influence import influence_scores, score_grid, target_gradients
+from decomposition.attribution.projected import Projection, projected_gradients
 from decomposition.attribution.scorer import scorers_of
+from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
 from decomposition.chain.ladder import ladder_rungs
 from decomposition.chain.rungs import sampled_ekfac
@@ -207,6 +209,53 @@ def test_a_whole_run(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
             if values.dtype.kind == "f":
                 found = there[node.path][name].values
                 np.testing.assert_allclose(found, values.values, rtol=1e-3, atol=1e-6)
+
+
+def test_scores_and_gradients_of_large_models() -> None:
+    problem = general.conv2d_strided()
+    projection = Projection(problem.parameters, 8)
+
+    def found(one: Problem) -> list[Tensor]:
+        curvature = MatrixFreeCurvature(ggn_product(one), definite=True, tolerance=1e-10)
+        streamed = StreamedScores(one)
+        return [
+            streamed(curvature, 0.1),
+            streamed.along(torch.ones(one.parameters, 1, dtype=torch.float64).to(one.device)),
+            projected_gradients(one, *one.train, projection),
+        ]
+
+    expected = found(problem)
+    with elsewhere() as device:
+        for there, here in zip(found(problem.to(device)), expected, strict=True):
+            assert there.device == device
+            torch.testing.assert_close(there.cpu(), here, rtol=1e-6, atol=1e-8)
+
+
+def test_spectra_of_large_models() -> None:
+    problem, plan = general.conv2d_strided(), Estimation(ends=2, probes=3, steps=8)
+    rungs = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
+    expected = estimated_measures(problem, rungs, plan)
+    with elsewhere() as device:
+        found = estimated_measures(problem.to(device), rungs, plan)
+    for scope, row in expected.items():
+        for rung, measure in row.items():
+            there = found[scope][rung]
+            np.testing.assert_allclose(there.nodes, measure.nodes, rtol=0, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_a_whole_large_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decomposition.device, "TYPES", ("cpu", "meta"))
+    recipe = Recipe(lr=0.1, epochs=2, batch_size=4, dtype="float64")
+    problem = replace(cases.tanh(), recipe=recipe)
+    settings = Settings(masks=12, second_order_masks=6, resamples=100)
+    here = run(problem, settings=settings, progress=False, memory=1e-4)
+    with elsewhere():
+        there = run(problem, settings=settings, progress=False, device="meta", memory=1e-4)
+    assert set(there.groups) == set(here.groups)
+    np.testing.assert_allclose(
+        there["bank"]["outputs"].values, here["bank"]["outputs"].values, rtol=0, atol=1e-9
+    )
 
 
 def test_a_plan_is_measured_there() -> None:

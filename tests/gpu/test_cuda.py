@@ -6,30 +6,50 @@ Run with ``pytest -m gpu tests/gpu``; without a CUDA device every test here is s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from decomposition import Recipe, Settings, run
 from decomposition.attribution.influence import influence_scores
+from decomposition.attribution.projected import Projection, projected_gradients
+from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
 from decomposition.curvature import Curvature
+from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.large import (
+    MatrixFreeCurvature,
+    dual_rungs,
+    ggn_product,
+    hessian_product,
+    leading_curvature,
+)
+from decomposition.curvature.large.evaluation import Evaluation
+from decomposition.curvature.large.jacobian import SweptRows
 from decomposition.device import (
     DeviceError,
     chunk_bytes,
     describe,
+    free_memory_on,
     full_precision,
     resolve_device,
     shrinking,
 )
 from decomposition.linalg import eigh
+from decomposition.plan_command import plan_text
+from decomposition.planner import Rates, plan_chain
 from decomposition.problem import Problem
+from decomposition.problems.digits import mlp
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
+from decomposition.spectrum.estimates import squared_norm
+from decomposition.spectrum.gather import Estimation, estimated_measures
 from decomposition.spectrum.norms import norms
+from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
 
 pytestmark = [
@@ -157,6 +177,113 @@ def test_sampled_norms_in_float32_stay_within_their_error() -> None:
     assert abs(found.nuclear - exact.nuclear) <= 4 * found.nuclear_error + 1e-9
 
 
+LARGE = {
+    "cnn": general.cnn,
+    "strided": general.conv2d_strided,
+    "attention": general.attention,
+    "plain": lambda: cases.classification(mlp((4, 8, 3), nn.GELU, 0), n=5),
+}
+
+
+@pytest.fixture(params=list(LARGE), scope="module")
+def large(request: pytest.FixtureRequest) -> tuple[Problem, Problem]:
+    problem = LARGE[request.param]()
+    return problem, problem.to(CUDA)
+
+
+def test_products_and_rows_of_large_models(large: tuple[Problem, Problem]) -> None:
+    """By COLUMNS_ON_CUDA and by what is free there, not by what is chosen for a cache."""
+    here, there = large
+    v = general.normal(here.parameters, 40)
+    u = general.normal(here.examples * here.outputs, 3)
+    for product in (hessian_product, ggn_product):
+        close(product(there)(v.cuda()), product(here)(v))
+        close(product(there, torch.float32)(v.cuda()), product(here)(v), FLOAT32)
+    rows, found = (SweptRows(p, Evaluation(p)) for p in large)
+    close(found.forward(v.cuda()), rows.forward(v))
+    close(found.transposed(u.cuda()), rows.transposed(u))
+
+
+def test_dual_rungs(large: tuple[Problem, Problem]) -> None:
+    v = general.normal(large[0].parameters, 3)
+    for exact, found in zip(*(dual_rungs(p) for p in large), strict=True):
+        close(found.matvec(v.cuda()), exact.matvec(v))
+        close(found.eigenvalues(), exact.eigenvalues())
+        close(found.solve(v.cuda(), 0.1), exact.solve(v, 0.1))
+
+
+@pytest.mark.parametrize("policy", ["signed", "absolute"])
+def test_matrix_free_solves(large: tuple[Problem, Problem], policy: str) -> None:
+    v = general.normal(large[0].parameters, 3)
+    exact, found = (
+        MatrixFreeCurvature(hessian_product(p), tolerance=1e-10, krylov_steps=p.parameters)
+        for p in large
+    )
+    close(found.solve(v.cuda(), 1.0, policy), exact.solve(v, 1.0, policy), 1e-6)
+
+
+def test_leading_eigenpairs(large: tuple[Problem, Problem]) -> None:
+    v = general.normal(large[0].parameters, 3)
+    exact, found = (leading_curvature(ggn_product(p), 3) for p in large)
+    close(found.matvec(v.cuda()), exact.matvec(v), 1e-6)
+
+
+def test_scores_of_large_models(large: tuple[Problem, Problem]) -> None:
+    exact, found = (
+        StreamedScores(p)(MatrixFreeCurvature(ggn_product(p), definite=True, tolerance=1e-10), 0.1)
+        for p in large
+    )
+    close(found, exact, 1e-6)
+    v = general.normal(large[0].parameters, 1)
+    close(StreamedScores(large[1]).along(v.cuda()), StreamedScores(large[0]).along(v))
+
+
+def test_projected_gradients(large: tuple[Problem, Problem]) -> None:
+    projection = Projection(large[0].parameters, 8)
+    exact, found = (projected_gradients(p, *p.train, projection) for p in large)
+    close(found, exact)
+
+
+def test_spectra_of_large_models(large: tuple[Problem, Problem]) -> None:
+    plan = Estimation(ends=2, probes=3, steps=8)
+    rungs = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
+    exact, found = (estimated_measures(p, rungs, plan) for p in large)
+    for scope, row in exact.items():
+        for rung, measure in row.items():
+            nodes = found[scope][rung].nodes
+            np.testing.assert_allclose(nodes, measure.nodes, atol=1e-6 * abs(measure.nodes).max())
+            trace = found[scope][rung].nodes * found[scope][rung].weights
+            expected = (measure.nodes * measure.weights).sum()
+            assert trace.sum() == pytest.approx(expected, rel=1e-6)
+
+
+def test_estimated_norms(large: tuple[Problem, Problem]) -> None:
+    exact, found = (squared_norm(ggn_product(p), 8) for p in large)
+    assert found.value == pytest.approx(exact.value, rel=1e-6)
+    assert found.error == pytest.approx(exact.error, rel=1e-3, abs=1e-9 * exact.value)
+
+
+def test_a_plan_knows_the_device() -> None:
+    there = general.cnn().to(CUDA)
+    rates = Rates.measure(there)
+    assert 0 < rates.product < 1e-9  # seconds per multiply-add: the work is done when it is timed
+    assert min(rates.eigh, rates.sweep) > 0
+    total = torch.cuda.get_device_properties(0).total_memory
+    assert 0 < plan_chain(there).budget < total
+    assert torch.cuda.get_device_name(0) in plan_text(there)
+
+
+def test_proximal_responses() -> None:
+    problem = cases.tanh().trained()
+
+    def outputs(one: Problem) -> np.ndarray:
+        ggn = build_lattice(one)["ggn"]
+        assert isinstance(ggn, Diagonalised)
+        return proximal_responses(one, ggn, 1.0, np.arange(3)).outputs
+
+    np.testing.assert_allclose(outputs(problem.to(CUDA)), outputs(problem), rtol=0, atol=1e-6)
+
+
 @pytest.fixture
 def little_memory() -> Iterator[None]:
     """512 MiB beyond what is in use."""
@@ -183,9 +310,43 @@ def test_out_of_memory_becomes_a_smaller_chunk() -> None:
     assert asked[-1] < 8
 
 
+@pytest.fixture(scope="module")
+def big() -> Problem:
+    """40 parameters and 131,072 activations of every example: 16 columns of all take 10 GiB."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 2, 3, padding=1),
+            nn.Tanh(),
+            nn.AvgPool2d(256),
+            nn.Flatten(),
+            nn.Linear(2, 3),
+        )
+
+    return general.study(build, general.normal(40, 1, 256, 256), n=32)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_product_in_512_mib_is_the_whole_one(
+    big: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v = general.normal(big.parameters, 16)
+    there = big.to(CUDA)
+    monkeypatch.setattr("decomposition.curvature.large.evaluation.chunk_bytes", lambda *_: 2**40)
+    close(hessian_product(there)(v.cuda()), hessian_product(big)(v))
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_batch_in_512_mib_is_the_whole_one(big: Problem) -> None:
+    recipe = Recipe(lr=0.1, epochs=2, batch_size=32, dtype="float64")
+    wide = replace(big, recipe=recipe)
+    close(wide.to(CUDA).trained().theta(), wide.trained().theta(), TRAINED)
+
+
 def test_chunks_take_a_part_of_free_memory() -> None:
     free, _ = torch.cuda.mem_get_info()
     assert 0 < chunk_bytes(torch.device(CUDA, 0), 1) <= free
+    assert free <= free_memory_on(torch.device(CUDA, 0))
 
 
 SETTINGS = Settings(masks=24, second_order_masks=6, resamples=200, damping_points=5)
@@ -208,6 +369,20 @@ def test_retrained_models(dtype: str, tolerance: float, randomness: str, case: s
         expected, found = (getattr(bank, name) for bank in banks)
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("case", ["plain", "cnn"])
+def test_a_whole_large_run(case: str) -> None:
+    found, expected = (
+        run(untrained("float64", case), settings=SETTINGS, device=device, progress=False, memory=0)
+        for device in (CUDA, "cpu")
+    )
+    assert str(found.attrs["device"]).startswith("cuda:")
+    assert set(found.groups) == set(expected.groups)
+    a, b = (tree["bank"]["outputs"].values for tree in (found, expected))
+    np.testing.assert_allclose(a, b, rtol=0, atol=TRAINED * np.abs(b).max())
+    a, b = (tree["attribution"]["lds_mean"].values for tree in (found, expected))
+    np.testing.assert_allclose(a, b, rtol=0, atol=0.05)  # ranks, and solves to 1e-6
 
 
 @pytest.mark.parametrize("case", ["plain", "cnn"])
