@@ -248,7 +248,7 @@ def test_a_whole_large_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decomposition.device, "TYPES", ("cpu", "meta"))
     recipe = Recipe(lr=0.1, epochs=2, batch_size=4, dtype="float64")
     problem = replace(cases.tanh(), recipe=recipe)
-    settings = Settings(masks=12, second_order_masks=6, resamples=100)
+    settings = Settings(masks=12, second_order_masks=6, resamples=100, damping_points=3)
     here = run(problem, settings=settings, progress=False, memory=1e-4)
     with elsewhere():
         there = run(problem, settings=settings, progress=False, device="meta", memory=1e-4)

@@ -6,11 +6,15 @@ examples per epoch), with everything that a bank costs apart from the one-off pr
 loops get the number of threads that suits them better, one. Rounds are interleaved and minima
 taken, so that a disturbance does not fall on one side only. Beside the wall-clock time stands the
 processor time of all threads: on a busy machine it is the one to compare.
+
+Then a CNN and a transformer (``digits_cnn`` and ``chars``, quick, or whole with the argument
+``full``), per model and step: stacks of the default size against the loop, model after model.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,9 +26,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from decomposition.problem import Problem
 from decomposition.problems import digits
+from decomposition.problems.chars import chars
+from decomposition.problems.digits_cnn import digits_cnn
 from decomposition.retraining import BankPlan, default_chunk_size, retrain_bank
+from decomposition.retraining.batched import BatchedTrainer
 
 ROUNDS, EPOCHS, GEMM = 9, 4, 2048
+FEWER_ROUNDS, STACKS = 3, 1
+NETWORKS = {"CNN": digits_cnn, "transformer": chars}
 
 Times = np.ndarray
 
@@ -61,6 +70,29 @@ def main() -> None:
         f"of one {GEMM}² float32 product ({rate / 1e9:.0f} GFLOP/s); batched is "
         f"{batched[0] / floor:.2f} times that"
     )
+    print(f"{'per model and step':34}{'wall ms':>10}{'ratio':>8}{'processor ms':>14}{'ratio':>8}")
+    for name, make in NETWORKS.items():
+        network(name, make(quick="full" not in sys.argv[1:]).trained())
+
+
+def network(name: str, problem: Problem) -> None:
+    """Two rows: a loop over models, and stacks."""
+    problem = replace(problem, recipe=replace(problem.recipe, epochs=1))
+    idle = replace(problem, recipe=replace(problem.recipe, epochs=0))
+    trainer = BatchedTrainer(problem)
+    size = default_chunk_size(problem.parameters, trainer.activations)
+    steps = problem.recipe.steps_per_epoch(problem.examples - 1)
+    loop = stacked = np.full(2, np.inf)
+    for _ in range(FEWER_ROUNDS):
+        spent = on_one_thread(lambda: tight_epoch(problem))
+        loop = np.minimum(loop, spent / problem.recipe.steps_per_epoch(problem.examples))
+        preparation = seconds(lambda: bank(idle, STACKS * size))
+        spent = seconds(lambda: bank(problem, STACKS * size)) - preparation
+        stacked = np.minimum(stacked, spent / (STACKS * size * steps))
+    rows = {f"{name} (P = {problem.parameters:,}), loop": loop, f"  stacks of {size}": stacked}
+    for label, times in rows.items():
+        (wall, cpu), (wall_ratio, cpu_ratio) = 1e3 * times, times / stacked
+        print(f"{label:34}{wall:10.3f}{wall_ratio:8.2f}{cpu:14.3f}{cpu_ratio:8.2f}")
 
 
 def seconds(work: Callable[[], object]) -> Times:
