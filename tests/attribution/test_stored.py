@@ -27,6 +27,7 @@ from decomposition.problem import Problem
 from tests import general
 from tests.attribution.interrupted import CHUNKS, gradients
 from tests.attribution.interrupted import problem as slow
+from tests.elsewhere import elsewhere
 
 ROOT = Path(__file__).parents[2]
 ROUNDING = {"float64": 1e-12, "float32": 2e-6}
@@ -166,3 +167,13 @@ def test_wrong_precisions_and_shapes_are_named(problem: Problem, tmp_path: Path)
         StoredGradients(problem, tmp_path, "float16")  # pyright: ignore
     with pytest.raises(DecompositionError, match=r"directions are \(\d+, k\)"):
         StoredGradients(problem, tmp_path).along(torch.zeros(3, 2, dtype=torch.float64))
+
+
+def test_rows_and_products_lie_where_the_problem_lies(problem: Problem, tmp_path: Path) -> None:
+    v = directions(problem)
+    here = StoredGradients(problem, tmp_path / "here", "float64")
+    with elsewhere() as device:
+        there = StoredGradients(problem.to(device), tmp_path / "there", "float64")
+        assert there.rows(slice(0, 2)).device == device
+        found = there.along(v.to(device)).cpu()
+    torch.testing.assert_close(found, here.along(v), rtol=1e-10, atol=1e-12)

@@ -18,6 +18,7 @@ from decomposition.retraining.measures import measure
 from decomposition.stages.large_truth import large_truth
 from decomposition.targets.measurement import measure_proximal_responses
 from tests import cases
+from tests.elsewhere import elsewhere
 from tests.stages.test_large_run import NONE, SETTINGS, problem
 
 FEW = replace(SETTINGS, masks=20, second_order_masks=6, leave_one_out_examples=12, damping_points=3)
@@ -140,3 +141,19 @@ def test_targets_that_the_problem_has_not_are_refused() -> None:
 def test_a_limit_out_of_range_is_named(hours: float) -> None:
     with pytest.raises(DecompositionError, match="retrain_hours must be >= 0 and finite"):
         Settings(retrain_hours=hours)
+
+
+@pytest.mark.parametrize("target", ["margin", "pbrf"])
+def test_it_is_measured_where_the_problem_lies(trained: Problem, target: str) -> None:
+    settings = TARGETS[target]
+
+    def measured(one: Problem) -> np.ndarray:
+        rungs = build_chain(one, plan=plan_chain(one, int(NONE * 2**30)))
+        found = large_truth(one, rungs, settings, progress=False).found
+        assert found is not None
+        return found.truth
+
+    here = measured(trained)
+    with elsewhere() as device:
+        there = measured(trained.to(device))
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-4 * np.abs(here).max())
