@@ -17,6 +17,7 @@ from decomposition.report.palette import rung_label
 from decomposition.report.study import Study, labels
 from decomposition.report.wording import joined, number, plural
 
+COUNTS = ("numerical_rank", "negative_count")
 ROUNDING = 1e-12
 """Relative error below which a number is exact."""
 QUANTITIES = {
@@ -139,6 +140,8 @@ def _score(one: xr.Dataset) -> Cell:
     lower, upper = float(one["lower"]), float(one["upper"])
     if lower < upper:
         return f"{round(value):,} [{np.floor(lower):,.0f}, {np.ceil(upper):,.0f}]"
+    if str(one["quantity"].values) in COUNTS and np.isfinite(value):
+        return round(value)
     return with_error(value, error)
 
 
