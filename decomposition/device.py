@@ -1,4 +1,4 @@
-"""Where a computation runs, how exact its products are, and what to do when memory runs out.
+"""Where a computation runs, how exact its products are, and how much memory is there.
 
 Curvature is computed in float64, which the identities of the chain need; float32 products (the
 sampled norms, retraining, matrix-free work where it says so) must not be rounded further to
@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
 
 import torch
 
 from decomposition.errors import DecompositionError
 from decomposition.resources import free_memory
 
-Result = TypeVar("Result")
 CPU = torch.device("cpu")
 TYPES = ("cpu", "cuda")
 """Types of device that compute in float64."""
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-"""Of an allocation that failed, in the text of an error that something else was made of: PyTorch
-interprets some forward derivatives as TorchScript, which keeps the text alone."""
 SHARE_OF_FREE_MEMORY = 0.25
 """Part of a CUDA device's free memory that one chunk's named tensors may take: what is computed
 on the way takes as much again, and more."""
@@ -31,10 +26,6 @@ on the way takes as much again, and more."""
 
 class DeviceError(DecompositionError):
     """A device is unknown, not there, or cannot compute what is asked."""
-
-
-class OutOfMemoryError(DecompositionError):
-    """Not even the smallest piece of a computation fits into memory."""
 
 
 def device_named(name: str | torch.device) -> torch.device:
@@ -139,58 +130,3 @@ def synchronise(device: torch.device) -> None:
     """Wait until all that was asked of a CUDA device is done: its calls return before that."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def shrinking(
-    work: Callable[[slice], Result],
-    rows: int,
-    chunk: int,
-    least: int = 1,
-    shrunk: Callable[[int], None] | None = None,
-) -> Iterator[Result]:
-    """``work`` of consecutive slices of ``rows``; out of memory becomes a smaller chunk.
-
-    The slice that did not fit is tried again at half the length, and so are all that follow.
-    ``work`` must leave nothing half done: what it adds to, it adds to in its last statement.
-    It may shrink in its own turn: that not even one of its rows fits is out of memory here.
-    ``shrunk`` is told each smaller chunk, so that work that comes again need not fail again.
-
-    Raises:
-        OutOfMemoryError: not even ``least`` rows fit.
-    """
-    start, chunk = 0, max(least, min(chunk, rows))
-    while start < rows:
-        part = slice(start, min(start + chunk, rows))
-        failure, told = "", False
-        result: list[Result] = []
-        try:
-            result.append(work(part))
-        except (MemoryError, RuntimeError, OutOfMemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            told = isinstance(error, OutOfMemoryError)
-            failure = (str(error).splitlines() or ["out of memory"])[0]
-        if failure:  # outside the handler, whose traceback would keep the tensors alive
-            if chunk <= least:
-                raise OutOfMemoryError(
-                    failure
-                    if told
-                    else f"out of memory with {least} of {rows} rows at a time ({failure}): use a "
-                    "smaller model, another device (--device), or free memory"
-                )
-            chunk = max(least, chunk // 2)
-            if shrunk is not None:
-                shrunk(chunk)
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
-            continue
-        yield result.pop()
-        start = part.stop
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is an allocation that failed, on a device or on the CPU."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError | OutOfMemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS)

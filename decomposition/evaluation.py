@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.device import shrinking
 from decomposition.inputs import apply, double, rows_in, take
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 ROWS = 1024

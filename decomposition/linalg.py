@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.device import out_of_memory
 from decomposition.errors import DecompositionError
+from decomposition.memory import out_of_memory
 
 Result = TypeVar("Result")
 

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from decomposition.device import shrinking
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
 from decomposition.inputs import (
     Inputs,
@@ -27,6 +26,7 @@ from decomposition.inputs import (
     take,
 )
 from decomposition.layers import Layout, find_layout
+from decomposition.memory import shrinking
 
 ROWS = 4
 FORWARD_ROWS = 1024

@@ -22,9 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.rows import per_example_gradients
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
 from decomposition.inputs import Inputs, rows_in, take
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 CHUNK = 2**16

@@ -32,10 +32,10 @@ from tqdm import tqdm
 
 from decomposition.atomic import UNFINISHED, remove_abandoned, write_atomically
 from decomposition.curvature.rows import per_example_gradients
-from decomposition.device import shrinking
 from decomposition.errors import DecompositionError, StoreError
 from decomposition.inputs import take
 from decomposition.linalg import matmul
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.fingerprint import study_fingerprint
 from decomposition.retraining.plan import BankPlan

@@ -23,9 +23,10 @@ from decomposition.curvature.base import Curvature
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import NegativeCurvature
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, take
 from decomposition.linalg import matmul
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.measures import Measure
 from decomposition.targets.margin import Margin

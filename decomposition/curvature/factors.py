@@ -36,10 +36,11 @@ from decomposition.curvature.preactivation import (
     Preactivation,
     on_plain_batches,
 )
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import matmul
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 Terms = TypeVar("Terms", GaussNewtonTerms, HessianTerms)

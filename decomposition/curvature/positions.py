@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.preactivation import BATCH_BYTES, as_double, differentiable
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, double, rows_in, take
 from decomposition.layers import (
     LinearBlock,
@@ -31,6 +31,7 @@ from decomposition.layers import (
     perturbed_forward,
     responses,
 )
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 Result = TypeVar("Result")

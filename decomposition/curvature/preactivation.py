@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decomposition.device import chunk_bytes, out_of_memory, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
 from decomposition.layers import (
     ElementaryOperations,
@@ -33,6 +33,7 @@ from decomposition.layers import (
     layers_of,
     perturbed_forward,
 )
+from decomposition.memory import out_of_memory, shrinking
 from decomposition.problem import Problem
 
 Result = TypeVar("Result")

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from decomposition.curvature.positions import Positions, Root
 from decomposition.curvature.preactivation import as_double, differentiable, plain_gradients
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, apply_with, double, each, rows_in, take
 from decomposition.layers import Block, ExactBlock
 from decomposition.losses import Loss
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 GRADIENT_ROWS = 256

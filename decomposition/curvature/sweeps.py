@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from decomposition.curvature.positions import Positions
 from decomposition.curvature.preactivation import as_double, differentiable
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import apply_with, double, parts_of, take
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 DIRECTIONS = 16

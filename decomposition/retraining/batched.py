@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from decomposition.device import shrinking
 from decomposition.inputs import each, rows_in, take, to
 from decomposition.losses import CrossEntropy, Loss
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.activations import numbers_per_example
 from decomposition.retraining.choice import Stack, Way, choose_way, make_stack

@@ -30,6 +30,7 @@ LOSSES = (
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),
     "inputs.py",
+    "memory.py",
     "recipe.py",
     *(f"retraining/{name}.py" for name in MODULES.split()),
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from decomposition.device import shrinking
 from decomposition.errors import ProblemError
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.cells import CellTrainer, Chunk, chunks
 from decomposition.retraining.fingerprint import chunk_key, study_fingerprint

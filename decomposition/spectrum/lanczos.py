@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from decomposition.curvature.large.krylov import Matvec, krylov_spaces, tridiagonal
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
+from decomposition.memory import shrinking
 
 BASIS_NUMBERS = 2**27
 """Numbers in the bases of the spaces that are made at once: 1 GB."""

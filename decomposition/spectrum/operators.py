@@ -17,8 +17,9 @@ from decomposition.curvature.preactivation import (
     on_plain_batches,
     plain_blocks,
 )
-from decomposition.device import CPU, OutOfMemoryError, shrinking
+from decomposition.device import CPU
 from decomposition.errors import DecompositionError
+from decomposition.memory import OutOfMemoryError, shrinking
 from decomposition.problem import Problem
 
 

@@ -24,9 +24,10 @@ from tqdm import tqdm
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.damping import inverse_eigenvalues
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.inputs import take
 from decomposition.linalg import from_numpy, to_numpy
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.targets.anderson import FixedPoints, anderson
 from decomposition.targets.chunks import NUMBERS, KeptResponses, chunks_of

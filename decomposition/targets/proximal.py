@@ -26,9 +26,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import vmap
 
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, apply_with, double, rows_in, take
 from decomposition.losses import Loss
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.activations import numbers_per_example
 from decomposition.retraining.attention import PlainAttention, unfuse_attention

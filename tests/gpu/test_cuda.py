@@ -37,9 +37,9 @@ from decomposition.device import (
     free_memory_on,
     full_precision,
     resolve_device,
-    shrinking,
 )
 from decomposition.linalg import eigh
+from decomposition.memory import shrinking
 from decomposition.plan_command import plan_text
 from decomposition.planner import Rates, plan_chain
 from decomposition.problem import Problem

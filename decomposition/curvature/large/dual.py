@@ -28,9 +28,10 @@ from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.large.gram import Gram, block_ggn, block_grams, block_rows
 from decomposition.curvature.large.jacobian import KeptRows, Rows, SweptRows
 from decomposition.damping import DampingError, NegativeCurvature, as_policy, reciprocals
-from decomposition.device import OutOfMemoryError, chunk_bytes, out_of_memory, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
+from decomposition.memory import OutOfMemoryError, out_of_memory, shrinking
 from decomposition.problem import Problem
 
 REFINED = 1e-11

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from decomposition.curvature.large.convolutions import with_patches
 from decomposition.curvature.preactivation import differentiable
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import Inputs, apply_with, parts_of, rows_in, take, to
 from decomposition.losses import Loss
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 Parameters = dict[str, Tensor]

@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.fisher import fisher_terms, jacobian_rows, position_terms
-from decomposition.device import OutOfMemoryError, chunk_bytes, out_of_memory, shrinking
+from decomposition.device import chunk_bytes
 from decomposition.inputs import take
 from decomposition.layers import Block, LinearBlock
 from decomposition.linalg import eigh, matmul
+from decomposition.memory import OutOfMemoryError, out_of_memory, shrinking
 from decomposition.problem import Problem
 
 PAIR_NUMBERS = 2**24

@@ -21,7 +21,8 @@ from decomposition.curvature.large.krylov import Function, KrylovSpaces, krylov_
 from decomposition.curvature.large.minres import minres
 from decomposition.curvature.large.solution import SolverError, Stopping
 from decomposition.damping import NegativeCurvature, as_policy, check_damping
-from decomposition.device import chunk_bytes, shrinking
+from decomposition.device import chunk_bytes
+from decomposition.memory import shrinking
 
 TOLERANCE = 1e-6
 """Relative residual of a solve: scores are then exact to about as many digits."""

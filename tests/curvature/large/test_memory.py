@@ -14,7 +14,7 @@ from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.large.jacobian import SweptRows
 from decomposition.curvature.large.products import Product, ggn_product, hessian_product
-from decomposition.device import OutOfMemoryError
+from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
 from decomposition.spectrum.lanczos import lanczos, probes
 from decomposition.spectrum.operators import ggn_operator
