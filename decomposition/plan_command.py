@@ -8,6 +8,7 @@ from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
 from decomposition.planner import Plan, Precision, Rates, duration, plan_chain, predicted_seconds
 from decomposition.problem import Problem
+from decomposition.resources import size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
 
@@ -58,13 +59,13 @@ def _lines(problem: Problem, plan: Plan, seconds: dict[str, float], said: str) -
     yield (
         f"{problem.name}: P = {problem.parameters:,} parameters, N = {problem.examples:,} training "
         f"examples, C = {problem.outputs} outputs, {problem.queries:,} queries; budget "
-        f"{plan.budget / GIB:.1f} GiB on {describe(problem.device)}"
+        f"{size_text(plan.budget)} on {describe(problem.device)}"
     )
     yield ""
     yield f"{'rung':<10} {'form':<12} {'memory':>10} {'time':>9}  why"
     for rung, choice in plan.choices.items():
         yield (
-            f"{rung:<10} {choice.way:<12} {choice.memory / GIB:>6.2f} GiB "
+            f"{rung:<10} {choice.way:<12} {size_text(choice.memory):>10} "
             f"{duration(seconds[rung]):>9}  {choice.reason}"
         )
     yield ""

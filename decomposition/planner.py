@@ -27,7 +27,7 @@ from decomposition.inputs import rows_in, take
 from decomposition.layers import ExactBlock
 from decomposition.linalg import eigh, matmul
 from decomposition.problem import Problem
-from decomposition.resources import FRACTION
+from decomposition.resources import FRACTION, size_text
 
 Way = Literal["dense", "dual", "structured", "matrix-free"]
 Precision = Literal["float64", "float32"]
@@ -109,7 +109,7 @@ def plan_chain(
         why = f"all P × P matrices of P = {p:,} fit"
         table |= dict.fromkeys(("hessian", "ggn", "block_ggn"), ("dense", whole, why))
     else:
-        why = f"P = {p:,}: dense matrices would take {whole / 2**30:,.1f} GiB"
+        why = f"P = {p:,}: dense matrices would take {size_text(whole)}"
         table["hessian"] = ("matrix-free", structured + columns, why)
         gram = _dual(problem, rows, device)
         if rows < p and gram + columns <= budget:
@@ -120,7 +120,7 @@ def plan_chain(
             reason = (
                 f"{side} is not less than P = {p:,}"
                 if rows >= p
-                else f"Gram matrices of {side} would take {gram / 2**30:,.1f} GiB"
+                else f"Gram matrices of {side} would take {size_text(gram)}"
             )
             free: tuple[Way, int, str] = ("matrix-free", structured + columns, reason)
             table |= dict.fromkeys(("ggn", "block_ggn"), free)

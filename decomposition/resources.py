@@ -18,6 +18,13 @@ _CGROUPS = (
 )
 
 
+def size_text(size: float) -> str:
+    """Bytes as people say them, in MiB below 1 GiB: ``20.5 MiB``, ``1.50 GiB``, ``79,104 GiB``."""
+    unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
+    digits = 2 if size < 10 * unit else 1 if size < 1000 * unit else 0
+    return f"{size / unit:,.{digits}f} {name}"
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return joblib.cpu_count()

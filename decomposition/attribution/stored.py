@@ -37,6 +37,7 @@ from decomposition.inputs import take
 from decomposition.linalg import matmul
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
+from decomposition.resources import size_text
 from decomposition.retraining.fingerprint import study_fingerprint
 from decomposition.retraining.plan import BankPlan
 from decomposition.source import import_closure, source_hash
@@ -199,7 +200,7 @@ class StoredGradients:
             smaller = "" if self.precision == "float32" else "precision float32 takes half, "
             raise StoreError(
                 f"the gradients of {self.shape[0]:,} examples and {self.shape[1]:,} parameters "
-                f"take {needed / 2**30:,.2f} GiB, and {self._folder} has {free / 2**30:,.2f} GiB "
+                f"take {size_text(needed)}, and {self._folder} has {size_text(free)} "
                 f"left: {smaller}another folder may have more, and projected_gradients "
                 "(decomposition.attribution.projected) keeps a fraction"
             )

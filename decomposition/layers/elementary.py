@@ -10,11 +10,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class ElementaryOperations(TorchFunctionMode):
-    """Within it torch.nn.PReLU and the padding of torch.nn.Embedding are elementary operations.
+    """Within it PReLU, weight normalisation and the padding of Embedding are elementary operations.
 
     PyTorch 2.13's derivative of ``prelu``, vectorised over examples and over columns within each,
     fails, or is wrong where there are as many columns as examples. The token at ``padding_idx``
-    has no gradient, but in forward mode it has a tangent: here it is a constant in either.
+    has no gradient, but in forward mode it has a tangent: here it is a constant in either. The
+    second derivative of the fused ``_weight_norm`` lacks a part under ``torch.func``.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -23,6 +24,8 @@ class ElementaryOperations(TorchFunctionMode):
             func = _prelu
         elif func is nn.functional.embedding:
             func = _embedding
+        elif func is torch._weight_norm:
+            func = _weight_norm
         return func(*args, **(kwargs or {}))
 
 
@@ -40,3 +43,9 @@ def _embedding(
         rows = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
         weight = torch.where(rows[:, None], weight.detach(), weight)
     return nn.functional.embedding(input, weight, None, *options, **named)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g v / ‖v‖, a norm for every index of ``dim``; −1: one norm of all."""
+    axes = [axis for axis in range(v.ndim) if axis != dim]
+    return v * (g / v.square().sum(axes, keepdim=True).sqrt())

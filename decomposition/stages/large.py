@@ -61,7 +61,11 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
             traces[name] = Estimate(rungs[name].trace())
         else:
             norms[name] = Estimate.mean(to_numpy(images[name].square().sum(0)))
-            traces[name] = xtrace(rungs[name], max(2, count // 2), seed)
+            traces[name] = (
+                xtrace(rungs[name], max(2, count // 2), seed)
+                if name == "hessian"
+                else Estimate(rungs["ekfac"].trace())  # tr G = tr B = tr E
+            )
 
     def gap(first: str, second: str) -> np.ndarray:
         return to_numpy((images[first] - images[second]).square().sum(0))

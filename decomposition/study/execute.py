@@ -9,13 +9,14 @@ from pathlib import Path
 
 import xarray as xr
 
+from decomposition.resources import size_text
 from decomposition.results.provenance import origin
 from decomposition.results.write import STUDY_NAME, check_writable, write_tree
 from decomposition.study.backends import Backend
 from decomposition.study.combine import combine
 from decomposition.study.design import Study
 from decomposition.study.groups import Group, makespan
-from decomposition.study.messages import GIB, plan_text
+from decomposition.study.messages import plan_text
 from decomposition.study.plan import missing_groups
 from decomposition.study.predict import Speed, cell_memory
 from decomposition.study.progress import duration
@@ -101,7 +102,7 @@ def _prediction(study: Study, groups: Sequence[Group]) -> str:
     return (
         f"{study.title}: {models:,} models to retrain and {cells} cells to compute; predicted "
         f"{duration(makespan(groups))} here, {duration(processor)} of one core, at most "
-        f"{largest / GIB:.1f} GiB"
+        f"{size_text(largest)}"
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from decomposition.resources import size_text
 from decomposition.study.failure import Failure
 from decomposition.study.groups import Group
 
 FAILURES_SHOWN = 10
-GIB = 2**30
 
 
 def plan_text(groups: Sequence[Group], memory: int | None) -> str:
@@ -20,12 +20,12 @@ def plan_text(groups: Sequence[Group], memory: int | None) -> str:
         threads = f"{group.threads} thread{'s' * (group.threads > 1)}"
         count = f"{len(group.tasks)} task{'s' * (len(group.tasks) > 1)}"
         lines.append(
-            f"{count}, {group.jobs} at a time, {threads} each, at most {_gib(largest)} each"
+            f"{count}, {group.jobs} at a time, {threads} each, at most {size_text(largest)} each"
         )
         if memory is not None and largest > memory:
             lines.append(
-                f"a task is predicted to need {_gib(largest)}, more than the {_gib(memory)} "
-                "allowed: it runs alone"
+                f"a task is predicted to need {size_text(largest)}, more than the "
+                f"{size_text(memory)} allowed: it runs alone"
             )
     return "\n".join(lines)
 
@@ -47,7 +47,3 @@ def failures_text(failed: Mapping[str, Failure], total: int, folder: Path) -> st
         lines.append(f"  … and {len(failed) - len(shown)} more")
     lines.append(f"tracebacks are in {folder}; the same command tries these tasks again")
     return "\n".join(lines)
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"

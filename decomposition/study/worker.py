@@ -20,6 +20,7 @@ from typing import Literal
 from threadpoolctl import threadpool_limits
 
 from decomposition.errors import StoreError
+from decomposition.resources import size_text
 from decomposition.study.failure import Failure, StudyError
 from decomposition.study.running import Owner, RunningTasks
 from decomposition.study.store import CellStore, Timing
@@ -101,7 +102,7 @@ def _attempt(job: Job, store: CellStore, owner: Owner) -> Report:
         if owner.deaths > DEATHS_ALLOWED:
             raise StudyError(
                 f"the process that computed this was killed {owner.deaths} times; if memory ran "
-                f"out ({job.task.memory() / 2**30:.1f} GiB were predicted), give --memory or "
+                f"out ({size_text(job.task.memory())} were predicted), give --memory or "
                 "fewer --jobs"
             )
         with _surroundings(job.directory, job.threads):

@@ -65,6 +65,61 @@ def test_prelu_is_what_it_is_written_out(act: Callable, channels: int, n: int) -
     torch.testing.assert_close(gradients.mean(0), mean, rtol=0, atol=1e-12)
 
 
+def _normalised(n: int) -> Problem:
+    return cases.study(
+        lambda: nn.Sequential(
+            nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)),
+            nn.Tanh(),
+            nn.Linear(5, cases.CLASSES),
+        ),
+        cases.images(4),
+        n=n,
+    )
+
+
+def _normalised_by_hand(theta: Tensor, x: Tensor) -> Tensor:
+    """The same network, its parameters read from θ: b, g, v, W, c in their order."""
+    bias, g, v, weight, last = theta.split([5, 5, 20, 5 * cases.CLASSES, cases.CLASSES])
+    v = v.view(5, 4)
+    first = g.view(5, 1) * v / v.square().sum(1, keepdim=True).sqrt()
+    return torch.tanh(x @ first.T + bias) @ weight.view(cases.CLASSES, 5).T + last
+
+
+@pytest.mark.parametrize("n", [cases.CLASSES, cases.N])
+def test_weight_normalisation_is_what_it_is_written_out(n: int) -> None:
+    """PyTorch's fused operation loses a part of H under ``torch.func``."""
+    one = _normalised(n)
+    x, y = one.train
+    assert list(one.trainable) == [
+        "0.bias",
+        "0.parametrizations.weight.original0",
+        "0.parametrizations.weight.original1",
+        "2.weight",
+        "2.bias",
+    ]
+
+    def objective(theta: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(_normalised_by_hand(theta, x.double()), y)
+
+    expected = torch.func.hessian(objective)(one.theta())
+    chain = build_lattice(one)
+    torch.testing.assert_close(chain["hessian"].dense(), expected, rtol=0, atol=1e-10)
+    jacobian = torch.func.jacrev(lambda p: _normalised_by_hand(p, x.double()))(one.theta())
+    p = _normalised_by_hand(one.theta(), x.double()).softmax(1)
+    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    ggn = torch.einsum("ncp,ncd,ndq->pq", jacobian, inner, jacobian) / n
+    torch.testing.assert_close(chain["ggn"].dense(), ggn, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+def test_norms_of_weights_are_taken_over_all_other_dimensions(dim: int) -> None:
+    v = cases.normal(3, 5, 2)
+    g = torch.norm_except_dim(v, 2, dim) + 1.0
+    with ElementaryOperations():
+        found = torch._weight_norm(v, g, dim)
+    torch.testing.assert_close(found, torch._weight_norm(v, g, dim), rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 2), (3, 5, 2, 2)])
 @pytest.mark.parametrize("channels", [1, 5])
 def test_channels_are_the_second_dimension(channels: int, shape: tuple[int, ...]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from decomposition import Problem, Recipe, Settings, build_chain, influence_scores, run
 from decomposition.chain import large as large_chain
+from decomposition.curvature.assembly import assemble_ggn
 from decomposition.curvature.large.matrix_free import CHANGE, KRYLOV_STEPS
 
 NONE = 1e-6
@@ -119,6 +120,19 @@ def test_forms_and_solves_are_recorded(both) -> None:
     notes = both[0].attrs["notes"]
     assert "estimated with random probes" in notes
     assert "Krylov" in notes
+
+
+def test_the_gauss_newton_rungs_have_the_trace_of_ekfac(both) -> None:
+    """tr G = tr B = tr E: known without a probe, however G is held."""
+    trained = problem().trained()
+    large = both[0]["large"].to_dataset()
+    assert str(large["form"].sel(rung="ggn").values) == "matrix-free"
+    for rung in ("ggn", "block_ggn"):
+        assert float(large["trace"].sel(rung=rung)) == pytest.approx(
+            float(assemble_ggn(trained).trace()), rel=1e-9
+        )
+        assert float(large["trace_error"].sel(rung=rung)) == 0.0
+    assert float(large["trace_error"].sel(rung="hessian")) > 0.0
 
 
 def test_a_rung_that_cannot_be_solved_has_no_scores_there(monkeypatch) -> None:

@@ -10,6 +10,15 @@ from decomposition.report.sections.large_spectra import spectra_blocks
 from decomposition.report.study import Study, labels
 from decomposition.report.wording import number
 
+FORMS = {
+    "dual": "The dual form holds the GGN exactly through its N·C × N·C Gram matrix.",
+    "structured": "The structured form holds EK-FAC and K-FAC by their factors.",
+    "matrix-free": "A matrix-free rung is known by its products: its damped systems are solved by "
+    "iteration, its norm is estimated (± standard error), and so is the Hessian's trace; the GGN "
+    "and the block GGN have the trace of EK-FAC.",
+}
+"""What a reader has to know of each."""
+
 
 def large(study: Study) -> Section | None:
     """Forms, norms and solves of the rungs, and their agreement; None for dense results."""
@@ -18,10 +27,8 @@ def large(study: Study) -> Section | None:
         return None
     blocks: list[Block] = [
         Text(
-            "The P × P matrices of this model do not fit into the memory given. The dual form "
-            "holds the GGN exactly through its N·C × N·C Gram matrix, the structured one EK-FAC "
-            "and K-FAC by their factors; a matrix-free rung is known by its products: its damped "
-            "systems are solved by iteration, its norm and trace are estimated (± standard error)."
+            "The P × P matrices of this model do not fit into the memory given. "
+            + " ".join(text for form, text in FORMS.items() if form in data["form"].values)
         )
     ]
     rows = []
