@@ -24,7 +24,7 @@ class ElementaryOperations(TorchFunctionMode):
             func = _prelu
         elif func is nn.functional.embedding:
             func = _embedding
-        elif func is torch._weight_norm:
+        elif func is torch._weight_norm:  # pyright: ignore[reportPrivateImportUsage]
             func = _weight_norm
         return func(*args, **(kwargs or {}))
 
