@@ -6,11 +6,20 @@ from collections.abc import Iterator
 
 from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
-from decomposition.planner import Plan, Precision, Rates, duration, plan_chain, predicted_seconds
+from decomposition.planner import (
+    Plan,
+    Precision,
+    Rates,
+    duration,
+    plan_chain,
+    predicted_seconds,
+    product_seconds,
+)
 from decomposition.problem import Problem
 from decomposition.resources import size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
+from decomposition.stages.large_spectra import planned_products
 
 GIB = 1 << 30
 
@@ -30,9 +39,22 @@ def plan_text(
         settings: whose retraining is predicted; default those of a run.
     """
     plan = plan_chain(problem, None if memory is None else int(memory * GIB), products)
-    seconds = predicted_seconds(problem, plan, Rates.measure(problem, products))
-    said = _retraining(problem, plan, settings or Settings())
+    rates = Rates.measure(problem, products)
+    seconds = predicted_seconds(problem, plan, rates)
+    said = [_retraining(problem, plan, settings or Settings())]
+    if not plan.dense:
+        said.insert(0, _spectra(problem, plan, rates))
     return "\n".join(_lines(problem, plan, seconds, said))
+
+
+def _spectra(problem: Problem, plan: Plan, rates: Rates) -> str:
+    """What the estimates of spectra and errors would take."""
+    counts, each = planned_products(plan, problem), product_seconds(problem, plan, rates)
+    total = sum(counts[rung] * each[rung] for rung in counts)
+    return (
+        f"Spectra and errors of the steps ({counts['hessian']} products with H): about "
+        f"{duration(total)}."
+    )
 
 
 def _retraining(problem: Problem, plan: Plan, settings: Settings) -> str:
@@ -55,7 +77,9 @@ def _retraining(problem: Problem, plan: Plan, settings: Settings) -> str:
     )
 
 
-def _lines(problem: Problem, plan: Plan, seconds: dict[str, float], said: str) -> Iterator[str]:
+def _lines(
+    problem: Problem, plan: Plan, seconds: dict[str, float], said: list[str]
+) -> Iterator[str]:
     yield (
         f"{problem.name}: P = {problem.parameters:,} parameters, N = {problem.examples:,} training "
         f"examples, C = {problem.outputs} outputs, {problem.queries:,} queries; budget "
@@ -79,6 +103,6 @@ def _lines(problem: Problem, plan: Plan, seconds: dict[str, float], said: str) -
             "assumed), which serves every λ. Norms of differences with H are estimated, with "
             "their errors."
         )
-    yield said
+    yield from said
     for note in problem.notes:
         yield f"note: {note}"

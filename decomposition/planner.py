@@ -209,6 +209,19 @@ def predicted_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, f
     return {rung: times[rung, plan.way(rung)] for rung in CHAIN}
 
 
+def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, float]:
+    """Seconds of one column multiplied with each rung in its form; by its factors: none."""
+    sweep = rates.sweep * problem.examples
+    times = {
+        "dense": rates.product * problem.parameters**2,
+        "dual": sweep,  # J v and Jᵀ u cost about what forward over reverse does
+        "structured": 0.0,
+        "matrix-free": sweep,
+    }
+    apart = {"block_ggn": len(problem.blocks)} if plan.way("block_ggn") == "matrix-free" else {}
+    return {rung: times[plan.way(rung)] * apart.get(rung, 1) for rung in CHAIN}
+
+
 def duration(seconds: float) -> str:
     """A predicted time as people say it."""
     if seconds < 1:

@@ -69,7 +69,7 @@ def test_a_chain_is_built_as_planned() -> None:
 def test_the_plan_is_told_in_words(memory: float | None) -> None:
     text = plan_text(images(8), memory)
     assert "images: P = 151 parameters, N = 8 training examples, C = 3 outputs" in text
-    assert ("Krylov" in text) == (memory is not None)
+    assert ("Krylov" in text) == ("Spectra and errors" in text) == (memory is not None)
     for rung in CHAIN:
         assert rung in text
 

@@ -22,13 +22,16 @@ from decomposition.spectrum.lanczos import lanczos, probes
 from decomposition.spectrum.large import Ends
 from decomposition.spectrum.operators import Symmetric
 
+CHEAP_STEPS = 12
+"""Products with a candidate alone, for the start of an iteration on its difference."""
+
 
 def difference_norms(
     reference: Symmetric,
     candidates: Mapping[str, Symmetric],
     steps: int,
     ends: Ends | None = None,
-    cheap_steps: int = 12,
+    cheap_steps: int = CHEAP_STEPS,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """A lower bound of every ‖R − C‖₂; its error is the residual, within which there is an

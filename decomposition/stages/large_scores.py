@@ -7,7 +7,8 @@ eigenvalues) its scores are missing, and the notes say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from decomposition.attribution.influence import random_scores
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.curvature import Curvature
+from decomposition.curvature.large import MatrixFreeCurvature
 from decomposition.linalg import to_numpy
 from decomposition.problem import Problem
 from decomposition.results.schema import BASELINES
@@ -73,7 +75,8 @@ def grid_scores(
     with tqdm(rungs.items(), desc="scores", unit="rung", disable=not progress) as bar:
         for name, rung in bar:
             bar.set_postfix_str(name)
-            tau[name], said = _over_grid(problem, streamed, rung, dampings, settings)
+            with _watched(rung, name, problem.queries, progress):
+                tau[name], said = _over_grid(problem, streamed, rung, dampings, settings)
             if said:
                 missing = len(dampings) - int(np.isfinite(tau[name]).all((1, 2)).sum())
                 notes.append(
@@ -86,6 +89,23 @@ def grid_scores(
     for name, one in zip(BASELINES, (flat, random), strict=True):
         tau[name] = np.broadcast_to(to_numpy(one.float()), (len(dampings), *one.shape))
     return GridScores(dampings, tau, tuple(notes))
+
+
+@contextmanager
+def _watched(rung: Curvature, name: str, queries: int, progress: bool) -> Iterator[None]:
+    """A bar over the products of a rung that is solved by them; solves may end before it does."""
+    if not isinstance(rung, MatrixFreeCurvature):
+        yield
+        return
+    total = queries * min(rung.krylov_steps, rung.size)
+    with tqdm(
+        total=total, desc=f"solves of {name}", unit="product", disable=not progress, leave=False
+    ) as bar:
+        rung.watch = bar.update
+        try:
+            yield
+        finally:
+            rung.watch = None
 
 
 def _over_grid(

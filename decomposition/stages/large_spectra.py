@@ -16,9 +16,12 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
+from decomposition.chain.names import CHAIN
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.large import MatrixFreeCurvature
-from decomposition.spectrum.difference import difference_norms
+from decomposition.planner import Plan
+from decomposition.problem import Problem
+from decomposition.spectrum.difference import CHEAP_STEPS, difference_norms
 from decomposition.spectrum.estimates import Estimate
 from decomposition.spectrum.large import (
     Estimation,
@@ -26,7 +29,7 @@ from decomposition.spectrum.large import (
     estimated_spectrum,
     exact_spectrum,
 )
-from decomposition.stages.large import Errors
+from decomposition.stages.large import PROBES, Errors
 from decomposition.stages.large_tables import (
     density_group,
     dimension_group,
@@ -71,6 +74,25 @@ class Work:
     def estimation(self, seed: int) -> Estimation:
         """The part that is spent on the spectrum."""
         return Estimation(ENDS, self.probes, self.steps, seed, TOLERANCE, self.end_steps)
+
+
+def planned_products(plan: Plan, problem: Problem, work: Work | None = None) -> dict[str, int]:
+    """Columns that a run multiplies with each rung for spectra and errors, scores apart."""
+    usual = work or Work.of(problem.parameters * problem.examples)
+    dear = work or Work.of(LARGE)
+    counts = {str(name): PROBES for name in CHAIN}  # of the Frobenius errors
+    counts["hessian"] += 2 * max(2, PROBES // 2)  # XTrace
+    for name in CHAIN:
+        if plan.way(name) == "matrix-free":
+            own = dear if name == "block_ggn" else usual
+            counts[name] += own.end_steps + own.probes * own.steps
+    for i, reference in enumerate(CHAIN[:2]):  # spectral norms of differences from H, and from G
+        iterated = plan.way(reference) == "matrix-free"
+        steps = usual.norm_steps + (0 if iterated else usual.steps)
+        for other in CHAIN[i + 1 :]:
+            counts[reference] += steps
+            counts[other] += steps + (CHEAP_STEPS if iterated else 0)
+    return counts
 
 
 class Counted:

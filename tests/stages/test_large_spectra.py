@@ -21,8 +21,13 @@ from decomposition.results import provenance
 from decomposition.results.validate import check_tree
 from decomposition.spectrum.density import density, symlog
 from decomposition.spectrum.measure import exact_measure
-from decomposition.stages.large import forms_group, frobenius_errors
-from decomposition.stages.large_spectra import Work, large_spectra, spectra_groups
+from decomposition.stages.large import PROBES, forms_group, frobenius_errors
+from decomposition.stages.large_spectra import (
+    Work,
+    large_spectra,
+    planned_products,
+    spectra_groups,
+)
 from decomposition.stages.large_tables import WIDTH, thinned
 from tests.cases import classification
 from tests.elsewhere import elsewhere
@@ -212,6 +217,14 @@ def test_overlaps_are_told_where_both_spectra_are_known(case: Case) -> None:
     assert np.isnan(data["value"].sel(rung=list(CHAIN[1:]))).all()
     known = np.isfinite(data["value_against_ggn"].sel(rung=list(CHAIN[2:])))
     assert bool(known.all()) == ("ggn" in case.exact)
+
+
+def test_products_are_planned(case: Case) -> None:
+    """Those of the spectra, beside PROBES for Frobenius errors and as many of H for its trace."""
+    form = str(case.form["form"].sel(rung="ggn").values)
+    planned = planned_products(forced(form), case.problem, WORK)  # type: ignore[arg-type]
+    planned["hessian"] -= PROBES
+    assert {rung: count - PROBES for rung, count in planned.items()} == case.products
 
 
 def test_products_are_counted_and_bounded(case: Case) -> None:

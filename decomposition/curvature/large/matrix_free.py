@@ -97,6 +97,8 @@ class MatrixFreeCurvature(Curvature):
         self.size, self.device = product.size, product.device
         self.record: list[Solve] = []
         """Every solve so far."""
+        self.watch: Callable[[int], object] | None = None
+        """Told the columns of every product of a solve in Krylov spaces, for a progress bar."""
         self._product, self._preconditioner = product, preconditioner
         self._definite, self._tolerance, self._most = definite, tolerance, most
         self._change, self._krylov_steps = change, krylov_steps
@@ -188,7 +190,7 @@ class MatrixFreeCurvature(Curvature):
             found = spaces.coefficients(inverse(min(lambdas)))[1]
             return bool((found <= self._change).all())
 
-        spaces = krylov_spaces(self._product.matvec, v, self._krylov_steps, enough)
+        spaces = krylov_spaces(self._watched, v, self._krylov_steps, enough)
         pairs = [spaces.apply(inverse(damping)) for damping in lambdas]
         x, change = torch.stack([x for x, _ in pairs]), torch.stack([c for _, c in pairs])
         taken = change <= self._change
@@ -202,6 +204,17 @@ class MatrixFreeCurvature(Curvature):
             )
         )
         return x, change
+
+    def _watched(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        image = self._product.matvec(v)
+        if self.watch is not None:
+            self.watch(v.shape[1])
+        return image
+
+    @property
+    def krylov_steps(self) -> int:
+        """Most products that each vector takes, whatever the number of dampings."""
+        return self._krylov_steps
 
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature

@@ -75,6 +75,16 @@ def test_dampings_share_their_products() -> None:
     assert torch.equal(alone.x[0], together.x[0])
 
 
+def test_products_are_told_as_they_are_made() -> None:
+    """What a progress bar shows adds up to what the record says, and stays within its total."""
+    curvature, told = MatrixFreeCurvature(Counted(matrix())), []
+    curvature.watch = told.append
+    curvature.solutions(sides(), DAMPINGS)
+    assert len(told) > 1
+    assert sum(told) == curvature.record[0].products
+    assert sum(told) <= sides().shape[1] * curvature.krylov_steps
+
+
 def test_an_invariant_space_is_found_and_exact() -> None:
     c = matrix()
     mu, v = torch.linalg.eigh(c)
