@@ -180,9 +180,9 @@ class StoredGradients:
         Space is reserved and not only looked up: a memory map into a file without it ends the
         process when the disk is full.
         """
+        remove_abandoned(self._folder)
         if not (self.path.exists() and self.path.stat().st_size == self._bytes()):
             self._check_space()
-            remove_abandoned(self._folder)
             new = self.path.with_suffix(f".{uuid.uuid4().hex}{UNFINISHED}")
             try:
                 np.lib.format.open_memmap(new, "w+", np.dtype(self.precision), self.shape).flush()
