@@ -10,7 +10,7 @@ from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.curvature import Curvature
 from decomposition.curvature.large import (
-    BlockwiseProduct,
+    BlockGGNProduct,
     MatrixFreeCurvature,
     dual_rungs,
     ggn_product,
@@ -51,8 +51,7 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
         ggn, block_ggn = dual_rungs(problem, progress)
     else:
         product = ggn_product(problem, dtype)
-        slices = [block.slice for block in problem.blocks]
-        alone = BlockwiseProduct(ggn_product(problem, dtype), slices)
+        alone = BlockGGNProduct(problem, dtype)
         ggn, block_ggn = (
             MatrixFreeCurvature(p, ekfac, definite=True, name=name, **limits)
             for name, p in (("ggn", product), ("block_ggn", alone))

@@ -7,7 +7,7 @@ from decomposition.curvature.large.leading import LeadingCurvature, leading_curv
 from decomposition.curvature.large.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.large.minres import minres
 from decomposition.curvature.large.products import (
-    BlockwiseProduct,
+    BlockGGNProduct,
     Product,
     ggn_product,
     hessian_product,
@@ -15,8 +15,8 @@ from decomposition.curvature.large.products import (
 from decomposition.curvature.large.solution import Solution, SolverError, Stopping
 
 __all__ = [
+    "BlockGGNProduct",
     "Blockwise",
-    "BlockwiseProduct",
     "DualCurvature",
     "LeadingCurvature",
     "MatrixFreeCurvature",

@@ -132,8 +132,10 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
         )
     evaluation, kept = Evaluation(problem), _kept(problem)
 
-    def rows_of(part: slice) -> Rows:
-        return SweptRows(problem, evaluation, part) if kept is None else KeptRows(kept[:, part])
+    def rows_of(part: slice | None = None) -> Rows:
+        if kept is None:
+            return SweptRows(problem, evaluation, part)
+        return KeptRows(kept if part is None else kept[:, part])
 
     total = torch.zeros(count, count, dtype=torch.float64, device=problem.device)
     blocks: dict[str, Curvature] = {}
@@ -151,7 +153,7 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
                 blocks[block.name] = DenseCurvature(block_ggn(problem, block))
             else:
                 blocks[block.name] = DualCurvature(rows_of(block.slice), Gram.of(gram))
-    whole = DualCurvature(rows_of(slice(0, problem.parameters)), Gram.of(total))
+    whole = DualCurvature(rows_of(), Gram.of(total))
     return whole, Blockwise(blocks)
 
 

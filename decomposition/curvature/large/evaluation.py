@@ -6,6 +6,7 @@ the tangents of the parameters, each of its parameter's shape.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -60,8 +61,33 @@ class Evaluation:
         self.chosen: Parameters = {name: self.every[name] for name in problem.trainable}
         self.size = problem.parameters
         self.activations = activation_numbers(self.model, self.every, self.chosen, few)
+        self._few = few
         self._device, self._bytes = problem.device, torch.finfo(dtype).bits // 8
         self._numbers, self._columns = 2**63, COLUMNS_ON_CUDA  # until memory has run out
+
+    def restricted(self, part: slice) -> Evaluation:
+        """The same function of the parameters ``part`` alone, the others being constants.
+
+        Sweeps are then shorter: forward ones start, and reverse ones end, where the first of these
+        parameters is used.
+
+        Raises:
+            DecompositionError: ``part`` cuts through a tensor, or is none of them.
+        """
+        names, start = [], 0
+        for name, value in self.chosen.items():
+            if part.start <= start and start + value.numel() <= part.stop:
+                names.append(name)
+            start += value.numel()
+        other = copy.copy(self)
+        other.chosen = {name: self.chosen[name] for name in names}
+        other.size = sum(value.numel() for value in other.chosen.values())
+        if not names or other.size != part.stop - part.start:
+            raise DecompositionError(
+                f"parameters {part.start} to {part.stop - 1} of {self.size} are no whole tensors"
+            )
+        other.activations = activation_numbers(self.model, self.every, other.chosen, self._few)
+        return other
 
     def outputs(self, parameters: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n C"]:
         """f(x) with these trainable parameters; the others stay."""

@@ -58,30 +58,22 @@ class SweptRows:
 
     def __init__(self, problem: Problem, evaluation: Evaluation, part: slice | None = None) -> None:
         """Restrict R to the parameters ``part``; default all."""
-        self._part = part or slice(0, problem.parameters)
-        self.size = self._part.stop - self._part.start
+        self._evaluation = evaluation if part is None else evaluation.restricted(part)
+        self.size = self._evaluation.size
         self.count = problem.examples * problem.outputs
-        self._problem, self._evaluation = problem, evaluation
+        self._problem = problem
 
     def forward(self, v: Tensor) -> Tensor:
         """S_nᵀ J_n v / √N for every example."""
-        evaluation = self._evaluation
-
-        def some(columns: slice) -> Tensor:
-            chunk = v[:, columns]
-            whole = v.new_zeros(evaluation.size, chunk.shape[1])
-            whole[self._part] = chunk
-            return self._forward(whole)
-
-        found = list(evaluation.by_columns(v.shape[1], some))
-        return torch.cat(found, 1) / self._problem.examples**0.5
+        parts = self._evaluation.by_columns(v.shape[1], lambda some: self._forward(v[:, some]))
+        return torch.cat(list(parts), 1) / self._problem.examples**0.5
 
     def transposed(self, u: Tensor) -> Tensor:
         """Σ_n J_nᵀ S_n u_n / √N."""
         out = u.new_empty(self.size, u.shape[1])
 
         def some(columns: slice) -> None:
-            out[:, columns] = self._transposed(u[:, columns])[self._part]
+            out[:, columns] = self._transposed(u[:, columns])
 
         for _ in self._evaluation.by_columns(u.shape[1], some):
             pass

@@ -15,7 +15,7 @@ the built-in CNN, and large models are bound by their matrix products (bench_mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ class Product:
 
     def __init__(self, evaluation: Evaluation, problem: Problem, on_batch: OnBatch) -> None:
         """Keep the sum over examples of one batch as a function."""
-        self.size, self.device = problem.parameters, problem.device
+        self.size, self.device = evaluation.size, problem.device
         self.count = 0
         """Columns multiplied so far."""
         self.notes: tuple[str, ...] = ()
@@ -96,8 +96,10 @@ def ggn_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product
         UnsupportedModelError: the model cannot be differentiated under torch.func.
         DecompositionError: a precision other than float64 and float32.
     """
-    evaluation = Evaluation(problem, dtype)
+    return _ggn_product(Evaluation(problem, dtype), problem)
 
+
+def _ggn_product(evaluation: Evaluation, problem: Problem) -> Product:
     def on_batch(v: Tensor, x: Inputs, y: Tensor) -> Tensor:
         def forward(p):
             return evaluation.outputs(p, x)
@@ -115,27 +117,42 @@ def ggn_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product
     return Product(evaluation, problem, on_batch)
 
 
-class BlockwiseProduct:
-    """⊕_l C_ll v from products with C: each block's part of v by itself, L columns for one."""
+class BlockGGNProduct:
+    """⊕_l G_ll v from a product with each block, whose sweeps pass through its own layers alone.
 
-    def __init__(self, product: Product, blocks: Sequence[slice]) -> None:
-        """Restrict the product to these blocks."""
-        self.size, self.notes, self.device = product.size, product.notes, product.device
-        self._product, self._blocks = product, tuple(blocks)
+    Raises:
+        UnsupportedModelError: the model cannot be differentiated under torch.func.
+        DecompositionError: a precision other than float64 and float32.
+    """
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
+        """One model for all blocks."""
+        evaluation = Evaluation(problem, dtype)
+        self._products = {
+            (block.slice.start, block.slice.stop): _ggn_product(
+                evaluation.restricted(block.slice), problem
+            )
+            for block in problem.blocks
+        }
+        self.size, self.device = problem.parameters, problem.device
+        self.notes = next(iter(self._products.values())).notes
 
     @property
     def count(self) -> int:
-        """Columns multiplied so far."""
-        return self._product.count
+        """Columns multiplied with blocks so far: as many as there are blocks for one of B."""
+        return sum(product.count for product in self._products.values())
 
     def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
-        """The blocks' products one below the other."""
+        """The blocks' products one below the other.
+
+        Raises:
+            ProblemError: not columns of length P.
+            OutOfMemoryError: one column and one example do not fit.
+        """
         check_columns(v, self.size)
-        out = torch.zeros_like(v, dtype=torch.float64)
-        for block in self._blocks:
-            alone = torch.zeros_like(v)
-            alone[block] = v[block]
-            out[block] = self._product.matvec(alone)[block]
+        out = torch.empty_like(v, dtype=torch.float64)
+        for (start, stop), product in self._products.items():
+            out[start:stop] = product.matvec(v[start:stop])
         return out
 
     __call__ = matvec

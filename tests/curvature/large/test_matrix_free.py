@@ -10,7 +10,7 @@ import torch
 from decomposition.chain import build_chain
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.large import (
-    BlockwiseProduct,
+    BlockGGNProduct,
     MatrixFreeCurvature,
     SolverError,
     ggn_product,
@@ -59,9 +59,7 @@ def test_h_is_solved_by_policy(chain: tuple[Problem, dict[str, Curvature]], poli
 @pytest.mark.parametrize("name", ["ggn", "block_ggn"])
 def test_definite_rungs_are_solved(chain: tuple[Problem, dict[str, Curvature]], name: str) -> None:
     problem, rungs = chain
-    product = ggn_product(problem)
-    if name == "block_ggn":
-        product = BlockwiseProduct(product, [block.slice for block in problem.blocks])
+    product = (ggn_product if name == "ggn" else BlockGGNProduct)(problem)
     found = MatrixFreeCurvature(product, rungs["ekfac"], definite=True, tolerance=1e-12)
     v = sides(problem.parameters)
     assert error(found.solve(v, 1e-2), rungs[name].solve(v, 1e-2)) < 1e-8

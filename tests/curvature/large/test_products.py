@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from decomposition.chain import build_chain
-from decomposition.curvature.large import BlockwiseProduct, ggn_product, hessian_product
+from decomposition.curvature.large import BlockGGNProduct, ggn_product, hessian_product
 from decomposition.curvature.large import evaluation as evaluation_module
 from decomposition.curvature.large.convolutions import PatchConvolution, with_patches
 from decomposition.errors import DecompositionError, UnsupportedModelError
@@ -66,7 +66,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         general.named_inputs,
     )
 }
-MAKERS = {"hessian": hessian_product, "ggn": ggn_product}
+MAKERS = {"hessian": hessian_product, "ggn": ggn_product, "block_ggn": BlockGGNProduct}
 
 
 @pytest.fixture(params=list(PROBLEMS))
@@ -84,13 +84,6 @@ def test_a_product_is_that_of_the_matrix(problem: Problem, name: str) -> None:
     v = columns(problem)
     expected = build_chain(problem)[name].dense() @ v
     torch.testing.assert_close(MAKERS[name](problem)(v), expected, rtol=1e-8, atol=1e-11)
-
-
-def test_a_blockwise_product_is_that_of_the_diagonal_blocks(problem: Problem) -> None:
-    v = columns(problem)
-    found = BlockwiseProduct(ggn_product(problem), [block.slice for block in problem.blocks])
-    expected = build_chain(problem)["block_ggn"].matvec(v)
-    torch.testing.assert_close(found(v), expected, rtol=1e-8, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", list(MAKERS))
@@ -120,6 +113,28 @@ def test_products_are_counted_in_columns() -> None:
     product(columns(problem, 3))
     product(columns(problem, 2))
     assert product.count == 5
+
+
+def test_a_block_costs_columns_of_its_own() -> None:
+    problem = cases.tanh()
+    product = BlockGGNProduct(problem)
+    product(columns(problem, 3))
+    assert product.count == 3 * len(problem.blocks)
+
+
+def test_restricted_parameters_are_whole_tensors() -> None:
+    problem = general.cnn()
+    evaluation = evaluation_module.Evaluation(problem)
+    for block in problem.blocks:
+        part = evaluation.restricted(block.slice)
+        assert part.size == block.size
+        assert part.activations <= evaluation.activations
+        x = problem.train[0].double()
+        torch.testing.assert_close(
+            part.outputs(part.chosen, x), evaluation.outputs(evaluation.chosen, x), rtol=0, atol=0
+        )
+    with pytest.raises(DecompositionError, match=r"parameters 1 to 4 of .* no whole tensors"):
+        evaluation.restricted(slice(1, 5))
 
 
 def test_half_precision_is_refused() -> None:
