@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature
+from decomposition.curvature.base import Curvature, Solutions
 from decomposition.damping import NegativeCurvature
 
 
@@ -40,6 +40,23 @@ class Blockwise(Curvature):
     def frobenius_norm(self) -> float:
         """√Σ_l ‖C_l‖²_F."""
         return sum(block.frobenius_norm() ** 2 for block in self._blocks.values()) ** 0.5
+
+    def solutions(
+        self,
+        v: Tensor,
+        dampings: Sequence[float],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Solutions:
+        """Of every block; where one of them has none, there is none."""
+        parts, start = [], 0
+        for block in self._blocks.values():
+            parts.append(block.solutions(v[start : start + block.size], dampings, negative))
+            start += block.size
+        change = torch.stack([part.change for part in parts]).amax(0)
+        x = torch.cat([part.x for part in parts], 1)
+        x = torch.where(torch.isfinite(change)[:, None], x, torch.nan)
+        failures = dict.fromkeys(text for part in parts for text in part.failures)
+        return Solutions(x, change, tuple(failures))
 
     def _matvec(self, v: Tensor) -> Tensor:
         return self._each(v, lambda block, part: block.matvec(part))

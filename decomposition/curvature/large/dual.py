@@ -16,18 +16,26 @@ exact product follows (10⁻¹¹ at 10⁻⁶ σ_max, 2·10⁻⁹ at 10⁻⁸), a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature.base import Curvature
+from decomposition.curvature.base import Curvature, Solutions
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.large.blockwise import Blockwise
 from decomposition.curvature.large.evaluation import Evaluation
 from decomposition.curvature.large.gram import Gram, block_ggn, block_grams, block_rows
 from decomposition.curvature.large.jacobian import KeptRows, Rows, SweptRows
-from decomposition.damping import DampingError, NegativeCurvature, as_policy, reciprocals
+from decomposition.damping import (
+    DampingError,
+    NegativeCurvature,
+    as_policy,
+    check_damping,
+    reciprocals,
+)
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
@@ -72,48 +80,103 @@ class DualCurvature(Curvature):
     def _matvec(self, v: Tensor) -> Tensor:
         return self._rows.transposed(self._rows.forward(v))
 
+    def solutions(
+        self,
+        v: Float[Tensor, "P k"],
+        dampings: Sequence[float],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Solutions:
+        """At all λ together: R v is made once, and Rᵀ multiplies all of them in one sweep."""
+        lambdas = [check_damping(damping) for damping in dampings]
+        v = v.to(self.device, torch.float64)
+        x = v.new_full((len(lambdas), *v.shape), torch.nan)
+        failures: dict[int, str] = {}
+
+        def some(columns: slice) -> None:
+            failures.update(self._together(v[:, columns], x[:, :, columns], lambdas, negative))
+
+        self._by_columns(some, v.shape[1], len(lambdas))
+        for i in failures:
+            x[i] = torch.nan
+        change = torch.zeros_like(x[:, 0])
+        change[list(failures)] = torch.inf
+        return Solutions(x, change, tuple(failures[i] for i in sorted(failures)))
+
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
     ) -> Float[Tensor, "P k"]:
-        one = 8 * SOLVE_COPIES * self.size
-        chunk = chunk_bytes(self.device, 8 * SOLVE_NUMBERS) // one
         out = torch.empty_like(v)
 
         def some(columns: slice) -> None:
-            out[:, columns] = self._some(v[:, columns], damping, negative)
+            failures = self._together(v[:, columns], out[None, :, columns], [damping], negative)
+            if failures:
+                raise DampingError(failures[0])
 
-        for _ in shrinking(some, v.shape[1], chunk):
-            pass
+        self._by_columns(some, v.shape[1], 1)
         return out
 
-    def _some(
-        self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
-    ) -> Float[Tensor, "P k"]:
-        sigma = torch.cat([self._gram.values.new_zeros(1), self._gram.values])
-        denominators = as_policy(negative).denominators(sigma, damping)
-        inverse = reciprocals(denominators, sigma, damping)
-        x = self._applied(inverse, v)
-        expected = torch.finfo(v.dtype).eps * float(sigma[-1] + damping) * float(inverse[0])
-        if expected <= REFINED or not bool(torch.isclose(denominators, sigma + damping).all()):
-            return x
-        x = x + self._applied(inverse, v - self._matvec(x) - damping * x)
-        rest = v - self._matvec(x) - damping * x
-        norms = torch.linalg.vector_norm(v, dim=0).clamp_min(torch.finfo(v.dtype).tiny)
-        worst = float((torch.linalg.vector_norm(rest, dim=0) / norms).max())
-        if not worst <= RESIDUAL:
-            raise DampingError(
-                f"damping={damping:g} is too small for the dual solve: the largest eigenvalue is "
-                f"{float(sigma[-1]):.3g}, and a relative residual of {worst:.3g} is left; raise it"
-            )
-        return x
+    def _by_columns(self, some: Callable[[slice], None], count: int, dampings: int) -> None:
+        one = 8 * (SOLVE_COPIES + 2 * dampings) * self.size
+        chunk = chunk_bytes(self.device, 8 * SOLVE_NUMBERS) // one
+        for _ in shrinking(some, count, chunk):
+            pass
 
-    def _applied(self, inverse: Float[Tensor, " NC+1"], v: Tensor) -> Tensor:
-        """f(G) v for f at 0 and at the eigenvalues of K."""
+    def _together(
+        self,
+        v: Float[Tensor, "P k"],
+        out: Float[Tensor, "D P k"],
+        dampings: list[float],
+        negative: str | NegativeCurvature,
+    ) -> dict[int, str]:
+        """Solutions at each λ into ``out``; why there is none, by its place in ``dampings``."""
+        sigma = torch.cat([self._gram.values.new_zeros(1), self._gram.values])
+        inverses: dict[int, Tensor] = {}
+        failures: dict[int, str] = {}
+        exact: set[int] = set()
+        for i, damping in enumerate(dampings):
+            denominators = as_policy(negative).denominators(sigma, damping)
+            try:
+                inverses[i] = reciprocals(denominators, sigma, damping)
+            except DampingError as error:
+                failures[i] = str(error)
+                continue
+            expected = torch.finfo(v.dtype).eps * float(sigma[-1] + damping) * float(inverses[i][0])
+            shifted = bool(torch.isclose(denominators, sigma + damping).all())
+            if expected <= REFINED or not shifted:
+                exact.add(i)
+        found = self._applied(list(inverses.values()), v)
+        for (i, inverse), x in zip(inverses.items(), found, strict=True):
+            out[i] = x
+            if i in exact:
+                continue
+            damping = dampings[i]
+            out[i] += self._applied([inverse], v - self._matvec(x) - damping * x)[0]
+            rest = v - self._matvec(out[i]) - damping * out[i]
+            norms = torch.linalg.vector_norm(v, dim=0).clamp_min(torch.finfo(v.dtype).tiny)
+            worst = float((torch.linalg.vector_norm(rest, dim=0) / norms).max())
+            if not worst <= RESIDUAL:
+                failures[i] = (
+                    f"damping={damping:g} is too small for the dual solve: the largest eigenvalue "
+                    f"is {float(sigma[-1]):.3g}, and a relative residual of {worst:.3g} is left; "
+                    "raise it"
+                )
+        return failures
+
+    def _applied(
+        self, inverses: list[Float[Tensor, " NC+1"]], v: Float[Tensor, "P k"]
+    ) -> Sequence[Float[Tensor, "P k"]]:
+        """f(G) v for every f, given at 0 and at the eigenvalues of K."""
+        if not inverses:
+            return []
         values, q = self._gram.values, self._gram.vectors
         null = values <= len(values) * torch.finfo(values.dtype).eps * values[-1]
-        change = torch.where(null, 0.0, (inverse[1:] - inverse[0]) / values.where(~null, 1.0))
-        inner = change[:, None] * matmul(q.T, self._rows.forward(v))
-        return inverse[0] * v + self._rows.transposed(matmul(q, inner))
+        along = matmul(q.T, self._rows.forward(v))
+        inner = [
+            torch.where(null, 0.0, (f[1:] - f[0]) / values.where(~null, 1.0))[:, None] * along
+            for f in inverses
+        ]
+        images = self._rows.transposed(matmul(q, torch.cat(inner, 1))).split(v.shape[1], 1)
+        return [f[0] * v + image for f, image in zip(inverses, images, strict=True)]
 
 
 def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature, Blockwise]:

@@ -73,6 +73,22 @@ def test_solves_are_those_of_the_matrix(pair: tuple[Curvature, Curvature], share
     assert float(error) < 1e-9 + 1e-15 / share  # what rounding leaves to either
 
 
+def test_solutions_at_several_dampings_are_those_of_each(
+    pair: tuple[Curvature, Curvature],
+) -> None:
+    """In one sweep for all of them; at λ = 0 a singular rung has none, and the others stay."""
+    dual, dense = pair
+    v, top = columns(dense.size), float(dense.eigenvalues()[-1])
+    dampings = [0.0, 1e-6 * top, 1e-2 * top, top]
+    found = dual.solutions(v, dampings)
+    assert found.x[0].isnan().all()
+    assert torch.isinf(found.change[0]).all()
+    assert found.failures
+    for damping, x, change in zip(dampings[1:], found.x[1:], found.change[1:], strict=True):
+        torch.testing.assert_close(x, dual.solve(v, damping), rtol=1e-9, atol=1e-12 / damping)
+        assert not change.any()
+
+
 def test_a_policy_that_leaves_directions_out_is_followed(
     pair: tuple[Curvature, Curvature],
 ) -> None:
