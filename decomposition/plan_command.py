@@ -39,9 +39,9 @@ def plan_text(
         settings: whose retraining is predicted; default those of a run.
     """
     plan = plan_chain(problem, None if memory is None else int(memory * GIB), products)
-    rates = Rates.measure(problem, products)
-    seconds = predicted_seconds(problem, plan, rates)
-    said = [_retraining(problem, plan, settings or Settings())]
+    settings, rates = settings or Settings(), Rates.measure(problem, products)
+    seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
+    said = [_retraining(problem, plan, settings)]
     if not plan.dense:
         said.insert(0, _spectra(problem, plan, rates))
     return "\n".join(_lines(problem, plan, seconds, said))
@@ -94,8 +94,8 @@ def _lines(
         )
     yield ""
     yield (
-        "Time: building the rung and solving for all queries once, from rates measured just now; "
-        "memory: the peak, shared between rungs."
+        "Time: building the rung and solving for all queries at all dampings, from rates measured "
+        "just now; memory: the peak, shared between rungs."
     )
     if not plan.dense:
         yield (

@@ -36,6 +36,9 @@ DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
 STEPS_GUESSED = 100
 """Products of one preconditioned solve, where nothing is known."""
+OF_A_BLOCK = 0.25
+"""Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
+leaves out their parameters."""
 GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
 """Sides of the matrices that are timed, examples of the sweep, and numbers in its columns: many
 columns of a small model are swept at once, as when its Hessian is formed."""
@@ -184,8 +187,10 @@ class Rates:
         )
 
 
-def predicted_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, float]:
-    """Seconds of every rung, once: built, and its queries solved for one λ."""
+def predicted_seconds(
+    problem: Problem, plan: Plan, rates: Rates, dampings: int
+) -> dict[str, float]:
+    """Seconds of every rung: built, and its queries solved at so many λ."""
     p, n, rows = problem.parameters, problem.examples, problem.examples * problem.outputs
     blocks = [block.size for block in problem.blocks]
     sweep = rates.sweep * n
@@ -194,15 +199,17 @@ def predicted_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, f
     dual = sum(rates.product * rows**2 * size for size in blocks)
     own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)
     factors = problem.outputs * sweep
+    swept = (1 + dampings) * problem.queries * sweep / 2  # a product sweeps forwards and backwards
+    blockwise = len(blocks) * OF_A_BLOCK
     times = {
         ("hessian", "dense"): p * sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
         ("hessian", "matrix-free"): solves,
         ("ggn", "dense"): by_rows / (problem.outputs if problem.plain else 1) + rates.eigh * p**3,
-        ("ggn", "dual"): dual + rates.eigh * rows**3 + 4 * problem.queries * sweep,
+        ("ggn", "dual"): dual + rates.eigh * rows**3 + swept,
         ("ggn", "matrix-free"): solves,
         ("block_ggn", "dense"): sum(rates.eigh * size**3 for size in blocks),
-        ("block_ggn", "dual"): own + 4 * len(blocks) * problem.queries * sweep,
-        ("block_ggn", "matrix-free"): solves * len(blocks),
+        ("block_ggn", "dual"): own + swept * blockwise,
+        ("block_ggn", "matrix-free"): solves * blockwise,
         ("ekfac", "structured"): factors,
         ("kfac", "structured"): 0.0,
     }
@@ -218,8 +225,9 @@ def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, flo
         "structured": 0.0,
         "matrix-free": sweep,
     }
-    apart = {"block_ggn": len(problem.blocks)} if plan.way("block_ggn") == "matrix-free" else {}
-    return {rung: times[plan.way(rung)] * apart.get(rung, 1) for rung in CHAIN}
+    swept = plan.way("block_ggn") in ("dual", "matrix-free")
+    apart = {"block_ggn": len(problem.blocks) * OF_A_BLOCK} if swept else {}
+    return {rung: times[plan.way(rung)] * apart.get(rung, 1.0) for rung in CHAIN}
 
 
 def duration(seconds: float) -> str:
