@@ -38,8 +38,10 @@ def plan_text(
         products: precision of matrix-free products.
         settings: whose retraining is predicted; default those of a run.
     """
-    plan = plan_chain(problem, None if memory is None else int(memory * GIB), products)
-    settings, rates = settings or Settings(), Rates.measure(problem, products)
+    settings = settings or Settings()
+    budget = None if memory is None else int(memory * GIB)
+    plan = plan_chain(problem, budget, products, krylov_steps=settings.krylov_steps)
+    rates = Rates.measure(problem, products)
     seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
     said = [_retraining(problem, plan, settings)]
     if not plan.dense:
@@ -99,9 +101,9 @@ def _lines(
     )
     if not plan.dense:
         yield (
-            "Matrix-free rungs are solved in a Krylov space for each query (100 products are "
-            "assumed), which serves every λ. Norms of differences with H are estimated, with "
-            "their errors."
+            f"Matrix-free rungs are solved in a Krylov space for each query ({plan.krylov_steps} "
+            "products: --krylov-steps), which serves every λ. Norms of differences with H are "
+            "estimated, with their errors."
         )
     yield from said
     for note in problem.notes:

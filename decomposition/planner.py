@@ -34,8 +34,8 @@ Precision = Literal["float64", "float32"]
 
 DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
-STEPS_GUESSED = 100
-"""Products of one preconditioned solve, where nothing is known."""
+KRYLOV_STEPS = 100
+"""Products of a query, which all its dampings share."""
 OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
@@ -67,6 +67,8 @@ class Plan:
     """Bytes."""
     products: Precision = "float64"
     """Of matrix-free products."""
+    krylov_steps: int = KRYLOV_STEPS
+    """Most of them for each vector that is solved at many dampings."""
 
     @property
     def dense(self) -> bool:
@@ -83,6 +85,7 @@ def plan_chain(
     memory: int | None = None,
     products: Precision = "float64",
     device: torch.device | None = None,
+    krylov_steps: int = KRYLOV_STEPS,
 ) -> Plan:
     """Choose by sizes.
 
@@ -93,6 +96,7 @@ def plan_chain(
         products: precision of matrix-free products; float32 is several times as fast and has a
             relative rounding of 1e-6.
         device: where it will run; default where the problem lies.
+        krylov_steps: most matrix-free products for each vector that is solved at many dampings.
     """
     device = device or problem.device
     budget = int(FRACTION * free_memory_on(device)) if memory is None else memory
@@ -127,7 +131,8 @@ def plan_chain(
             )
             free: tuple[Way, int, str] = ("matrix-free", structured + columns, reason)
             table |= dict.fromkeys(("ggn", "block_ggn"), free)
-    return Plan({rung: Choice(rung, *table[rung]) for rung in CHAIN}, budget, products)
+    choices = {rung: Choice(rung, *table[rung]) for rung in CHAIN}
+    return Plan(choices, budget, products, krylov_steps)
 
 
 def _structured(problem: Problem) -> int:
@@ -194,7 +199,7 @@ def predicted_seconds(
     p, n, rows = problem.parameters, problem.examples, problem.examples * problem.outputs
     blocks = [block.size for block in problem.blocks]
     sweep = rates.sweep * n
-    solves = STEPS_GUESSED * problem.queries * sweep
+    solves = plan.krylov_steps * problem.queries * sweep
     by_rows = rates.product * rows * p**2
     dual = sum(rates.product * rows**2 * size for size in blocks)
     own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)

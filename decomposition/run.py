@@ -92,7 +92,7 @@ def run(
         check_writable(folder)  # before the work, not after it
     clock = Clock()
     budget = None if memory is None else int(memory * 2**30)
-    plan = plan_chain(problem, budget, products, place)
+    plan = plan_chain(problem, budget, products, place, settings.krylov_steps)
     if not plan.dense:
         large = large_run(problem, plan, folder, extra, settings, clock, progress, supplied)
         groups = dict(large.groups)

@@ -56,6 +56,9 @@ class Settings:
     """Models whose matrices do not fit into memory: the longest that retraining, or the proximal
     responses of target pbrf, may take by what a few timed steps predict. Beyond it nothing is held
     against the scores, and a note says what it would take. Small models are always retrained."""
+    krylov_steps: int = 100
+    """Models whose matrices do not fit into memory: most products with H for each query, which all
+    dampings share. More reach smaller dampings, and take as many vectors of memory."""
     attribution: bool = True
     """Retrain and score attribution; without it only the spectra and their errors."""
     lattice: bool = True
@@ -87,6 +90,8 @@ class Settings:
             _ = self.plan
         as_policy(self.negative)
         device_named(self.device)
+        if self.krylov_steps < 1:
+            raise DecompositionError(f"krylov_steps must be >= 1, got {self.krylov_steps}")
         if self.leave_one_out_examples < LEAST_EXAMPLES:
             raise DecompositionError(
                 f"leave_one_out_examples must be >= {LEAST_EXAMPLES}, got "

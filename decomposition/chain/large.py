@@ -21,8 +21,6 @@ from decomposition.planner import Plan
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 """Relative residual of iterative solves, by the precision of the products."""
-KRYLOV_STEPS = 100
-"""Products a right-hand side, whatever the number of dampings."""
 
 
 class Limits(TypedDict):
@@ -43,7 +41,7 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
     if plan.dense:
         raise DecompositionError("this plan forms every matrix: use build_chain")
     problem, dtype = parts.problem, getattr(torch, plan.products)
-    limits: Limits = {"tolerance": TOLERANCES[plan.products], "krylov_steps": KRYLOV_STEPS}
+    limits: Limits = {"tolerance": TOLERANCES[plan.products], "krylov_steps": plan.krylov_steps}
     ekfac, kfac = EKFAC().build(parts), KFAC().build(parts)
     ggn: Curvature
     block_ggn: Curvature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import xarray as xr
 from torch import nn
 
 from decomposition import Problem, Recipe, Settings, build_chain, influence_scores, run
-from decomposition.chain import large as large_chain
 from decomposition.curvature.assembly import assemble_ggn
-from decomposition.curvature.large.matrix_free import CHANGE, KRYLOV_STEPS
+from decomposition.curvature.large.matrix_free import CHANGE
+from decomposition.planner import KRYLOV_STEPS
+from decomposition.report.page import report_html
 
 NONE = 1e-6
 """GiB: nothing dense fits."""
@@ -135,10 +137,10 @@ def test_the_gauss_newton_rungs_have_the_trace_of_ekfac(both) -> None:
     assert float(large["trace_error"].sel(rung="hessian")) > 0.0
 
 
-def test_a_rung_that_cannot_be_solved_has_no_scores_there(monkeypatch) -> None:
+def test_a_rung_that_cannot_be_solved_has_no_scores_there() -> None:
     """H in spaces of eight steps: at the smallest dampings it has neither scores nor an LDS."""
-    monkeypatch.setattr(large_chain, "KRYLOV_STEPS", 8)
-    small = run(problem(), settings=SETTINGS, progress=False, memory=NONE)
+    settings = replace(SETTINGS, krylov_steps=8)
+    small = run(problem(), settings=settings, progress=False, memory=NONE)
     mean = small["attribution"]["lds_mean"].sel(ci_bound="estimate")
     hessian, kfac = np.isfinite(mean.sel(rung="hessian")), np.isfinite(mean.sel(rung="kfac"))
     assert not bool(hessian[0])
@@ -147,6 +149,11 @@ def test_a_rung_that_cannot_be_solved_has_no_scores_there(monkeypatch) -> None:
     damping = small["shares"]["level_damping"].sel(rung="hessian")
     assert (damping >= mean["damping"].values[int(hessian.values.argmax())] * (1 - 1e-9)).all()
     assert "no scores of hessian at" in small.attrs["notes"]
+    page = " ".join(report_html(small).split())
+    first = mean["damping"].values[int(hessian.values.argmax())]
+    best = small["attribution"]["best_damping"].sel(rung="hessian")
+    held = float(best) == pytest.approx(first)
+    assert ("held back by its solver" in page) == held
 
 
 def test_the_report_says_how(both) -> None:

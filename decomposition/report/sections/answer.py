@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decomposition.report.content import Block, Section, Text
 from decomposition.report.orders import survival
+from decomposition.report.solved import held_back_sentences
 from decomposition.report.study import Study, intervals
 from decomposition.report.verdict import sentences, spectral_sentence
 from decomposition.report.wording import isolated, plural
@@ -15,6 +16,7 @@ ONE_AT_A_TIME = ("leave_one_out", "pbrf")
 def answer(study: Study) -> Section:
     """The verdict and what was studied."""
     blocks: list[Block] = [Text(" ".join(sentences(study)), kind="lead")]
+    blocks += [Text(said, kind="note") for said in held_back_sentences(study)]
     orders = survival(study)
     blocks.append(Text(f"{orders} {spectral_sentence(study)}".strip()))
     blocks.append(Text(_studied(study)))

@@ -7,6 +7,7 @@ import numpy as np
 from decomposition.report.blame import blame, cases
 from decomposition.report.content import Block, Items, Section, Text
 from decomposition.report.palette import rung_label
+from decomposition.report.solved import held_back, held_back_sentences
 from decomposition.report.study import PROTOCOLS, SHARE_METRICS, Study, interval, labels
 from decomposition.report.wording import joined, span
 from decomposition.results.schema import BASELINES, CHAIN
@@ -51,14 +52,16 @@ def _edges(study: Study) -> list[str]:
     warned = any("edge of the grid" in str(note) for note in study.json("notes"))
     if edge is None or warned:
         return []
+    unsolved = held_back(study)
     on_edge = [
         rung_label(r)
         for r in labels(edge, "rung")
-        if r not in BASELINES and int(edge.sel(rung=r)) == 1
+        if r not in (*BASELINES, *unsolved) and int(edge.sel(rung=r)) == 1
     ]
+    said = held_back_sentences(study)
     if not on_edge:
-        return []
-    return [f"The best λ of {joined(on_edge)} lies on an edge of the grid: widen the grid."]
+        return said
+    return [*said, f"The best λ of {joined(on_edge)} lies on an edge of the grid: widen the grid."]
 
 
 def _ceiling(study: Study) -> list[str]:
