@@ -20,7 +20,7 @@ def main(result: str, large: str | None = None) -> None:
         "shares": plot_orders(tree),
     }
     if large is not None:
-        figures["large_waterfall"] = plot_waterfall(open_result(large), protocol="tuned")
+        figures["large_waterfall"] = plot_waterfall(open_result(large), protocol="equal")
     for name, axes in figures.items():
         path = HERE / f"{name}.png"
         path.write_bytes(draw(axes, name).png)

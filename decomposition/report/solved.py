@@ -36,10 +36,11 @@ def held_back_sentences(study: Study) -> list[str]:
     if not found:
         return []
     where = joined(
-        [f"{rung_label(rung)} from λ = {number(value)} on" for rung, value in found.items()]
+        [f"{rung_label(rung)} only from {number(value)} on" for rung, value in found.items()]
     )
+    it = "it is" if len(found) == 1 else "each of them is"
     return [
-        f"Solved only {where}, and best right there: at smaller λ, where other rungs may be best, "
-        "the level might be higher. Under tuned λ such a rung is held back by its solver and not "
-        "by its curvature: read its steps at equal λ, or give it more products (--krylov-steps)."
+        f"Not every λ could be solved: {where}, and {it} best right there. At smaller λ, where "
+        "other rungs may be best, it might do better. Under tuned λ it is held back by its solver, "
+        "not by its curvature: read the steps at equal λ, or spend more products (--krylov-steps)."
     ]
