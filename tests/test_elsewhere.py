@@ -21,7 +21,11 @@ from decomposition.chain.ladder import ladder_rungs
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
 from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
-from decomposition.curvature.large.products import ggn_product, hessian_product
+from decomposition.curvature.large.products import (
+    BlockGGNProduct,
+    ggn_product,
+    hessian_product,
+)
 from decomposition.errors import DecompositionError
 from decomposition.evaluation import mean_loss
 from decomposition.plan_command import plan_text
@@ -157,6 +161,7 @@ def test_rungs_of_large_models() -> None:
             "ggn": dual,
             "block_ggn": blocks,
             "matrix-free ggn": MatrixFreeCurvature(ggn_product(one), ekfac, definite=True),
+            "matrix-free blocks": MatrixFreeCurvature(BlockGGNProduct(one), ekfac, definite=True),
             "hessian": MatrixFreeCurvature(hessian_product(one), ekfac),
             "single": MatrixFreeCurvature(ggn_product(one, torch.float32)),
         }
@@ -170,6 +175,11 @@ def test_rungs_of_large_models() -> None:
                 (curvature.solve(v, 1.0), expected[name].solve(v, 1.0)),
             ):
                 torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
+            together = curvature.solutions(v.to(device), [1.0, 10.0]).x
+            assert together.device == device
+            torch.testing.assert_close(
+                together.cpu(), expected[name].solutions(v, [1.0, 10.0]).x, rtol=1e-5, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("randomness", ["shared", "independent"])

@@ -88,7 +88,7 @@ class DualCurvature(Curvature):
     ) -> Solutions:
         """At all λ together: R v is made once, and Rᵀ multiplies all of them in one sweep."""
         lambdas = [check_damping(damping) for damping in dampings]
-        v = v.to(self.device, torch.float64)
+        where, v = v.device, v.to(self.device, torch.float64)
         x = v.new_full((len(lambdas), *v.shape), torch.nan)
         failures: dict[int, str] = {}
 
@@ -96,11 +96,11 @@ class DualCurvature(Curvature):
             failures.update(self._together(v[:, columns], x[:, :, columns], lambdas, negative))
 
         self._by_columns(some, v.shape[1], len(lambdas))
-        for i in failures:
-            x[i] = torch.nan
         change = torch.zeros_like(x[:, 0])
-        change[list(failures)] = torch.inf
-        return Solutions(x, change, tuple(failures[i] for i in sorted(failures)))
+        for i in failures:
+            x[i], change[i] = torch.nan, torch.inf
+        said = tuple(failures[i] for i in sorted(failures))
+        return Solutions(x.to(where), change.to(where), said)
 
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
