@@ -165,6 +165,8 @@ class Rates:
     """Seconds per multiply-add of a float64 matrix product."""
     sweep: float
     """Seconds per example and column of a Hessian-vector product of this model."""
+    exact_sweep: float
+    """The same in float64, the precision of all that is not a matrix-free product."""
 
     @staticmethod
     def measure(problem: Problem, products: Precision = "float64") -> Rates:
@@ -181,14 +183,20 @@ class Rates:
         few = replace(
             problem, train=(take(x, slice(0, count)), y[:count]), allow_query_in_train=True
         )
-        product = hessian_product(few, getattr(torch, products))
         columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.parameters))
         v = torch.randn(problem.parameters, columns, generator=generator, dtype=torch.float64)
         v = v.to(device)
+
+        def sweep(precision: Precision) -> float:
+            product = hessian_product(few, getattr(torch, precision))
+            return _seconds(lambda: product.matvec(v), device) / (columns * rows_in(few.train[0]))
+
+        exact = sweep("float64")
         return Rates(
             _seconds(lambda: eigh(symmetric), device) / small**3,
             _seconds(lambda: matmul(square, square), device) / side**3,
-            _seconds(lambda: product.matvec(v), device) / (columns * rows_in(few.train[0])),
+            exact if products == "float64" else sweep(products),
+            exact,
         )
 
 
@@ -198,16 +206,18 @@ def predicted_seconds(
     """Seconds of every rung: built, and its queries solved at so many λ."""
     p, n, rows = problem.parameters, problem.examples, problem.examples * problem.outputs
     blocks = [block.size for block in problem.blocks]
-    sweep = rates.sweep * n
+    sweep, exact_sweep = rates.sweep * n, rates.exact_sweep * n
     solves = plan.krylov_steps * problem.queries * sweep
     by_rows = rates.product * rows * p**2
     dual = sum(rates.product * rows**2 * size for size in blocks)
     own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)
-    factors = problem.outputs * sweep
-    swept = (1 + dampings) * problem.queries * sweep / 2  # a product sweeps forwards and backwards
+    factors = problem.outputs * exact_sweep
+    swept = (
+        (1 + dampings) * problem.queries * exact_sweep / 2
+    )  # a product sweeps forwards and backwards
     blockwise = len(blocks) * OF_A_BLOCK
     times = {
-        ("hessian", "dense"): p * sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
+        ("hessian", "dense"): p * exact_sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
         ("hessian", "matrix-free"): solves,
         ("ggn", "dense"): by_rows / (problem.outputs if problem.plain else 1) + rates.eigh * p**3,
         ("ggn", "dual"): dual + rates.eigh * rows**3 + swept,
@@ -226,7 +236,8 @@ def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, flo
     sweep = rates.sweep * problem.examples
     times = {
         "dense": rates.product * problem.parameters**2,
-        "dual": sweep,  # J v and Jᵀ u cost about what forward over reverse does
+        "dual": rates.exact_sweep
+        * problem.examples,  # J v and Jᵀ u cost about what forward over reverse does
         "structured": 0.0,
         "matrix-free": sweep,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from decomposition import Problem, Settings, build_chain
 from decomposition.chain.names import CHAIN
 from decomposition.curvature.large import DualCurvature, MatrixFreeCurvature
 from decomposition.plan_command import plan_text
-from decomposition.planner import Plan, plan_chain
+from decomposition.planner import Plan, Rates, plan_chain, product_seconds
 
 SMALL, HUGE = 1 << 18, 1 << 34
 
@@ -80,6 +81,19 @@ def test_a_plan_for_a_device_that_is_not_there() -> None:
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1
     assert "device cuda is not available" in found.stderr
+
+
+def test_what_is_exact_is_timed_in_float64() -> None:
+    """Dual sweeps and factors are float64 whatever the precision of the matrix-free products."""
+    exact, single = (Rates.measure(images(8), products) for products in ("float64", "float32"))
+    assert exact.sweep == exact.exact_sweep > 0
+    assert single.sweep != single.exact_sweep
+    plan = plan_chain(images(8), 1 << 20, "float32")
+    assert plan.way("ggn") == "dual"
+    slower = replace(single, exact_sweep=10 * single.exact_sweep)
+    before, after = (product_seconds(images(8), plan, rates) for rates in (single, slower))
+    assert after["ggn"] == pytest.approx(10 * before["ggn"])
+    assert after["hessian"] == before["hessian"]
 
 
 def test_the_plan_says_what_retraining_would_take() -> None:
