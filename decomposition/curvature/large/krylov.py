@@ -28,6 +28,8 @@ Function = Callable[[Float[Tensor, " m"]], Float[Tensor, " m"]]
 """Ritz values of one space → f of each."""
 EARLIER = 0.8
 """Part of the steps that the last change is taken from."""
+LITTLE = 0.7
+"""Part of a vector's length that is left if orthogonalising it took little."""
 EXHAUSTED = 1e-12
 """Length of a new direction, relative to the largest curvature met, at which there is none."""
 
@@ -99,10 +101,10 @@ def krylov_spaces(
         basis[:, step] = current
         image = matvec(current.T.contiguous()).T
         alpha[:, step] = (image * current).sum(1)
-        known = basis[:, : step + 1]
-        for _ in range(2):  # twice is enough (Parlett)
-            image = image - torch.bmm(torch.bmm(known, image[:, :, None]).mT, known)[:, 0]
-        norm = torch.linalg.vector_norm(image, dim=1)
+        image = image - alpha[:, step, None] * current
+        if step:
+            image = image - beta[:, step - 1, None] * basis[:, step - 1]
+        image, norm = _orthogonal(basis[:, : step + 1], image)
         alive &= norm > EXHAUSTED * (alpha[:, : step + 1].abs().max(1).values + 1e-300)
         beta[:, step] = torch.where(alive, norm, 0.0)
         current = torch.where(alive[:, None], image / norm.clamp_min(1e-300)[:, None], 0.0)
@@ -112,6 +114,24 @@ def krylov_spaces(
             if step + 1 == most or not bool(alive.any()) or enough(found):
                 return found
     raise AssertionError("at least one step is taken")
+
+
+def _orthogonal(
+    known: Float[Tensor, "k m P"], image: Float[Tensor, "k P"]
+) -> tuple[Float[Tensor, "k P"], Float[Tensor, " k"]]:
+    """What is orthogonal to the rows, and its length: a second time only if the first took much.
+
+    Once is enough where the length hardly changes, twice always (Parlett 1998, §6.9). The bases of
+    large models do not fit the cache, so that every pass costs as much as part of a product.
+    """
+    norm = torch.linalg.vector_norm(image, dim=1)
+    for _ in range(2):
+        before = norm
+        image = image - torch.bmm(torch.bmm(known, image[:, :, None]).mT, known)[:, 0]
+        norm = torch.linalg.vector_norm(image, dim=1)
+        if bool((norm >= LITTLE * before).all()):
+            break
+    return image, norm
 
 
 def tridiagonal(

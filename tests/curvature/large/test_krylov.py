@@ -7,7 +7,7 @@ import torch
 
 from decomposition.curvature import DenseCurvature
 from decomposition.curvature.large import MatrixFreeCurvature, SolverError
-from decomposition.curvature.large.krylov import krylov_spaces
+from decomposition.curvature.large.krylov import krylov_spaces, tridiagonal
 from decomposition.damping import POLICIES, Truncate
 from decomposition.device import CPU
 
@@ -73,6 +73,21 @@ def test_dampings_share_their_products() -> None:
     together = MatrixFreeCurvature(many).solutions(b, DAMPINGS)
     assert one.count == many.count
     assert torch.equal(alone.x[0], together.x[0])
+
+
+@pytest.mark.parametrize("start", ["random", "dominant"])
+def test_the_basis_is_orthonormal_to_rounding(start: str) -> None:
+    """Without it Ritz values of converged ends would come again and again."""
+    c = matrix()
+    b = sides() if start == "random" else torch.linalg.eigh(c)[1][:, -1:] + 1e-13 * sides()
+    spaces = krylov_spaces(lambda x: c @ x, b, 40)
+    gram = torch.bmm(spaces.basis, spaces.basis.mT)
+    kept = torch.diagonal(gram, dim1=1, dim2=2)
+    expected = torch.diag_embed(torch.where(kept > 0.5, 1.0, 0.0).double())
+    torch.testing.assert_close(gram, expected, rtol=0, atol=1e-12)
+    found = torch.bmm(spaces.basis @ c, spaces.basis.mT)
+    t = tridiagonal(spaces.alpha, spaces.beta, spaces.steps)
+    torch.testing.assert_close(found, t, rtol=0, atol=1e-9 * float(c.abs().max()))
 
 
 def test_products_are_told_as_they_are_made() -> None:
