@@ -21,7 +21,7 @@ import torch
 
 from decomposition.chain.names import CHAIN
 from decomposition.curvature.large.dual import kept_bytes
-from decomposition.curvature.large.matrix_free import SOLVE_NUMBERS, WORK_VECTORS
+from decomposition.curvature.large.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
 from decomposition.device import chunk_bytes, free_memory_on, synchronise
 from decomposition.inputs import rows_in, take
 from decomposition.layers import ExactBlock
@@ -34,8 +34,6 @@ Precision = Literal["float64", "float32"]
 
 DENSE_COPIES = 9.5
 """P × P matrices alive at once when every rung is dense: a measured peak."""
-KRYLOV_STEPS = 100
-"""Products of a query, which all its dampings share."""
 OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
@@ -212,9 +210,8 @@ def predicted_seconds(
     dual = sum(rates.product * rows**2 * size for size in blocks)
     own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)
     factors = problem.outputs * exact_sweep
-    swept = (
-        (1 + dampings) * problem.queries * exact_sweep / 2
-    )  # a product sweeps forwards and backwards
+    # R of every query, Rᵀ at every λ: each is one half of a product
+    swept = (1 + dampings) * problem.queries * exact_sweep / 2
     blockwise = len(blocks) * OF_A_BLOCK
     times = {
         ("hessian", "dense"): p * exact_sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,

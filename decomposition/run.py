@@ -71,7 +71,7 @@ def run(
             ``read_bank``): the truth, in place of retraining; decides masks, repeats and alpha.
         memory: GiB that curvature may take; default three quarters of what is free. Where dense
             matrices do not fit, rungs take other forms (see ``plan_chain``), errors against H are
-            estimated and attribution is scored at two common dampings.
+            estimated, and scored are the dampings at which iteration solves it.
         products: precision of the products with H and G that take their place.
 
     Returns:

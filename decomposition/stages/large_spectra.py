@@ -142,7 +142,7 @@ def large_spectra(
         examples: N, which a product's cost goes with.
         seed: of start vectors and probes.
         work: products to spend; default ``Work.of`` P · N, and the smaller choice for a block GGN
-            without Gram matrices, whose products cost one of G for each of its blocks.
+            without Gram matrices, whose products sweep once for each of its blocks.
         progress: show a bar over the products.
     """
     usual = work or Work.of(rungs["ggn"].size * examples)

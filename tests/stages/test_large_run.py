@@ -13,8 +13,7 @@ from torch import nn
 
 from decomposition import Problem, Recipe, Settings, build_chain, influence_scores, run
 from decomposition.curvature.assembly import assemble_ggn
-from decomposition.curvature.large.matrix_free import CHANGE
-from decomposition.planner import KRYLOV_STEPS
+from decomposition.curvature.large.matrix_free import CHANGE, KRYLOV_STEPS
 from decomposition.report.page import report_html
 
 NONE = 1e-6

@@ -31,6 +31,7 @@ CHANGE = 1e-2
 """Relative change of a function of C over the last fifth of its Krylov steps: what is left moves
 the ranks of scores by about a tenth of it."""
 KRYLOV_STEPS = 100
+"""Products of a vector, which all its dampings share."""
 KRYLOV_NUMBERS = 2**27
 """Numbers in the Krylov bases that are held at once: 1 GB."""
 SOLVE_NUMBERS = 2**24

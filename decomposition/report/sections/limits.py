@@ -7,7 +7,7 @@ import numpy as np
 from decomposition.report.blame import blame, cases
 from decomposition.report.content import Block, Items, Section, Text
 from decomposition.report.palette import rung_label
-from decomposition.report.solved import held_back, held_back_sentences
+from decomposition.report.solved import held_back
 from decomposition.report.study import PROTOCOLS, SHARE_METRICS, Study, interval, labels
 from decomposition.report.wording import joined, span
 from decomposition.results.schema import BASELINES, CHAIN
@@ -58,10 +58,9 @@ def _edges(study: Study) -> list[str]:
         for r in labels(edge, "rung")
         if r not in (*BASELINES, *unsolved) and int(edge.sel(rung=r)) == 1
     ]
-    said = held_back_sentences(study)
     if not on_edge:
-        return said
-    return [*said, f"The best λ of {joined(on_edge)} lies on an edge of the grid: widen the grid."]
+        return []
+    return [f"The best λ of {joined(on_edge)} lies on an edge of the grid: widen the grid."]
 
 
 def _ceiling(study: Study) -> list[str]:
