@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +47,13 @@ def gradient(problem: Problem, model: nn.Module, theta: Tensor) -> Tensor:
     return torch.autograd.grad(_mean_loss(problem, model, theta), theta)[0]
 
 
+def double_backward(problem: Problem) -> Tensor:
+    """∇² by plain autograd, a row at a time: nothing is vectorised."""
+    model, theta = problem.double_model(), problem.theta().requires_grad_()
+    (slope,) = torch.autograd.grad(_mean_loss(problem, model, theta), theta, create_graph=True)
+    return torch.stack([torch.autograd.grad(one, theta, retain_graph=True)[0] for one in slope])
+
+
 def differences(problem: Problem, step: float = 1e-3) -> Tensor:
     """∇² by central differences of the gradient, of fourth order."""
     theta, model = problem.theta(), problem.double_model()
@@ -58,10 +67,19 @@ def differences(problem: Problem, step: float = 1e-3) -> Tensor:
     return torch.stack(rows)
 
 
-def ggn(problem: Problem) -> Tensor:
-    """(1/N) Σ Jᵀ Λ J with J by reverse mode and Λ by differentiating torch's loss twice."""
+def _vectorised(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    return torch.func.jacrev(function)(theta)
+
+
+def ggn(problem: Problem, plain: bool = False) -> Tensor:
+    """(1/N) Σ Jᵀ Λ J with J by reverse mode and Λ by differentiating torch's loss twice.
+
+    ``plain``: rows of J one at a time, nothing in them is vectorised.
+    """
     model, theta, y = problem.double_model(), problem.theta(), problem.train[1]
-    jacobian = torch.func.jacrev(lambda t: outputs(problem, model, t))(theta)
+    jacobian = (torch.autograd.functional.jacobian if plain else _vectorised)(
+        lambda t: outputs(problem, model, t), theta
+    )
 
     def loss(f: Tensor, target: Tensor) -> Tensor:
         f = f.unflatten(0, problem.output_shape)
