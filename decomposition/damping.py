@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.checks import check_fields, checked, number
 from decomposition.errors import DampingError
 
 
@@ -95,10 +96,7 @@ class Truncate(NegativeCurvature):
 
     def __post_init__(self) -> None:
         """Check ε."""
-        if not (math.isfinite(self.threshold) and self.threshold >= 0):
-            raise DampingError(
-                f"the threshold of truncation must be a finite number >= 0, got {self.threshold}"
-            )
+        check_fields(self, {"threshold": number(0)}, DampingError, "the {} of truncation")
 
     def denominators(self, mu: Tensor, damping: float) -> Tensor:
         """μ + λ, or ∞ where that is at most ε."""
@@ -119,7 +117,7 @@ def as_policy(policy: str | NegativeCurvature) -> NegativeCurvature:
     """
     if isinstance(policy, NegativeCurvature):
         return policy
-    if policy not in POLICIES:
+    if not isinstance(policy, str) or policy not in POLICIES:
         raise DampingError(
             f"unknown policy for negative curvature {policy!r}: use one of {', '.join(POLICIES)}"
         )
@@ -132,13 +130,7 @@ def check_damping(damping: float) -> float:
     Raises:
         DampingError: λ is negative or not finite.
     """
-    try:
-        value = float(damping)
-    except (TypeError, ValueError):
-        raise DampingError(f"damping must be a number, got {damping!r}") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise DampingError(f"damping must be a finite number >= 0, got {damping}")
-    return value
+    return checked("damping", damping, number(0), DampingError)
 
 
 def inverse_eigenvalues(

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from decomposition.checks import text
 from decomposition.errors import DecompositionError
 from decomposition.resources import free_memory
 
@@ -43,6 +44,18 @@ def device_named(name: str | torch.device) -> torch.device:
     if device.type not in TYPES:
         raise DeviceError(f"device {name} is not supported: use cpu, cuda or cuda:N")
     return CPU if device.type == "cpu" else device
+
+
+def named_device(value: object) -> str:
+    """The name of a device, there or not: a rule, see decomposition.checks.
+
+    Raises:
+        Unfit: neither a string nor a torch.device.
+        DeviceError: no device has this name, or not in float64.
+    """
+    name = text(str(value) if isinstance(value, torch.device) else value)
+    device_named(name)
+    return name
 
 
 def resolve_device(name: str | torch.device) -> torch.device:

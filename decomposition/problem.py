@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from decomposition.checks import Rule, check_fields, flag, instance, optional, text
 from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, device_of, each, rows_in
@@ -28,10 +29,21 @@ from decomposition.problem_data import (
     check_disjoint,
     check_places,
     checked_pair,
+    display,
     first_rows,
     target_notes,
 )
 from decomposition.recipe import Recipe
+
+RULES: dict[str, Rule] = {
+    "model": instance(nn.Module),
+    "recipe": instance(Recipe),
+    "name": text,
+    "initial": optional(instance(Mapping)),
+    "allow_query_in_train": flag,
+    "display": display,
+}
+"""What each field of a Problem may be, but for its loss and its data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +95,7 @@ class Problem:
         put("loss", as_loss(self.loss))
         put("train", checked_pair(self.train, "train"))
         put("query", checked_pair(self.query, "query"))
-        for name, kind in (("model", nn.Module), ("recipe", Recipe)):
-            if not isinstance(getattr(self, name), kind):
-                got = type(getattr(self, name)).__name__
-                raise ProblemError(f"Problem.{name} must be a {kind.__name__}, got {got}")
+        check_fields(self, RULES, ProblemError)
         check_alike(self.train[0], self.query[0])
         check_places(self.model, self.train, self.query)
         check_modules(self.model)  # the structure first: its errors are the clearest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -9,10 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decomposition.checks import Unfit, instance, several, whole
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, double, parts_of, rows_in, shapes, take
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
+
+
+def display(value: object) -> dict[str, object]:
+    """How to show an example, as JSON can say it: a rule, see decomposition.checks.
+
+    Raises:
+        Unfit: no mapping, an image_shape that is none, or what JSON cannot say.
+    """
+    found = dict(instance(Mapping)(value))
+    if found.get("image_shape") is not None:
+        found["image_shape"] = list(several(whole(1))(found["image_shape"]))
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError) as error:
+        raise Unfit(f"hold what JSON can say ({error})", value) from None
+    return found
 
 
 def checked_pair(pair: object, where: str) -> tuple[Inputs, Tensor]:

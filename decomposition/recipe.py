@@ -8,9 +8,25 @@ from typing import Literal
 
 import torch
 
+from decomposition.checks import Rule, check_fields, number, one_of, optional, seed, several, whole
 from decomposition.errors import ProblemError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+RULES: dict[str, Rule] = {
+    "optimizer": one_of("sgd", "adam", "adamw"),
+    "lr": number(0, above=True),
+    "momentum": number(0, 1),
+    "betas": several(number(0, 1), 2),
+    "eps": number(0, above=True),
+    "weight_decay": number(0),
+    "schedule": one_of("constant", "cosine"),
+    "epochs": whole(),
+    "checkpoint": optional(whole()),
+    "batch_size": whole(1),
+    "seed": seed,
+    "dtype": one_of(*DTYPES),
+}
+"""What each field of a Recipe may be."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,7 @@ class Recipe:
     and damping λ takes the place of the decay in the influence function.
 
     Raises:
-        ProblemError: a value is outside its range; the message names it.
+        ProblemError: a value of the wrong type or outside its range; the message names it.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -55,27 +71,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every value once, so that nothing downstream has to."""
-        _one_of("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
-        _one_of("schedule", self.schedule, ("constant", "cosine"))
-        _one_of("dtype", self.dtype, tuple(DTYPES))
-        _in_range("lr", self.lr, 0.0, math.inf, open_low=True)
-        _in_range("momentum", self.momentum, 0.0, 1.0)
-        if len(self.betas) != 2:
-            raise ProblemError(f"Recipe.betas must be two numbers, got {self.betas}")
-        for beta in self.betas:
-            _in_range("betas", beta, 0.0, 1.0)
-        _in_range("eps", self.eps, 0.0, math.inf, open_low=True)
-        _in_range("weight_decay", self.weight_decay, 0.0, math.inf)
-        _whole("epochs", self.epochs, 0)
-        if self.checkpoint is not None:
-            _whole("checkpoint", self.checkpoint, 0)
-            if self.checkpoint > self.epochs:
-                raise ProblemError(
-                    f"Recipe.checkpoint must be one of the {self.epochs} epochs, got "
-                    f"{self.checkpoint}"
-                )
-        _whole("batch_size", self.batch_size, 1)
-        _whole("seed", self.seed, 0)
+        check_fields(self, RULES, ProblemError)
+        if self.last_epoch > self.epochs:
+            raise ProblemError(
+                f"Recipe.checkpoint must be one of the {self.epochs} epochs, got {self.checkpoint}"
+            )
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -96,20 +96,3 @@ class Recipe:
         if self.schedule == "constant":
             return self.lr
         return self.lr * 0.5 * (1.0 + math.cos(math.pi * step / total))
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ProblemError(f"Recipe.{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _whole(name: str, value: int, least: int) -> None:
-    if not math.isfinite(value) or int(value) != value or value < least:
-        raise ProblemError(f"Recipe.{name} must be a whole number >= {least}, got {value}")
-
-
-def _in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
-    inside = (low < value if open_low else low <= value) and value < high
-    if not (math.isfinite(value) and inside):
-        bracket = "(" if open_low else "["
-        raise ProblemError(f"Recipe.{name} must lie in {bracket}{low:g}, {high:g}), got {value}")

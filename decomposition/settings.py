@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from decomposition.damping import as_policy
-from decomposition.device import device_named
+from decomposition.checks import Rule, check_fields, flag, number, one_of, whole
+from decomposition.damping import POLICIES
+from decomposition.device import named_device
 from decomposition.errors import DecompositionError
+from decomposition.retraining.plan import RULES as PLAN_RULES
 from decomposition.retraining.plan import BankPlan
-from decomposition.targets.names import Target, check_target
+from decomposition.targets.names import Target
 
 LEAST_EXAMPLES = 4
 """Two folds of two: fewer examples cannot be ranked where their damping was not chosen."""
+RULES: dict[str, Rule] = {
+    "target": one_of(*get_args(Target)),
+    **PLAN_RULES,
+    "base_seeds": whole(1),
+    "leave_one_out_examples": whole(LEAST_EXAMPLES),
+    "pbrf_damping": number(0, above=True),
+    "retrain_hours": number(0),
+    "krylov_steps": whole(1),
+    "attribution": flag,
+    "lattice": flag,
+    "matrix_norms": flag,
+    "negative": one_of(*POLICIES),
+    "damping_low": number(0, above=True),
+    "damping_high": number(0, above=True),
+    "damping_points": whole(3, bits=12),
+    "resamples": whole(100, bits=20),
+    "level": number(0, 1, above=True),
+    "device": named_device,
+}
+"""What each field of Settings may be."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +45,7 @@ class Settings:
     """Choices of one run; the defaults are the study that the README shows.
 
     Raises:
-        DecompositionError: a value is outside its range; the message names it.
+        DecompositionError: a value of the wrong type or outside its range; the message names it.
     """
 
     target: Target = "loss"
@@ -85,41 +106,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every value once."""
-        check_target(self.target)
-        if self.attribution:
-            _ = self.plan
-        as_policy(self.negative)
-        device_named(self.device)
-        if self.krylov_steps < 1:
-            raise DecompositionError(f"krylov_steps must be >= 1, got {self.krylov_steps}")
-        if self.leave_one_out_examples < LEAST_EXAMPLES:
-            raise DecompositionError(
-                f"leave_one_out_examples must be >= {LEAST_EXAMPLES}, got "
-                f"{self.leave_one_out_examples}"
-            )
-        if not 0 < self.pbrf_damping < math.inf:
-            raise DecompositionError(
-                f"pbrf_damping must be positive and finite, got {self.pbrf_damping}"
-            )
-        if not 0 <= self.retrain_hours < math.inf:
-            raise DecompositionError(
-                f"retrain_hours must be >= 0 and finite, got {self.retrain_hours}"
-            )
-        if not (0 < self.damping_low < self.damping_high < math.inf):
+        check_fields(self, RULES, DecompositionError)
+        if self.damping_low >= self.damping_high:
             raise DecompositionError(
                 f"dampings need 0 < low < high, got damping_low={self.damping_low}, "
                 f"damping_high={self.damping_high}"
             )
-        if self.damping_points < 3:
-            raise DecompositionError(f"damping_points must be >= 3, got {self.damping_points}")
-        if self.resamples < 100:
-            raise DecompositionError(f"resamples must be >= 100, got {self.resamples}")
-        if not 0 < self.level < 1:
-            raise DecompositionError(f"level must lie in (0, 1), got {self.level}")
-        if self.base_seeds < 1:
-            raise DecompositionError(f"base_seeds must be >= 1, got {self.base_seeds}")
-        if self.seed < 0:
-            raise DecompositionError(f"seed must be >= 0, got {self.seed}")
 
     @property
     def plan(self) -> BankPlan:

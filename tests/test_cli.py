@@ -116,7 +116,7 @@ ERRORS = {
     "missing file": (["run", "absent.py:make"], "no such file: absent.py"),
     "failing function": (["run", f"{PROBLEM}:broken"], "broken failed: FileNotFoundError: weights"),
     "bad data": (["run", f"{PROBLEM}:nan"], "train input at row 3, feature 1 is nan"),
-    "alpha": (["run", f"{PROBLEM}:make", "--alpha", "1.5"], "alpha must lie strictly between 0"),
+    "alpha": (["run", f"{PROBLEM}:make", "--alpha", "1.5"], "alpha must lie in (0, 1), got 1.5"),
     "no masks": (["run", f"{PROBLEM}:make", "--masks", "0"], "masks must be a whole number >= 2"),
     "no repeats": (["run", f"{PROBLEM}:make", "--repeats", "0"], "repeats must be a whole number"),
     "level": (["run", f"{PROBLEM}:make", "--level", "95"], "level must lie in (0, 1), got 95"),

@@ -23,7 +23,7 @@ BAD = [
     ("momentum", 1.0, r"must lie in \[0, 1\)"),
     ("momentum", -0.1, "got -0.1"),
     ("betas", (0.9, 1.0), "got 1.0"),
-    ("betas", (0.9,), "two numbers"),
+    ("betas", (0.9,), "a tuple of 2, got"),
     ("eps", 0.0, "got 0"),
     ("weight_decay", -1e-9, "got -1e-09"),
     ("epochs", -1, "whole number >= 0, got -1"),

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.checks import check_fields, seed, whole
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
@@ -53,11 +54,8 @@ class Projection:
 
     def __post_init__(self) -> None:
         """Check all four."""
-        for name, low in (("size", 1), ("dimension", 1), ("seed", 0), ("groups", 1)):
-            if getattr(self, name) < low:
-                raise DecompositionError(
-                    f"{name} of a projection must be >= {low}, got {getattr(self, name)}"
-                )
+        counts = dict.fromkeys(("size", "dimension", "groups"), whole(1, bits=48))
+        check_fields(self, counts | {"seed": seed}, DecompositionError, "the {} of a projection")
         if self.dimension % self.groups:
             raise DecompositionError(
                 f"the dimension {self.dimension} of a projection must divide by its "

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.checks import check_fields, seed, whole
 from decomposition.curvature.draws import uniforms
 from decomposition.curvature.positions import (
     TERMS_BYTES,
@@ -89,10 +90,8 @@ class Sampled(Fisher):
 
     def __post_init__(self) -> None:
         """Check both."""
-        if self.samples < 1:
-            raise DecompositionError(f"a sampled Fisher needs samples >= 1, got {self.samples}")
-        if self.seed < 0:
-            raise DecompositionError(f"the seed of a sampled Fisher must be >= 0, got {self.seed}")
+        rules = {"samples": whole(1), "seed": seed}
+        check_fields(self, rules, DecompositionError, "the {} of a sampled Fisher")
 
     @property
     def columns(self) -> int:

@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from decomposition.device import device_named
+from decomposition.checks import Rule, check_fields, number, one_of, several, text, whole
+from decomposition.device import named_device
 from decomposition.errors import DecompositionError
+from decomposition.spectrum.large import RULES as ESTIMATION_RULES
 from decomposition.spectrum.large import Estimation
+
+RULES: dict[str, Rule] = {
+    "rungs": several(text),
+    "blocks": several(text),
+    "checkpoints": several(whole()),
+    "method": one_of("auto", "dense", "estimate"),
+    "damping": number(0, above=True),
+    **{name: ESTIMATION_RULES[name] for name in ("probes", "steps", "seed")},
+    "device": named_device,
+}
+"""What each field of an Inspection may be."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +50,7 @@ class Inspection:
 
     def __post_init__(self) -> None:
         """Check what can be checked before any work."""
-        if not self.damping > 0:
-            raise DecompositionError(f"damping must be > 0, got {self.damping}")
-        device_named(self.device)
-        _ = self.plan
+        check_fields(self, RULES, DecompositionError, "{}")
 
     @property
     def plan(self) -> Estimation:

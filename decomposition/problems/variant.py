@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from decomposition.checks import Rule, check_fields, number, one_of, optional, several, whole
 from decomposition.errors import ProblemError
 from decomposition.problems.network import ACTIVATIONS
+
+RULES: dict[str, Rule] = {
+    "hidden": optional(several(whole(1))),
+    "activation": optional(one_of(*ACTIVATIONS)),
+    "examples": optional(whole(2)),
+    "label_noise": number(0),
+}
+"""What each field of a Variant may be."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +22,7 @@ class Variant:
     """Changes to a problem; the default changes nothing.
 
     Raises:
-        ProblemError: a value is outside its range; the message names it.
+        ProblemError: a value of the wrong type or outside its range; the message names it.
     """
 
     hidden: tuple[int, ...] | None = None
@@ -30,22 +38,7 @@ class Variant:
 
     def __post_init__(self) -> None:
         """Check every value once; a list of widths becomes a tuple."""
-        if self.hidden is not None:
-            object.__setattr__(self, "hidden", tuple(self.hidden))
-            for width in self.hidden:
-                if not _whole(width) or width < 1:
-                    raise ProblemError(f"Variant.hidden must be whole widths >= 1, got {width!r}")
-        if self.activation is not None and self.activation not in ACTIVATIONS:
-            raise ProblemError(
-                f"Variant.activation must be one of {', '.join(ACTIVATIONS)}, got "
-                f"{self.activation!r}"
-            )
-        if self.examples is not None and (not _whole(self.examples) or self.examples < 2):
-            raise ProblemError(
-                f"Variant.examples must be a whole number >= 2, got {self.examples!r}"
-            )
-        if not (math.isfinite(self.label_noise) and self.label_noise >= 0):
-            raise ProblemError(f"Variant.label_noise must be >= 0, got {self.label_noise}")
+        check_fields(self, RULES, ProblemError)
 
 
 def varied_name(name: str, variant: Variant, network: str, quick: bool) -> str:
@@ -64,7 +57,3 @@ def varied_name(name: str, variant: Variant, network: str, quick: bool) -> str:
     parts += [f"{variant.examples} examples"] if variant.examples else []
     parts += [f"label noise {variant.label_noise:g}"] if variant.label_noise else []
     return ", ".join(parts)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -29,6 +29,7 @@ LOSSES = (
 )
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),
+    "checks.py",
     "inputs.py",
     "memory.py",
     "recipe.py",

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 
+from decomposition.checks import Rule, check_fields, number, one_of, seed, whole
 from decomposition.errors import ProblemError
 from decomposition.retraining import seeds
+
+RULES: dict[str, Rule] = {
+    "alpha": number(0, 1, above=True),
+    "masks": whole(2),  # a correlation over subsets needs at least two
+    "repeats": whole(1),
+    "randomness": one_of("shared", "independent"),
+    "seed": seed,
+    "second_order_masks": whole(),
+}
+"""What each field of a BankPlan may be."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class BankPlan:
     of the modules' ``reset_parameters``.
 
     Raises:
-        ProblemError: a value is outside its range; the message names it.
+        ProblemError: a value of the wrong type or outside its range; the message names it.
     """
 
     alpha: float = 0.5
@@ -42,26 +52,7 @@ class BankPlan:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data."""
-        if not (math.isfinite(self.alpha) and 0.0 < self.alpha < 1.0):
-            raise ProblemError(
-                f"BankPlan.alpha must lie strictly between 0 and 1, got {self.alpha}: it is the "
-                "fraction of the training examples that each retrained model keeps"
-            )
-        self._whole("masks", self.masks, 2, ": a correlation over subsets needs at least two")
-        self._whole("repeats", self.repeats, 1)
-        self._whole("seed", self.seed, 0)
-        self._whole("second_order_masks", self.second_order_masks, 0)
-        if self.randomness not in ("shared", "independent"):
-            raise ProblemError(
-                f"BankPlan.randomness must be shared or independent, got {self.randomness!r}"
-            )
-
-    @staticmethod
-    def _whole(name: str, value: int, least: int, why: str = "") -> None:
-        if not math.isfinite(value) or int(value) != value or value < least:
-            raise ProblemError(
-                f"BankPlan.{name} must be a whole number >= {least}, got {value}{why}"
-            )
+        check_fields(self, RULES, ProblemError)
 
     def kept(self, examples: int) -> int:
         """round(alpha · N), the size of every subset.

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.checks import Rule, check_fields, number, seed, whole
 from decomposition.curvature.large.krylov import KrylovSpaces, krylov_spaces, tridiagonal
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy, matmul, to_numpy
@@ -34,6 +35,17 @@ from decomposition.spectrum.summary import ROUNDING
 OWN_TOLERANCE = 0.03
 """Residual at which an end counts as found whatever the plan, relative to itself: its Rayleigh
 quotient is then off by the square of that."""
+
+
+RULES: dict[str, Rule] = {
+    "ends": whole(),
+    "probes": whole(2),
+    "steps": whole(2),
+    "seed": seed,
+    "tolerance": number(0, above=True),
+    "end_steps": whole(),
+}
+"""What each field of an Estimation may be."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,7 @@ class Estimation:
 
     def __post_init__(self) -> None:
         """Check every count once."""
-        for name, low in (("ends", 0), ("probes", 2), ("steps", 2), ("seed", 0), ("end_steps", 0)):
-            if getattr(self, name) < low:
-                raise DecompositionError(
-                    f"{name} of an estimate must be >= {low}, got {getattr(self, name)}"
-                )
+        check_fields(self, RULES, DecompositionError, "the {} of an estimate")
 
 
 @dataclass(frozen=True)

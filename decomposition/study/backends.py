@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from decomposition.checks import Rule, check_fields, one_of, optional, text, whole
 from decomposition.study.failure import StudyError
 from decomposition.study.pools import Pool
 
 Engine = Literal["loky", "dask", "ray", "sequential"]
+RULES: dict[str, Rule] = {
+    "name": one_of(*get_args(Engine)),
+    "jobs": optional(whole(1)),
+    "address": optional(text),
+    "threads": optional(whole(1)),
+}
+"""What each field of a Backend may be."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,7 @@ class Backend:
 
     def __post_init__(self) -> None:
         """Check once."""
-        if self.name not in get_args(Engine):
-            raise StudyError(f"backend must be one of {', '.join(get_args(Engine))}: {self.name!r}")
-        for what, value in (("jobs", self.jobs), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise StudyError(f"{what} must be at least 1, got {value}")
+        check_fields(self, RULES, StudyError)
         if self.address is not None and not self.cluster:
             raise StudyError(f"an address goes with dask or ray, not with {self.name}")
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from decomposition.checks import Rule, check_fields, flag, instance, seed, several, text, whole
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems import make_problem
@@ -18,13 +19,24 @@ from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 from decomposition.settings import Settings
 
+RULES: dict[str, Rule] = {
+    "dataset": text,
+    "variant": instance(Variant),
+    "recipe": instance(Recipe),
+    "settings": instance(Settings),
+    "seed": seed,
+    "checkpoints": several(whole()),
+    "ladder": flag,
+}
+"""What each field of a Cell may be."""
+
 
 @dataclass(frozen=True)
 class Cell:
     """A data set, an architecture, a recipe up to a checkpoint, and what to compute there.
 
     Raises:
-        ProblemError: a checkpoint lies beyond the training.
+        ProblemError: a value of the wrong type, or a checkpoint beyond the training.
     """
 
     dataset: str = "digits"
@@ -43,9 +55,10 @@ class Cell:
     """Also score the rungs that lead to the paper's protocol."""
 
     def __post_init__(self) -> None:
-        """Check the checkpoints once."""
-        for epoch in (*self.checkpoints, self.recipe.last_epoch):
-            if not 0 <= epoch <= self.recipe.epochs:
+        """Check every value once."""
+        check_fields(self, RULES, ProblemError)
+        for epoch in self.checkpoints:
+            if epoch > self.recipe.epochs:
                 raise ProblemError(
                     f"a checkpoint after {epoch} epochs lies outside the training of "
                     f"{self.recipe.epochs} epochs"

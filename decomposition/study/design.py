@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from decomposition.checks import (
+    Rule,
+    check_fields,
+    checked,
+    instance,
+    one_of,
+    several,
+    text,
+    whole,
+)
 from decomposition.errors import DecompositionError
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
@@ -15,6 +25,12 @@ from decomposition.study.trends import FACTORS
 PAPER_RECIPE = Recipe(optimizer="sgd", lr=0.03, momentum=0.0, schedule="cosine", batch_size=32)
 """Training as in the paper's digits experiments: no momentum, no weight decay."""
 TINY_EPOCHS = 3
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("name", "title", "description"), text),
+    "cells": several(instance(Cell)),
+    "factor": one_of(*FACTORS, "multiplier", "grid"),
+}
+"""What each field of a Study may be."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +50,11 @@ class Study:
 
     def __post_init__(self) -> None:
         """Check once."""
+        check_fields(self, RULES, DecompositionError)
         if not self.cells:
             raise DecompositionError(f"study {self.name!r} has no cells")
         if len(set(self.cells)) < len(self.cells):
             raise DecompositionError(f"study {self.name!r} has the same cell twice")
-        known = (*FACTORS, "multiplier", "grid")
-        if self.factor not in known:
-            raise DecompositionError(
-                f"study {self.name!r} varies {self.factor!r}: use one of {', '.join(known)}"
-            )
 
 
 def architectures(
@@ -71,7 +83,15 @@ def architectures(
         schedule_epochs: length of the training; default the last checkpoint.
         ladder: also score the rungs that lead to the paper's protocol.
         tiny: one to three epochs instead.
+
+    Raises:
+        DecompositionError: a value of the wrong type or outside its range.
     """
+    seeds = checked("seeds", seeds, whole(1), DecompositionError)
+    hidden = checked("hidden", hidden, several(several(whole(1))), DecompositionError)
+    epochs = checked("epochs", epochs, several(whole()), DecompositionError)
+    if not epochs:
+        raise DecompositionError("epochs names no checkpoint: give one at least")
     if tiny:
         epochs = range(1, min(len(epochs), TINY_EPOCHS) + 1)
         schedule_epochs = None

@@ -44,7 +44,7 @@ def test_arguments_go_before_options() -> None:
         ("wine?epochs=2&epochs=3", "option epochs is given twice"),
         ("wine?hidden=4,3", "hidden of wine must be widths such as 64-32, or none, got '4,3'"),
         ("wine?hidden=", "must be widths such as 64-32"),
-        ("wine?hidden=0", "hidden must be whole widths >= 1, got 0"),
+        ("wine?hidden=0", "hidden must be a whole number >= 1, got 0"),
         ("wine?activation=swish", "activation must be one of tanh"),
         ("wine?examples=many", "examples of wine must be a whole number >= 2, got 'many'"),
         ("wine?epochs=1.5", "epochs of wine must be a whole number >= 0, got '1.5'"),

@@ -135,12 +135,12 @@ def test_the_name_says_what_was_varied() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden": (4, 0)}, "hidden must be whole widths >= 1, got 0"),
+        ({"hidden": (4, 0)}, "hidden must be a whole number >= 1, got 0"),
         ({"hidden": (2.5,)}, "got 2.5"),
         ({"activation": "swish"}, "activation must be one of tanh, relu.*got 'swish'"),
         ({"examples": 1}, "examples must be a whole number >= 2, got 1"),
-        ({"label_noise": -0.1}, "label_noise must be >= 0, got -0.1"),
-        ({"label_noise": float("nan")}, "label_noise must be >= 0"),
+        ({"label_noise": -0.1}, "label_noise must lie in \\[0, inf\\), got -0.1"),
+        ({"label_noise": float("nan")}, "label_noise must lie in .*got nan"),
     ],
 )
 def test_what_is_wrong_with_a_variant_is_said(changes: dict, message: str) -> None:

@@ -62,9 +62,12 @@ def test_the_time_of_a_study_is_that_of_its_groups() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "spark"}, "backend must be one of loky, dask, ray, sequential"),
-        ({"jobs": 0}, "jobs must be at least 1, got 0"),
-        ({"threads": -1}, "threads must be at least 1, got -1"),
+        (
+            {"name": "spark"},
+            r"Backend\.name must be one of loky, dask, ray, sequential, got 'spark'",
+        ),
+        ({"jobs": 0}, "jobs must be a whole number >= 1, got 0"),
+        ({"threads": -1}, "threads must be a whole number >= 1, got -1"),
         ({"address": "tcp://x"}, "an address goes with dask or ray, not with loky"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.checks import check_fields, flag, number, whole
 from decomposition.errors import DecompositionError
 
 Apply = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
@@ -37,14 +37,8 @@ class Stopping:
 
     def __post_init__(self) -> None:
         """Check both."""
-        if not (math.isfinite(self.tolerance) and 0 < self.tolerance < 1):
-            raise DecompositionError(
-                f"the tolerance of a solver must lie in (0, 1), got {self.tolerance}"
-            )
-        if self.iterations < 1:
-            raise DecompositionError(
-                f"the iterations of a solver must be >= 1, got {self.iterations}"
-            )
+        rules = {"tolerance": number(0, 1, above=True), "iterations": whole(1), "required": flag}
+        check_fields(self, rules, DecompositionError, "the {} of a solver")
 
 
 @dataclass(frozen=True)
