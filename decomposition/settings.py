@@ -12,17 +12,16 @@ from decomposition.checks import Rule, check_fields, flag, number, one_of, whole
 from decomposition.damping import POLICIES
 from decomposition.device import named_device
 from decomposition.errors import DecompositionError
+from decomposition.retraining.distinct import LEAST
 from decomposition.retraining.plan import RULES as PLAN_RULES
 from decomposition.retraining.plan import BankPlan
 from decomposition.targets.names import Target
 
-LEAST_EXAMPLES = 4
-"""Two folds of two: fewer examples cannot be ranked where their damping was not chosen."""
 RULES: dict[str, Rule] = {
     "target": one_of(*get_args(Target)),
     **PLAN_RULES,
     "base_seeds": whole(1),
-    "leave_one_out_examples": whole(LEAST_EXAMPLES),
+    "leave_one_out_examples": whole(LEAST),
     "pbrf_damping": number(0, above=True),
     "retrain_hours": number(0),
     "krylov_steps": whole(1),

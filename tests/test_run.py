@@ -257,7 +257,7 @@ def test_a_trained_problem_is_not_trained_again() -> None:
         ({"target": "trak"}, "target must be one of loss, margin, .*got 'trak'"),
         (
             {"leave_one_out_examples": 3},
-            "leave_one_out_examples must be a whole number >= 4, got 3",
+            "leave_one_out_examples must be a whole number >= 6, got 3",
         ),
         ({"pbrf_damping": 0.0}, r"pbrf_damping must lie in \(0, inf\), got 0.0"),
     ],

@@ -37,6 +37,12 @@ class Bank:
     base_outputs: Float[np.ndarray, "Q C"]
     """Outputs of the base model."""
 
+    @property
+    def answers(self) -> Float[np.ndarray, "M R Q *C"]:
+        """What it holds of every model: outputs, or losses."""
+        assert self.outputs is not None
+        return self.outputs
+
     def measurements(
         self, problem: Problem, function: Measure = "loss"
     ) -> Float[np.ndarray, "M R Q"]:

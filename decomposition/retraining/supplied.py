@@ -16,6 +16,7 @@ from jaxtyping import Float
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import apply, double
 from decomposition.problem import Problem
+from decomposition.retraining import distinct
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.bank_arrays import BankFileError, read_arrays
 from decomposition.retraining.measures import Measure
@@ -37,6 +38,11 @@ class SuppliedBank(Bank):
     """Given instead of outputs."""
     second_losses: Float[np.ndarray, "M2 Q"] | None = None
     """Given instead of second outputs."""
+
+    @property
+    def answers(self) -> Float[np.ndarray, "M R Q *C"]:
+        """As ``Bank.answers``."""
+        return super().answers if self.losses is None else self.losses
 
     def measurements(
         self, problem: Problem, function: Measure = "loss"
@@ -139,8 +145,6 @@ def _masks(masks: np.ndarray, problem: Problem, source: str) -> np.ndarray:
             f"{source}: masks must be (M, N) with N = {problem.examples} training examples, got "
             f"{masks.shape}"
         )
-    if len(masks) < 2:
-        raise BankFileError(f"{source}: a correlation over subsets needs two masks at least")
     wrong = np.argwhere((masks != 0) & (masks != 1)) if masks.dtype.kind in "buif" else [(0, 0)]
     if len(wrong):
         row, column = map(int, wrong[0])
@@ -149,8 +153,12 @@ def _masks(masks: np.ndarray, problem: Problem, source: str) -> np.ndarray:
             f"{masks[row, column]} at mask {row}, example {column}"
         )
     masks = masks.astype(bool)
-    if (masks == masks[0]).all():
-        raise BankFileError(f"{source}: all masks are equal, so nothing can be ranked over them")
+    found = distinct.count(masks) if len(masks) else 0
+    if found < distinct.LEAST:
+        raise BankFileError(
+            f"{source}: {distinct.too_few(found, len(masks))}. Add models that were trained on "
+            "other subsets"
+        )
     empty = np.flatnonzero(~masks.any(1))
     if len(empty):
         raise BankFileError(f"{source}: mask {empty[0]} keeps no example at all")

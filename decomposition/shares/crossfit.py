@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from decomposition.attribution.lds import ScoreError, lds
 from decomposition.attribution.linearised import fold_members
 from decomposition.attribution.ranks import Floats
+from decomposition.retraining.distinct import IN_A_HALF
 
 
 @dataclass(frozen=True)
@@ -39,30 +40,45 @@ class Choice:
 def mask_folds(masks: int, folds: int = 2, seed: tuple[int, ...] = (0,)) -> NDArray[np.intp]:
     """Fold number (M,) of every mask: a seeded random split into equal parts.
 
+    The masks are distinct ones: equal masks on both sides would score what they chose.
+
     Raises:
-        ScoreError: fewer than two folds, or fewer than two masks per fold.
+        ScoreError: fewer than two folds, or fewer than three masks per fold.
     """
-    if folds < 2 or masks < 2 * folds:
+    if folds < 2 or masks < IN_A_HALF * folds:
         raise ScoreError(
-            f"cross-fitting needs at least 2 folds of at least 2 masks, got {folds} folds of "
-            f"{masks} masks"
+            f"dampings are chosen on some masks and scored on others, in two or more parts of at "
+            f"least {IN_A_HALF} masks each, got {folds} parts of {masks} masks: use more masks"
         )
     return np.random.default_rng((*seed, 29)).permutation(np.arange(masks) % folds)
 
 
 def fold_lds(prediction: Floats, truth: Floats, folds: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Mean LDS within every fold: prediction (…, M, Q), truth (M, Q) → (F, …)."""
+    """Mean LDS within every fold: prediction (…, M, Q), truth (M, Q) → (F, …).
+
+    Raises:
+        ScoreError: a fold has fewer than two masks, or no query's truth varies within it.
+    """
     members = fold_members(folds, len(truth))
+    for one in members:
+        if not np.ptp(truth[one], axis=0).any():
+            raise ScoreError(
+                f"what was measured is the same for {len(one)} of {len(truth)} masks, on every "
+                "query, and those are all on which dampings are chosen or scored: the truth varies "
+                "with too few masks; use more masks, or remove more examples by a smaller alpha"
+            )
     return np.stack([lds(prediction[..., one, :], truth[one]).mean for one in members])
 
 
-def choose(levels: NDArray[np.float64], reference: int | None = None) -> Choice:
+def choose(
+    levels: NDArray[np.float64], reference: int | None = None, name: str = "the reference"
+) -> Choice:
     """Best setting on the other folds, from the per-fold levels (F, nodes, D).
 
     With `reference` all nodes take the setting that is best for that node (the common
     protocols); without it each takes its own (`tuned`). A setting whose LDS is undefined in
     any fold is never chosen; a node without any defined setting gets the first, and a level
-    of NaN.
+    of NaN. ``name`` is that of the reference node.
 
     Raises:
         ScoreError: fewer than two folds, or a reference node without any defined level.
@@ -74,8 +90,8 @@ def choose(levels: NDArray[np.float64], reference: int | None = None) -> Choice:
     undefined = np.isnan(decisive).all(-1)
     if reference is not None and undefined.any():
         raise ScoreError(
-            f"no damping gives the reference node {reference} a defined LDS: its predictions do "
-            "not vary with the mask"
+            f"no damping gives {name} an LDS: what it predicts for a query is the same for all "
+            "masks, as where the gradients of the queries or of the training examples vanish"
         )
     index = np.where(np.isnan(decisive), -np.inf, decisive).argmax(-1)
     edge = ((index == 0) | (index == levels.shape[2] - 1)) & ~undefined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -15,11 +15,12 @@ from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import Curvature, ScaledIdentity
 from decomposition.device import full_precision, resolve_device
 from decomposition.problem import Problem
-from decomposition.retraining.bank import Bank
+from decomposition.retraining.bank import Bank, BankPlan
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
 from decomposition.stages.selection import Measured
 from decomposition.stages.spectra import decompose_all
+from decomposition.targets.leave_one_out import LeaveOneOutPlan
 from decomposition.targets.measurement import (
     Measurement,
     measure_leave_one_out,
@@ -28,6 +29,7 @@ from decomposition.targets.measurement import (
     measure_supplied,
 )
 from decomposition.targets.names import TargetError, check_problem, measured_function
+from decomposition.targets.variation import check_moves, check_retraining, start_notes
 
 
 @dataclass
@@ -83,6 +85,7 @@ def prepare(
         DecompositionError: the problem does not have the target, or as the stages.
     """
     check_problem(problem, settings.target)
+    check_truth(problem, settings, bank)
     problem = problem.to(resolve_device(settings.device))
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
@@ -121,16 +124,38 @@ def prepare(
     )
 
 
+def check_truth(problem: Problem, settings: Settings, bank: SuppliedBank | None) -> None:
+    """Before any work, that models which are to be retrained, or a bank, can give a truth.
+
+    Raises:
+        DecompositionError: as ``check_retraining`` and ``measure_supplied``.
+    """
+    if bank is not None:
+        measure_supplied(problem, bank, measured_function(settings.target))
+    elif settings.attribution and settings.target != "pbrf":
+        check_retraining(problem, bank_plan(problem, settings), settings.target)
+
+
+def bank_plan(problem: Problem, settings: Settings) -> BankPlan:
+    """The models that a target of retrained models asks for."""
+    if settings.target != "leave_one_out":
+        return settings.plan
+    return LeaveOneOutPlan.of(settings.plan, settings.leave_one_out_examples, problem.examples)
+
+
 def retrained(
     problem: Problem, settings: Settings, folder: Path | None, progress: bool
 ) -> Measurement:
     """The target of models retrained here; their bank is kept in ``folder``."""
+    check_moves(problem, bank_plan(problem, settings))
     store = None if folder is None else folder / "bank"
     if settings.target == "leave_one_out":
         count = settings.leave_one_out_examples
-        return measure_leave_one_out(problem, settings.plan, count, store, progress)
-    function = measured_function(settings.target)
-    return measure_subsets(problem, settings.plan, function, store, progress)
+        found = measure_leave_one_out(problem, settings.plan, count, store, progress)
+    else:
+        function = measured_function(settings.target)
+        found = measure_subsets(problem, settings.plan, function, store, progress)
+    return replace(found, notes=(*found.notes, *start_notes(problem)))
 
 
 def _respond(

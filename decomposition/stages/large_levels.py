@@ -78,7 +78,7 @@ def add_lds(
     effects = np.stack([_effects(measured.masks, found.tau[name]) for name in nodes])
     levels = np.where(solved, fold_lds(effects, truth, folds), np.nan)
     common = np.where(solved.all(0), levels, np.nan)
-    choices = {"equal": choose(common, 0), TUNED: choose(levels)}
+    choices = {"equal": choose(common, 0, nodes[0]), TUNED: choose(levels)}
     chosen = np.stack([at_choice(effects, choices[name], folds) for name in PROTOCOLS])
     _add_curves(data, nodes, effects, solved, truth, weights, settings)
     data["best_damping"] = ("rung", np.full(data.sizes["rung"], np.nan))

@@ -15,7 +15,7 @@ from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
-from decomposition.stages.base_model import Clock
+from decomposition.stages.base_model import Clock, check_truth
 from decomposition.stages.large import forms_group, frobenius_errors, shares_groups
 from decomposition.stages.large_levels import add_lds, attribution_group
 from decomposition.stages.large_scores import damping_grid, grid_scores
@@ -53,6 +53,7 @@ def large_run(
         DecompositionError: as ``prepare``.
     """
     check_problem(problem, settings.target)
+    check_truth(problem, settings, bank)
     problem = problem.to(resolve_device(settings.device))
     with clock.stage("train"):
         trained = problem.trained(progress=progress)

@@ -16,13 +16,12 @@ from decomposition.errors import UnsupportedModelError
 from decomposition.planner import duration
 from decomposition.problem import Problem
 from decomposition.retraining.cost import retraining_cost
-from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
-from decomposition.stages.base_model import retrained
+from decomposition.stages.base_model import bank_plan, retrained
 from decomposition.targets.chunks import responses_left
 from decomposition.targets.cost import proximal_seconds
-from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples
+from decomposition.targets.leave_one_out import removed_examples
 from decomposition.targets.measurement import (
     Measurement,
     measure_proximal_responses,
@@ -80,13 +79,6 @@ def large_truth(
         what = f"retraining {cost.models:,} models ({cost.steps:,} steps each)"
         return _too_dear(what, cost.seconds, settings, _fewer(settings), OTHER)
     return _said(retrained(problem, settings, folder, progress))
-
-
-def bank_plan(problem: Problem, settings: Settings) -> BankPlan:
-    """The models that a target of retrained models asks for."""
-    if settings.target != "leave_one_out":
-        return settings.plan
-    return LeaveOneOutPlan.of(settings.plan, settings.leave_one_out_examples, problem.examples)
 
 
 def _responses(

@@ -92,7 +92,7 @@ def select(
                     if with_curves:
                         lines.append(_curve(stack[i], truth, weights, settings.level, free))
                 bar.update()
-            choice = choose(fold_lds(stack, truth, folds), nodes.index(reference))
+            choice = choose(fold_lds(stack, truth, folds), nodes.index(reference), reference)
             chosen[protocol] = at_choice(stack, choice, folds)
             dampings[protocol] = {
                 node: _geometric_mean(grid.dampings[node][choice.index[:, i]])

@@ -5,26 +5,33 @@ A score τ[q, i] is the change of the measured function on q when example i is r
 the mask itself, which differs by a constant; with one example removed w is −1 there and 0
 elsewhere, and the prediction is the score, without the sum over all others to round it off.
 
-Shapes: M masks or removed examples, R repeats, N training examples, Q queries.
+Equal masks are repeats of one mask: what was measured under them is averaged, so that ranks, folds
+and resamples are over distinct masks. A query whose measurements vary by rounding alone has one
+truth for all masks, and no correlation.
+
+Shapes: M masks or removed examples, D distinct ones, R repeats, N training examples, Q queries.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
+from decomposition.retraining import distinct
 from decomposition.retraining.bank import Bank, retrain_bank
 from decomposition.retraining.measures import Measure, measure
 from decomposition.retraining.plan import BankPlan
-from decomposition.retraining.supplied import SuppliedBank, as_supplied
+from decomposition.retraining.supplied import BankFileError, SuppliedBank, as_supplied
 from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples, without
-from decomposition.targets.names import MEASURES, TargetError
+from decomposition.targets.names import MEASURES, ONE_AT_A_TIME, TargetError
 from decomposition.targets.pbrf import TOLERANCE, ProximalResponses, proximal_responses
+from decomposition.targets.variation import constant_words, stronger, unmoved
 
 DIGITS = 8
 """Significant digits of λ, which names the responses on disk: its last bits are the machine's."""
@@ -35,13 +42,13 @@ class Measurement:
     """What really happened to every query."""
 
     bank: Bank
-    """The outputs behind it."""
+    """The outputs behind it, of all masks."""
     weights: np.ndarray
-    """(M, N) weights or changes of weights of the examples, up to a constant per column."""
-    truth: Float[np.ndarray, "M R Q"]
-    """The measured function, or its change."""
-    second: Float[np.ndarray, "M2 Q"] | None
-    """The first M₂ measured again, for the noise ceiling."""
+    """(D, N) weights or changes of weights of the examples, up to a constant per column."""
+    truth: Float[np.ndarray, "D R Q"]
+    """The measured function, or its change; constant where it varied by rounding alone."""
+    second: Float[np.ndarray, "D2 Q"] | None
+    """The first D₂ measured again, for the noise ceiling."""
     attributes: dict[str, str | float]
     """What the levels are, for the result's ``/attribution``."""
     notes: tuple[str, ...] = ()
@@ -59,28 +66,31 @@ def measure_subsets(
 
     Raises:
         ProblemError, UnsupportedModelError, StoreError: as ``retrain_bank`` and ``measure``.
+        TargetError: it is the same for all models, on every query.
     """
     bank = retrain_bank(problem, plan, folder, progress=progress)
-    return Measurement(
+    found = Measurement(
         bank,
         bank.masks,
         bank.measurements(problem, function),
         bank.second_measurements(problem, function),
         {"target": function, "measure": MEASURES[function]},
     )
+    return _varying(found, TargetError, f"retraining changed nothing: {stronger(problem)}")
 
 
 def measure_supplied(problem: Problem, bank: SuppliedBank, function: Measure) -> Measurement:
     """Loss or margin of models that were retrained elsewhere; nothing is retrained.
 
     Raises:
-        BankFileError: the bank does not fit the problem, or holds losses only.
+        BankFileError: the bank does not fit the problem, holds losses only, or what it holds is
+            the same for all masks, on every query.
         ProblemError: as ``measure``.
     """
     bank = as_supplied(bank, problem)  # what the model answers now that it is trained
     truth = bank.measurements(problem, function)
     masks, repeats, _ = truth.shape
-    return Measurement(
+    found = Measurement(
         bank,
         bank.masks,
         truth,
@@ -98,6 +108,7 @@ def measure_supplied(problem: Problem, bank: SuppliedBank, function: Measure) ->
             "cannot be checked",
         ),
     )
+    return _varying(found, BankFileError, SAME_MODEL, f"{bank.source}: ")
 
 
 def measure_leave_one_out(
@@ -109,11 +120,12 @@ def measure_leave_one_out(
 
     Raises:
         ProblemError, UnsupportedModelError, StoreError: as ``retrain_bank``.
+        TargetError: no removal changes it, on any query.
     """
     own = LeaveOneOutPlan.of(plan, count, problem.examples)
     bank = retrain_bank(problem, own, folder, progress=progress)
     base, second = bank.base_measurements(problem), bank.second_measurements(problem)
-    return Measurement(
+    found = Measurement(
         bank,
         _removal(bank.masks),
         bank.measurements(problem) - base,
@@ -121,6 +133,7 @@ def measure_leave_one_out(
         {"target": "leave_one_out", "measure": MEASURES["leave_one_out"]},
         (f"target leave_one_out: {MEASURES['leave_one_out']}; {_removed(own.masks, problem)}",),
     )
+    return _varying(found, TargetError, f"retraining changed nothing: {stronger(problem)}")
 
 
 def measure_proximal_responses(
@@ -142,7 +155,7 @@ def measure_proximal_responses(
     response: measured again it is the same, and its noise ceiling is 1.
 
     Raises:
-        TargetError: fewer than four responses converged.
+        TargetError: fewer than ``distinct.LEAST`` responses converged, or all are the same.
         StoreError: the folder cannot be used.
     """
     assert isinstance(curvature, Diagonalised)
@@ -152,7 +165,7 @@ def measure_proximal_responses(
         problem, curvature, damping, removed, folder=folder, progress=progress, ggn=ggn
     )
     kept = found.converged
-    if kept.sum() < 4:
+    if kept.sum() < distinct.LEAST:
         raise TargetError(
             f"{kept.sum()} of {len(kept)} proximal responses converged at λ = {damping:.3g} "
             f"({multiple:g} trace(GGN) / P): the objective has no minimum near the trained "
@@ -162,7 +175,7 @@ def measure_proximal_responses(
     outputs = found.outputs[kept, None]
     own = LeaveOneOutPlan.of(plan, int(kept.sum()), problem.examples)
     truth = measure(problem, outputs) - measure(problem, found.base_outputs[None])
-    return Measurement(
+    measurement = Measurement(
         Bank(own, masks, outputs, None, found.base_outputs),
         _removal(masks),
         truth,
@@ -176,6 +189,51 @@ def measure_proximal_responses(
             "ceiling_source": "deterministic",
         },
         _proximal_notes(found, problem, multiple),
+    )
+    return _varying(measurement, TargetError, "no response moved: lower pbrf_damping")
+
+
+SAME_MODEL = (
+    "the bank is as if one model had answered under every mask: write what each model answers "
+    "that was trained on the mask's own examples"
+)
+
+
+def _varying(
+    found: Measurement, error: type[DecompositionError], way_out: str, source: str = ""
+) -> Measurement:
+    """``found`` over distinct masks, queries that vary by rounding alone made constant, with notes.
+
+    Raises:
+        DecompositionError: of the kind ``error``, where no query varies.
+    """
+    target, masks = found.attributes["target"], len(found.bank.masks)
+    models = f"{masks} " + ("removed examples" if target in ONE_AT_A_TIME else "masks")
+    group = distinct.groups(found.bank.masks)
+    _, first = np.unique(group, return_index=True)
+    truth, second = distinct.means(found.truth, group), found.second
+    if second is not None:
+        second = distinct.means(second, group[: len(second)])
+    still = unmoved(found.bank.answers) | unmoved(truth)
+    words = constant_words("margin" if target == "margin" else "loss", still, models)
+    if still.all():
+        raise error(f"{source}{words}, up to rounding: there is nothing to rank; {way_out}")
+    notes = list(found.notes)
+    if still.any():
+        truth[..., still] = truth[..., still].mean((0, 1))
+        notes.append(f"{words}, up to rounding: no LDS there, and means are over the others")
+    if len(first) < masks:
+        notes.append(
+            f"{len(first)} of {masks} masks are distinct: equal masks count as repeats of one, and "
+            f"intervals are over {len(first)}"
+        )
+    if len(first) < distinct.FEW:
+        notes.append(
+            f"{len(first)} distinct masks are few: intervals are too narrow (those of 95% hold the "
+            f"truth in 80 to 90% of studies with 8 to 20 masks): use {distinct.FEW} or more"
+        )
+    return replace(
+        found, weights=found.weights[first], truth=truth, second=second, notes=tuple(notes)
     )
 
 

@@ -163,9 +163,11 @@ WRONG = {
     r"masks must be \(M, N\) with N = 32.*got \(12, 31\)": changed("masks", lambda m: m[:, 1:]),
     "must be 0 or 1 .* got 0.5 at mask 3, example 0": changed("masks", put(0.5)),
     "must be 0 or 1 .* got nan at mask 3, example 0": changed("masks", put(np.nan)),
-    "all masks are equal": changed("masks", lambda m: np.ones_like(m)),
+    "1 of 12 masks are distinct, and at least 6 must be": changed(
+        "masks", lambda m: np.ones_like(m)
+    ),
     "mask 11 keeps no example": changed("masks", lambda m: np.arange(12)[:, None] < 11 * m),
-    "two masks at least": changed("masks", lambda m: m[:1]),
+    "1 of 1 masks are distinct, and at least 6 must be": changed("masks", lambda m: m[:1]),
     r"outputs must be \(M = 12, R, Q = 6, C = 2\), got \(12, 6, 2\)": changed(
         "outputs", lambda f: f[:, 0]
     ),

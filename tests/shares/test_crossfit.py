@@ -83,8 +83,8 @@ def test_undefined_settings_are_never_chosen() -> None:
 def test_a_node_without_a_defined_level_is_no_optimum() -> None:
     nothing = np.full((2, 1, 3), np.nan)
     assert not choose(nothing).edge.any()
-    with pytest.raises(ScoreError, match="reference node 0"):
-        choose(nothing, reference=0)
+    with pytest.raises(ScoreError, match="no damping gives ggn an LDS"):
+        choose(nothing, reference=0, name="ggn")
 
 
 def test_refinement_approaches_the_optimum() -> None:
@@ -106,5 +106,5 @@ def test_refinement_leaves_an_edge_alone() -> None:
 
 
 def test_too_few_masks_is_an_error() -> None:
-    with pytest.raises(ScoreError, match="2 folds of 3 masks"):
+    with pytest.raises(ScoreError, match="2 parts of 3 masks"):
         mask_folds(3, 2)
