@@ -28,8 +28,8 @@ from decomposition.targets.measurement import (
     measure_subsets,
     measure_supplied,
 )
-from decomposition.targets.names import TargetError, check_problem, measured_function
-from decomposition.targets.variation import check_moves, check_retraining, start_notes
+from decomposition.targets.names import ONE_AT_A_TIME, TargetError, check_problem, measured_function
+from decomposition.targets.variation import check_before, check_moves, start_notes
 
 
 @dataclass
@@ -128,17 +128,17 @@ def check_truth(problem: Problem, settings: Settings, bank: SuppliedBank | None)
     """Before any work, that models which are to be retrained, or a bank, can give a truth.
 
     Raises:
-        DecompositionError: as ``check_retraining`` and ``measure_supplied``.
+        DecompositionError: as ``check_before`` and ``measure_supplied``.
     """
     if bank is not None:
         measure_supplied(problem, bank, measured_function(settings.target))
-    elif settings.attribution and settings.target != "pbrf":
-        check_retraining(problem, bank_plan(problem, settings), settings.target)
+    elif settings.attribution:
+        check_before(problem, bank_plan(problem, settings), settings.target)
 
 
 def bank_plan(problem: Problem, settings: Settings) -> BankPlan:
-    """The models that a target of retrained models asks for."""
-    if settings.target != "leave_one_out":
+    """The masks of a target, with the models that are retrained on them."""
+    if settings.target not in ONE_AT_A_TIME:
         return settings.plan
     return LeaveOneOutPlan.of(settings.plan, settings.leave_one_out_examples, problem.examples)
 

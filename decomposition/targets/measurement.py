@@ -165,7 +165,7 @@ def measure_proximal_responses(
         problem, curvature, damping, removed, folder=folder, progress=progress, ggn=ggn
     )
     kept = found.converged
-    if kept.sum() < distinct.LEAST:
+    if kept.sum() < min(distinct.LEAST, len(kept)):
         raise TargetError(
             f"{kept.sum()} of {len(kept)} proximal responses converged at λ = {damping:.3g} "
             f"({multiple:g} trace(GGN) / P): the objective has no minimum near the trained "

@@ -35,7 +35,7 @@ def unmoved(values: np.ndarray) -> Bool[np.ndarray, " Q"]:
     return still.all(0) if still.ndim == 2 else still.all((0, 2))
 
 
-def check_retraining(problem: Problem, plan: BankPlan, target: str) -> None:
+def check_before(problem: Problem, plan: BankPlan, target: str) -> None:
     """What can be known before any training: that it takes a step, and that masks differ.
 
     Raises:
@@ -43,7 +43,7 @@ def check_retraining(problem: Problem, plan: BankPlan, target: str) -> None:
         ProblemError: as ``BankPlan.subsets``.
     """
     recipe = problem.recipe
-    if recipe.last_epoch == 0:
+    if recipe.last_epoch == 0 and target != "pbrf":
         name = "epochs" if recipe.epochs == 0 else "checkpoint"
         raise TargetError(
             f"Recipe.{name} = 0: no retrained model takes a step, so that what is measured of it "

@@ -153,6 +153,9 @@ def test_so_few_examples_that_subsets_repeat_are_counted() -> None:
     assert any("6 distinct masks are few" in note for note in notes(found))
     with pytest.raises(TargetError, match="4 of 40 masks are distinct"):
         run(tiny, settings=replace(SETTINGS, masks=40, alpha=0.25), progress=False)
+    for target in ("leave_one_out", "pbrf"):
+        with pytest.raises(TargetError, match="4 of 4 masks are distinct"):
+            run(tiny, settings=replace(SETTINGS, target=target), progress=False)
 
 
 # measurements that do not vary
