@@ -76,12 +76,20 @@ def csv_problem(
     data_checks.check_columns_vary(
         encoded.values, encoded.names, path, "leave it out with drop=COLUMN"
     )
-    table = Table(Path(path).stem, encoded.values, targets, classes, source=path)
+    table = Table(
+        Path(path).stem,
+        encoded.values,
+        targets,
+        classes,
+        columns=encoded.names,
+        source=path,
+    )
     return problem_of(
         spec,
         table,
         TABLE_DEFAULTS,
         lambda row: f"line {sheet.lines[row]}",
+        "leave it empty (and such rows out with missing=drop), or the column out with drop=COLUMN",
         seed,
         recipe,
         variant,

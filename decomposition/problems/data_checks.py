@@ -12,6 +12,8 @@ from decomposition.errors import ProblemError
 from decomposition.problems.table import Table
 
 DUPLICATES = ("refuse", "drop", "allow")
+STAND_IN, FAR = 1e15, 1e10
+"""What a sign for a missing value is at least, and how many times the values beside it."""
 OPTION = "refuse (default), drop: keep the first of rows with equal inputs, allow: keep all"
 
 
@@ -27,6 +29,49 @@ def check_columns_vary(
             f"{source}: column {column!r}{more} has the same value, {inputs[0, constant[0]]:g}, "
             f"in all {len(inputs)} rows: {way_out}"
         )
+
+
+def check_no_stand_ins(table: Table, row_name: Callable[[int], str], way_out: str) -> None:
+    """Refuse numbers that stand for a missing value, such as 1e20 or 1.7e308.
+
+    A few of at least 1e15 that are 1e10 times all others: beside them the others would be one and
+    the same number in single precision. A column that is large as a whole is none of that.
+
+    Args:
+        table: the data; inputs, and targets if they are numbers.
+        row_name: how a message calls row i of the table (or of its query rows).
+        way_out: what to do with such a column.
+
+    Raises:
+        ProblemError: the message names file, row and column.
+    """
+    n = len(table.inputs)
+    own, held = (table.inputs, table.targets), table.held_out
+    for part, what in enumerate(("column", "target")[: 2 if table.classes is None else 1]):
+        rows = own[part] if held is None else np.concatenate([own[part], held[part]])
+        if rows.dtype.kind not in "fiu":
+            continue
+        sizes = np.abs(rows.astype(np.float64))
+        for column in np.flatnonzero(sizes.max(0) >= STAND_IN):
+            row = _stand_in(sizes[:, column])
+            if row is None:
+                continue
+            name = table.columns[column] if table.columns and not part else str(column)
+            where = row_name(row) if row < n else f"query {row_name(row - n)}"
+            largest = np.sort(sizes[:, column])[len(sizes) // 2]
+            raise ProblemError(
+                f"{table.place}, {where}, {what} {name!r}: {rows[row, column]:g} stands among "
+                f"values such as {largest:g} and looks like a sign for a missing value: {way_out}"
+            )
+
+
+def _stand_in(sizes: np.ndarray) -> int | None:
+    """The first row whose magnitude no other is near to, of fewer than half of them."""
+    steps = np.unique(np.append(sizes, 1.0))
+    with np.errstate(over="ignore"):
+        odd = steps[1:][(steps[1:] >= STAND_IN) & (steps[1:] / np.maximum(steps[:-1], 1) > FAR)]
+    found = np.flatnonzero(sizes >= odd[0]) if len(odd) else odd
+    return int(found[0]) if 0 < len(found) < len(sizes) / 2 else None
 
 
 def class_codes(

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from decomposition.problem import Problem
-from decomposition.problems.data_checks import DUPLICATES, settle_duplicates
+from decomposition.problems.data_checks import (
+    DUPLICATES,
+    check_no_stand_ins,
+    settle_duplicates,
+)
 from decomposition.problems.options import Spec
 from decomposition.problems.table import Defaults, Table
 from decomposition.problems.tabular import tabular_problem
@@ -31,6 +35,7 @@ def problem_of(
     table: Table,
     defaults: Defaults,
     row_name: Callable[[int], str],
+    way_out: str,
     seed: int,
     recipe: Recipe | None,
     variant: Variant,
@@ -43,10 +48,12 @@ def problem_of(
         table: as read.
         defaults: of this kind of file.
         row_name: number of a row → what a user finds it by in the file.
+        way_out: what to do with a column that holds signs for missing values.
         seed, recipe, variant, quick: as for ``tabular_problem``.
 
     Raises:
-        ProblemError: duplicates that are refused, or as ``tabular_problem``.
+        ProblemError: signs for missing values, duplicates that are refused, or as
+            ``tabular_problem``.
     """
     policy = spec.choice("duplicates", DUPLICATES, "refuse")
     asked = replace(
@@ -54,5 +61,6 @@ def problem_of(
         query_fraction=spec.fraction("query", defaults.query_fraction),
         queries=spec.whole("queries", defaults.queries, least=1),
     )
+    check_no_stand_ins(table, row_name, way_out)
     settled = settle_duplicates(table, policy, row_name)
     return tabular_problem(settled, asked, seed, recipe, variant, quick)

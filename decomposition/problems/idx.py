@@ -79,7 +79,15 @@ def idx_problem(
         source=folder,
     )
     return problem_of(
-        spec, table, DEFAULTS, lambda row: f"image {row}", seed, recipe, variant, quick
+        spec,
+        table,
+        DEFAULTS,
+        lambda row: f"image {row}",
+        "leave the image out",
+        seed,
+        recipe,
+        variant,
+        quick,
     )
 
 

@@ -52,14 +52,15 @@ def npz_problem(
     shape = arrays.x.shape[1:]
     flat = arrays.x.reshape(len(arrays.x), -1)
     images = len(shape) > 1
+    columns = [f"{arrays.x_name}[:, {column}]" for column in range(flat.shape[1])]
     if spec.choice("constant", ("refuse", "zero"), "zero" if images else "refuse") == "refuse":
-        names = [f"{arrays.x_name}[:, {column}]" for column in range(flat.shape[1])]
-        data_checks.check_columns_vary(flat, names, path, "leave it out, or set constant=zero")
+        data_checks.check_columns_vary(flat, columns, path, "leave it out, or set constant=zero")
     table = Table(
         name=Path(path).stem,
         inputs=flat,
         targets=targets,
         classes=classes,
+        columns=columns,
         display={"image_shape": list(shape)} if images else {},
         source=path,
     )
@@ -72,6 +73,7 @@ def npz_problem(
         table,
         TABLE_DEFAULTS,
         lambda row: f"row {row}",
+        "leave the row or the column out, or fill it in",
         seed,
         recipe,
         variant,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Num
 
+from decomposition import checks
+from decomposition.checks import checked
 from decomposition.errors import ProblemError
 from decomposition.recipe import Recipe
 
@@ -31,6 +33,8 @@ class Table:
     """Rows may repeat between queries and training examples."""
     display: Mapping[str, object] = field(default_factory=dict)
     """See Problem.display."""
+    columns: Sequence[str] = ()
+    """How a message calls the input columns; default their numbers from 0."""
     source: str | None = None
     """The file that it was read from; None: built in."""
 
@@ -69,9 +73,8 @@ class Split:
 
 
 def check_seed(seed: int) -> None:
-    """Raise ProblemError if the seed is negative: NumPy's generators take none."""
-    if seed < 0:
-        raise ProblemError(f"the seed of a problem must be >= 0, got {seed}")
+    """Raise ProblemError unless NumPy and PyTorch take this seed."""
+    checked("the seed of a problem", seed, checks.seed, ProblemError)
 
 
 def check_classes(table: Table, labels: np.ndarray) -> None:

@@ -8,12 +8,14 @@ are never made noisy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
@@ -69,12 +71,13 @@ def tabular_problem(
     if hidden is None:
         hidden = defaults.quick_hidden if quick else defaults.hidden
     widths = (x.shape[1], *hidden, outputs)
-    kind = torch.float32 if table.classes is None else torch.int64
+    inputs = partial(_single, table, names=table.columns)
+    targets = partial(_single, table) if table.classes is None else _labels
     return Problem(
         model=mlp(widths, ACTIVATIONS[variant.activation or defaults.activation], seed),
         loss=nn.MSELoss() if table.classes is None else nn.CrossEntropyLoss(),
-        train=(torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=kind)),
-        query=(torch.as_tensor(query_x, dtype=torch.float32), torch.as_tensor(query_y, dtype=kind)),
+        train=(inputs(x, "a training input"), targets(y, "a training target")),
+        query=(inputs(query_x, "a query's input"), targets(query_y, "a query's target")),
         recipe=recipe or replace(defaults.recipe, seed=seed),
         name=varied_name(table.name, variant, "-".join(map(str, widths)), quick),
         allow_query_in_train=table.allow_query_in_train,
@@ -82,14 +85,45 @@ def tabular_problem(
     )
 
 
+def _labels(labels: np.ndarray, what: str) -> Tensor:
+    return torch.as_tensor(labels, dtype=torch.int64)
+
+
 def standardised(
     train: np.ndarray, query: np.ndarray
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "q d"]]:
-    """(x − mean) / std with the training rows' own; columns constant on them become 0."""
+    """(x − mean) / std with the training rows' own; columns constant on them become 0.
+
+    Columns are brought to magnitude 1 by a power of two first, which rounds nothing: squares of
+    1e200 and of 1e-200 are no doubles.
+    """
     train, query = train.astype(np.float64), query.astype(np.float64)
-    mean, std = train.mean(0), train.std(0)
-    constant = (train == train[:1]).all(0)  # rounding can leave them a tiny deviation
-    scale = np.where(constant, 1.0, std)
-    train, query = (train - mean) / scale, (query - mean) / scale
+    exponent = -np.frexp(np.abs(train).max(0))[1]
+    with np.errstate(over="ignore"):  # a query may lie far from all training rows
+        train, query = np.ldexp(train, exponent), np.ldexp(query, exponent)
+        mean, std = train.mean(0), train.std(0)
+        constant = (train == train[:1]).all(0)  # rounding can leave them a tiny deviation
+        scale = np.where(constant, 1.0, std)
+        train, query = (train - mean) / scale, (query - mean) / scale
     train[:, constant] = query[:, constant] = 0.0
     return train, query
+
+
+def _single(table: Table, rows: np.ndarray, what: str, names: Sequence[str] = ()) -> Tensor:
+    """Rows in single precision.
+
+    Raises:
+        ProblemError: a number is too large for it; the message says where.
+    """
+    with np.errstate(over="ignore"):
+        single = rows.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(single))
+    if len(bad):
+        row, column = bad[0]
+        name = repr(names[column]) if names else str(column)
+        raise ProblemError(
+            f"{table.place}: {what}, column {name}: {rows[row, column]:g} is more than single "
+            "precision holds, in standard deviations of the training rows: leave that row or that "
+            "column out"
+        )
+    return torch.as_tensor(single)
