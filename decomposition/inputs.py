@@ -53,6 +53,24 @@ def to(x: Inputs, dtype: torch.dtype, device: torch.device | str | None = None) 
     return each(x, lambda part: part.to(device, dtype if part.is_floating_point() else part.dtype))
 
 
+def wide(values: Tensor) -> Tensor:
+    """Half precision and less as float32, which holds them exactly; NumPy knows no bfloat16."""
+    return values.float() if values.is_floating_point() and values.itemsize < 4 else values
+
+
+def not_dense(values: Tensor) -> str | None:
+    """What keeps a tensor from being numbers in memory, with the way out; None: nothing does."""
+    if values.is_meta:
+        return "on the device meta, where nothing has a value: make it on a real one"
+    if values.is_quantized:
+        return "quantised: give its .dequantize()"
+    if values.is_nested:
+        return "nested: pad it to one shape, torch.nested.to_padded_tensor(x, 0.0)"
+    if values.layout is not torch.strided:
+        return f"sparse ({values.layout}): give its .to_dense()"
+    return None
+
+
 def double(x: Inputs) -> Any:
     """Floating-point parts in float64."""
     return to(x, torch.float64)

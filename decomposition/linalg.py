@@ -18,14 +18,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.errors import DecompositionError
+from decomposition.inputs import wide
 from decomposition.memory import out_of_memory
 
 Result = TypeVar("Result")
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """The values on the CPU; a view of a tensor that lies there."""
-    return tensor.detach().cpu().numpy()
+    """The values on the CPU, in float32 if in less; a view of a tensor that lies there."""
+    return wide(tensor.detach()).cpu().numpy()
 
 
 def from_numpy(array: np.ndarray, like: Tensor | torch.device) -> Tensor:

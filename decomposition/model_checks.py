@@ -20,10 +20,12 @@ from decomposition.inputs import (
     call,
     double,
     each,
+    not_dense,
     parts_of,
     rows_in,
     shapes,
     take,
+    wide,
 )
 from decomposition.layers import Layout, find_layout
 from decomposition.memory import shrinking
@@ -63,7 +65,7 @@ def double_copy(model: nn.Module) -> nn.Module:
 def check_parameters(model: nn.Module) -> None:
     """Raise ProblemError if a parameter is not finite."""
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+        if not torch.isfinite(wide(parameter)).all():
             raise ProblemError(
                 f"parameter {name} holds NaN or infinity: training has diverged (lower Recipe.lr) "
                 "or the checkpoint is damaged"
@@ -155,6 +157,8 @@ def check_modules(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UnsupportedModelError(f"parameter {name} is lazy: run one forward pass first")
+        if reason := not_dense(parameter):
+            raise UnsupportedModelError(f"parameter {name} is {reason}")
         if not parameter.is_floating_point():
             raise UnsupportedModelError(f"parameter {name} is {parameter.dtype}, not real")
 

@@ -34,6 +34,7 @@ from decomposition.problem_data import (
     target_notes,
 )
 from decomposition.recipe import Recipe
+from decomposition.state_dict import check_initial
 
 RULES: dict[str, Rule] = {
     "model": instance(nn.Module),
@@ -57,7 +58,7 @@ class Problem:
 
     Raises:
         ProblemError: empty, mismatched, non-finite or overlapping data, labels out of range,
-            non-finite parameters or outputs.
+            non-finite parameters or outputs, ``initial`` that is not of this model.
         UnsupportedModelError: the model couples examples or is random, a parameter has no effect,
             or a large module has no Kronecker form.
     """
@@ -100,6 +101,8 @@ class Problem:
         check_places(self.model, self.train, self.query)
         check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
+        if self.initial is not None:
+            check_initial(self.initial, self.model)
         model = double_copy(self.model)
         shapes = {}
         for where in ("train", "query"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decomposition.checks import Unfit, instance, several, whole
 from decomposition.errors import ProblemError
-from decomposition.inputs import Inputs, double, parts_of, rows_in, shapes, take
+from decomposition.inputs import Inputs, double, not_dense, parts_of, rows_in, shapes, take, wide
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
 
@@ -131,8 +131,9 @@ def _tensor(part: object, what: str) -> Tensor:
             raise ProblemError(f"{what} cannot be a tensor: {error}") from error
     if not isinstance(part, Tensor):
         raise ProblemError(f"{what} must be a tensor or a NumPy array, got {type(part).__name__}")
-    part = part.detach()
-    return part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
+    if reason := not_dense(part):
+        raise ProblemError(f"{what}: the tensor is {reason}")
+    return wide(part.detach())
 
 
 def target_notes(

@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from decomposition.errors import ProblemError
+from decomposition.inputs import wide
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.batched import BatchedTrainer
@@ -91,7 +92,7 @@ def other_base(problem: Problem, number: int) -> Problem:
         return problem
     seed = problem.recipe.seed
     start = independent_start(problem.model, seed, BASE_CELL, number)
-    model = copy.deepcopy(problem.model)
+    model = copy.deepcopy(problem.model)._apply(wide)
     with torch.no_grad():
         for name, value in start.items():
             model.get_parameter(name).copy_(value)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decomposition.inputs import Inputs, apply_with, double, parts_of
+from decomposition.inputs import Inputs, apply_with, double, parts_of, wide
 from decomposition.problem import Problem
 from decomposition.retraining.by_value import by_value
 from decomposition.retraining.plan import BankPlan
@@ -101,7 +101,7 @@ def _add_inputs(digest: hashlib._Hash, name: str, x: Inputs) -> None:
 
 
 def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
-    array = tensor.detach().cpu().contiguous().numpy()
+    array = wide(tensor.detach()).cpu().contiguous().numpy()
     digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
     digest.update(array.tobytes())
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from decomposition.errors import ProblemError, UnsupportedModelError
+from decomposition.inputs import wide
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.trainable import trainable_parameters
@@ -24,7 +25,7 @@ def shared_start(problem: Problem) -> dict[str, Tensor]:
     """The parameters that the base model started from.
 
     Raises:
-        ProblemError: they are unknown, or do not fit the model.
+        ProblemError: they are unknown.
     """
     if problem.initial is None:
         raise ProblemError(
@@ -32,10 +33,7 @@ def shared_start(problem: Problem) -> dict[str, Tensor]:
             "problem.trained(), or give Problem(initial=...) with the parameters that your "
             "training started from"
         )
-    return {
-        name: _checked(problem.initial, name, parameter)
-        for name, parameter in trainable_parameters(problem.model).items()
-    }
+    return {name: problem.initial[name].detach() for name in trainable_parameters(problem.model)}
 
 
 def present_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -52,7 +50,8 @@ def independent_start(model: nn.Module, seed: int, mask: int, repeat: int) -> di
     Raises:
         UnsupportedModelError: a module has trainable parameters but no ``reset_parameters``.
     """
-    fresh = copy.deepcopy(model).cpu()  # the same numbers on every device
+    # the same numbers on every device, and not rounded to a model's half precision
+    fresh = copy.deepcopy(model).cpu()._apply(wide)
     done: set[int] = set()
     with _TORCH_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeds.initial_seed(seed, mask, repeat))
@@ -88,15 +87,3 @@ def _reset_of(name: str, module: nn.Module) -> Callable[[], object]:
         "reset_parameters(): independent randomness cannot initialise it afresh; add "
         "the method or use randomness='shared'"
     )
-
-
-def _checked(initial: Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor:
-    value = initial.get(name)
-    if value is None or value.shape != parameter.shape:
-        shape = None if value is None else tuple(value.shape)
-        raise ProblemError(
-            f"Problem.initial[{name!r}] must have shape {tuple(parameter.shape)}, got {shape}"
-        )
-    if not torch.isfinite(value).all():
-        raise ProblemError(f"Problem.initial[{name!r}] holds NaN or infinity")
-    return value.detach()

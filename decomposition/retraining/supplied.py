@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import apply, double
+from decomposition.linalg import to_numpy
 from decomposition.problem import Problem
 from decomposition.retraining import distinct
 from decomposition.retraining.bank import Bank
@@ -193,7 +194,7 @@ def _in_rows(outputs: np.ndarray, positions: int, axes: int) -> np.ndarray:
 
 
 def _check_targets(targets: np.ndarray | None, problem: Problem, source: str) -> None:
-    own = problem.query[1].cpu().numpy()
+    own = to_numpy(problem.query[1])
     if targets is None:
         return
     if own.ndim > 2:  # a result keeps them in one row a query
