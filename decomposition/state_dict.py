@@ -16,21 +16,15 @@ SHOWN = 4
 """Names that a message lists."""
 
 
-def check_initial(initial: object, model: nn.Module) -> None:
+def check_initial(initial: Mapping[str, object], model: nn.Module) -> None:
     """Nothing, if these are the model's trainable parameters at the start of its training.
 
     Buffers and frozen parameters may be there too.
 
     Raises:
-        ProblemError: not a state dict, names with a wrapper's prefix, missing or surplus names,
+        ProblemError: names with a wrapper's prefix, missing or surplus names,
             values that are not finite floats of the parameter's shape.
     """
-    if not isinstance(initial, Mapping):
-        advice = ": give its state_dict()" if isinstance(initial, nn.Module) else ""
-        raise ProblemError(
-            "Problem.initial must be the model's state dict from before its training, got "
-            f"{type(initial).__name__}{advice}"
-        )
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
     known = {
         *model.state_dict(),
@@ -46,7 +40,7 @@ def check_initial(initial: object, model: nn.Module) -> None:
 
 
 def _other_names(
-    initial: Mapping, wanted: list[str], missing: list[str], surplus: list[str]
+    initial: Mapping[str, object], wanted: list[str], missing: list[str], surplus: list[str]
 ) -> str:
     said = [f"lacks {_some(missing)}"] if missing else []
     said += [f"holds {_some(surplus)}, which the model has not"] if surplus else []

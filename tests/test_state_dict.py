@@ -83,8 +83,8 @@ BAD: dict[str, tuple[object, str]] = {
     "whole numbers": ({**STATE, "0.bias": torch.zeros(4).long()}, r"tensor of floats, got torch.i"),
     "meta": ({**STATE, "0.bias": torch.zeros(4, device="meta")}, "on the device meta"),
     "sparse": ({**STATE, "0.bias": torch.zeros(4).to_sparse()}, r"sparse .*to_dense\(\)"),
-    "model": (network(), r"got Sequential: give its state_dict\(\)"),
-    "path": ("start.pt", "must be the model's state dict .* got str"),
+    "model": (network(), "must be a Mapping, got Sequential"),
+    "path": ("start.pt", "must be a Mapping, got str"),
     "checkpoint": ({"epoch": 3, "state": STATE}, r"give the state dict alone.*\['state'\]"),
 }
 
