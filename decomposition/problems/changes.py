@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from decomposition.errors import ProblemError
 from decomposition.problems.network import ACTIVATIONS
-from decomposition.problems.options import Spec
+from decomposition.problems.options import Spec, counted
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
@@ -76,9 +75,7 @@ def _widths(spec: Spec) -> tuple[int, ...] | None:
         return None
     if text == "none":
         return ()
-    parts = text.split("-")
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ProblemError(
-            f"option hidden of {spec.name} must be widths such as 64-32, or none, got {text!r}"
-        )
-    return tuple(map(int, parts))
+    widths = [counted(part) for part in text.split("-")]
+    if None in widths:
+        raise spec.wrong("hidden", "widths such as 64-32, or none")
+    return tuple(width for width in widths if width is not None)

@@ -10,7 +10,7 @@ from torch import nn
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems.classes import labelled
-from decomposition.problems.network import ACTIVATIONS, one_width
+from decomposition.problems.network import ACTIVATIONS, check_blocks, fitting, one_width
 from decomposition.problems.sonnets import ALPHABET, sonnets, windows
 from decomposition.problems.table import Defaults, Table
 from decomposition.problems.transformer import Transformer
@@ -92,7 +92,9 @@ def chars(
     width = one_width(table.name, hidden if variant.hidden is None else variant.hidden, HEADS)
     blocks = blocks or (QUICK_BLOCKS if quick else BLOCKS)
     activation = ACTIVATIONS[variant.activation or DEFAULTS.activation]
-    model = Transformer(len(ALPHABET), length, width, blocks, HEADS, activation, seed, predictions)
+    check_blocks(table.name, blocks)
+    sizes = (len(ALPHABET), length, width, blocks, HEADS)
+    model = fitting("chars", lambda: Transformer(*sizes, activation, seed, predictions))
     return Problem(
         model=model,
         loss=nn.CrossEntropyLoss(),

@@ -56,7 +56,7 @@ def check_no_stand_ins(table: Table, row_name: Callable[[int], str], way_out: st
             row = _stand_in(sizes[:, column])
             if row is None:
                 continue
-            name = table.columns[column] if table.columns and not part else str(column)
+            name = table.columns[int(column)] if table.columns and not part else str(column)
             where = row_name(row) if row < n else f"query {row_name(row - n)}"
             largest = np.sort(sizes[:, column])[len(sizes) // 2]
             raise ProblemError(

@@ -10,7 +10,7 @@ from decomposition.problem import Problem
 from decomposition.problems.classes import labelled
 from decomposition.problems.cnn import cnn
 from decomposition.problems.digit_images import digit_images
-from decomposition.problems.network import ACTIVATIONS
+from decomposition.problems.network import ACTIVATIONS, fitting
 from decomposition.problems.table import Defaults
 from decomposition.problems.variant import Variant, varied_name
 from decomposition.recipe import Recipe
@@ -60,7 +60,7 @@ def digits_cnn(
         channels = DEFAULTS.quick_hidden if quick else DEFAULTS.hidden
     activation = ACTIVATIONS[variant.activation or DEFAULTS.activation]
     return Problem(
-        model=cnn(channels, 10, activation, seed),
+        model=fitting(table.name, lambda: cnn(channels, 10, activation, seed)),
         loss=nn.CrossEntropyLoss(),
         train=data.train,
         query=data.query,

@@ -9,7 +9,7 @@ from torch import nn
 from decomposition.problem import Problem
 from decomposition.problems.classes import labelled
 from decomposition.problems.digit_images import digit_images
-from decomposition.problems.network import ACTIVATIONS, one_width
+from decomposition.problems.network import ACTIVATIONS, check_blocks, fitting, one_width
 from decomposition.problems.residual import ResidualNetwork
 from decomposition.problems.table import Defaults
 from decomposition.problems.variant import Variant, varied_name
@@ -68,9 +68,10 @@ def digits_resnet(
     hidden = DEFAULTS.quick_hidden if quick else DEFAULTS.hidden
     width = one_width(table.name, hidden if variant.hidden is None else variant.hidden, 4)
     blocks = blocks or (QUICK_BLOCKS if quick else BLOCKS)
+    check_blocks(table.name, blocks)
     activation = ACTIVATIONS[variant.activation or DEFAULTS.activation]
     return Problem(
-        model=ResidualNetwork(width, blocks, 10, activation, seed),
+        model=fitting(table.name, lambda: ResidualNetwork(width, blocks, 10, activation, seed)),
         loss=nn.CrossEntropyLoss(),
         train=data.train,
         query=data.query,

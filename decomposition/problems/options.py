@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from decomposition.checks import shown
 from decomposition.errors import ProblemError
 
 
@@ -48,10 +49,10 @@ class Spec:
         """A whole number, at least ``least``."""
         if option not in self.options:
             return default
-        text = self.options[option]
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
+        value = counted(self.options[option])
+        if value is None or value < least:
             raise self.wrong(option, f"a whole number >= {least}")
-        return int(text)
+        return value
 
     def number(self, option: str, default: float) -> float:
         """A number."""
@@ -76,8 +77,13 @@ class Spec:
     def wrong(self, option: str, wanted: str) -> ProblemError:
         """The error for an option whose value does not fit."""
         return ProblemError(
-            f"option {option} of {self.name} must be {wanted}, got {self.options[option]!r}"
+            f"option {option} of {self.name} must be {wanted}, got {shown(self.options[option])}"
         )
+
+
+def counted(text: str) -> int | None:
+    """The whole number that a text is, of at most 18 digits; else None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def parse(text: str) -> Spec:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
-from decomposition.problems.network import ACTIVATIONS, mlp
+from decomposition.problems.network import ACTIVATIONS, fitting, mlp
 from decomposition.problems.noise import noisy_targets, wrong_labels
 from decomposition.problems.table import Defaults, Table, check_classes, check_seed, split
 from decomposition.problems.variant import Variant, varied_name
@@ -71,10 +71,11 @@ def tabular_problem(
     if hidden is None:
         hidden = defaults.quick_hidden if quick else defaults.hidden
     widths = (x.shape[1], *hidden, outputs)
+    activation = variant.activation or defaults.activation
     inputs = partial(_single, table, names=table.columns)
     targets = partial(_single, table) if table.classes is None else _labels
     return Problem(
-        model=mlp(widths, ACTIVATIONS[variant.activation or defaults.activation], seed),
+        model=fitting(table.place, lambda: mlp(widths, ACTIVATIONS[activation], seed)),
         loss=nn.MSELoss() if table.classes is None else nn.CrossEntropyLoss(),
         train=(inputs(x, "a training input"), targets(y, "a training target")),
         query=(inputs(query_x, "a query's input"), targets(query_y, "a query's target")),

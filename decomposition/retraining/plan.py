@@ -14,7 +14,7 @@ from decomposition.retraining import seeds
 
 RULES: dict[str, Rule] = {
     "alpha": number(0, 1, above=True),
-    "masks": whole(2),  # a correlation over subsets needs at least two
+    "masks": whole(2, bits=20),  # a correlation over subsets needs at least two
     "repeats": whole(1),
     "randomness": one_of("shared", "independent"),
     "seed": seed,
