@@ -20,6 +20,10 @@ class DampingError(DecompositionError):
     """A damping value, or a curvature that it leaves singular, cannot be inverted."""
 
 
+class NonFiniteError(DecompositionError):
+    """A matrix has an entry that is NaN or infinite."""
+
+
 class ResultFileError(DecompositionError):
     """A result file is missing, truncated, foreign, or of another schema."""
 

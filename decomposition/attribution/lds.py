@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from decomposition.attribution.ranks import Floats, correlation, rank
 from decomposition.errors import DecompositionError
 
+DIVERGED = (
+    "the model retrained on this mask diverged; lower Recipe.lr, or leave the model out of the bank"
+)
+OVERFLOW = "the inverse of the curvature overflows; raise the damping"
+
 
 class ScoreError(DecompositionError):
     """Arrays of masks, scores or measured outputs do not fit together."""
@@ -43,7 +48,7 @@ def mean_truth(truth: Floats) -> NDArray[np.float64]:
             f"measured outputs must have shape (masks, repeats, queries), all at least 1, "
             f"got {truth.shape}"
         )
-    _finite(truth, "measured output", ("mask", "repeat", "query"))
+    _finite(truth, "measured output", ("mask", "repeat", "query"), DIVERGED)
     return truth.mean(axis=1, dtype=np.float64)
 
 
@@ -60,7 +65,7 @@ def predicted_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
         raise ScoreError(
             f"masks (M, N) and scores (Q, N) must agree on N, got {masks.shape} and {scores.shape}"
         )
-    _finite(scores, "score", ("query", "example"))
+    _finite(scores, "score", ("query", "example"), OVERFLOW)
     return -(masks.astype(scores.dtype) @ scores.T)
 
 
@@ -103,20 +108,17 @@ def check_prediction(prediction: Floats, truth: Floats) -> None:
         raise ScoreError(
             f"a rank correlation over masks needs at least 2 masks, got {truth.shape[0]}"
         )
-    _finite(truth, "measured output", ("mask", "query"))
-    names = tuple(f"cell axis {axis}" for axis in range(prediction.ndim - 2))
-    _finite(prediction, "predicted output", (*names, "mask", "query"))
+    _finite(truth, "measured output", ("mask", "query"), DIVERGED)
+    _finite(prediction, "predicted output", ("mask", "query"), OVERFLOW)
 
 
-def _finite(values: Floats, what: str, axes: tuple[str, ...]) -> None:
+def _finite(values: Floats, what: str, axes: tuple[str, ...], cause: str) -> None:
     # The sum is not finite if any entry is not; only then is the entry worth looking for.
     if np.isfinite(values.sum(dtype=np.float64)):
         return
     bad = np.argwhere(~np.isfinite(values))
     if len(bad) == 0:
         raise ScoreError(f"the sum of every {what} overflows: rescale the outputs")
-    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, bad[0], strict=True))
-    raise ScoreError(
-        f"{what} at {place} is {values[tuple(bad[0])]}: a diverged retraining or a singular "
-        "damping; leave the model out or raise the damping"
-    )
+    own = bad[0][-len(axes) :]  # of rungs and dampings before them a reader knows no numbers
+    place = ", ".join(f"{axis} {index}" for axis, index in zip(axes, own, strict=True))
+    raise ScoreError(f"{what} at {place} is {values[tuple(bad[0])]}: {cause}")

@@ -9,6 +9,7 @@ from torch import Tensor
 from decomposition.chain import linearisation, reference
 from decomposition.chain.eigenbasis import StandIns
 from decomposition.curvature import EXACT, DenseCurvature, Fisher, KroneckerBasis
+from decomposition.curvature.derivatives import check_gradients, check_second_derivatives
 from decomposition.curvature.factors import (
     Factors,
     Sharing,
@@ -16,6 +17,7 @@ from decomposition.curvature.factors import (
     kronecker_bases,
     kronecker_factors,
 )
+from decomposition.errors import NonFiniteError
 from decomposition.layers import ExactBlock
 from decomposition.problem import Problem
 
@@ -28,7 +30,8 @@ class Parts:
     """
 
     def __init__(self, problem: Problem) -> None:
-        """Start empty."""
+        """Start empty, where gradients are finite."""
+        check_gradients(problem)
         self.problem = problem
         self._ggn: dict[Fisher, DenseCurvature] = {}
         self._factors: dict[tuple[Fisher, Sharing], Factors] = {}
@@ -38,8 +41,12 @@ class Parts:
 
     @cached_property
     def hessian(self) -> DenseCurvature:
-        """H."""
-        return reference.hessian(self.problem)
+        """H; where it is not finite, the error names the example."""
+        try:
+            return reference.hessian(self.problem)
+        except NonFiniteError:
+            check_second_derivatives(self.problem)
+            raise
 
     def ggn(self, fisher: Fisher = EXACT) -> DenseCurvature:
         """G, or the matrix of another Fisher."""

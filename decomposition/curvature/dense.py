@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.base import Diagonalised
-from decomposition.errors import DecompositionError
+from decomposition.errors import DecompositionError, NonFiniteError
 from decomposition.linalg import eigh, matmul
 
 SYMMETRY_TOLERANCE = 1e-8
@@ -90,7 +90,7 @@ def _check_symmetric(matrix: Tensor) -> None:
     scale = float(matrix.abs().max()) if len(matrix) else 0.0
     if scale != scale or scale == float("inf"):
         row = int(torch.nonzero(~torch.isfinite(matrix).all(1))[0])
-        raise DecompositionError(f"the curvature matrix has a non-finite entry in row {row}")
+        raise NonFiniteError(f"the curvature matrix has a non-finite entry in row {row}")
     for start in range(0, len(matrix), 512):
         panel = slice(start, start + 512)
         gap = float((matrix[panel, start:] - matrix[start:, panel].T).abs().max())

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from decomposition.curvature.derivatives import check_gradients
 from decomposition.errors import ProblemError
 from decomposition.inputs import wide
 from decomposition.problem import Problem
@@ -37,7 +38,9 @@ def train_base_model(
     Raises:
         OutOfMemoryError: one model and one example do not fit.
         ProblemError: a parameter is not finite at the end.
+        UnsupportedModelError: a gradient is not finite at the start.
     """
+    check_gradients(problem)
     trainer = BatchedTrainer(problem)
     recipe = problem.recipe
     stack = trainer.stack(1)

@@ -20,6 +20,7 @@ from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
 from decomposition.stages.selection import Measured
 from decomposition.stages.spectra import decompose_all
+from decomposition.stages.vanishing import check_curvature
 from decomposition.targets.leave_one_out import LeaveOneOutPlan
 from decomposition.targets.measurement import (
     Measurement,
@@ -93,6 +94,7 @@ def prepare(
         rungs = (build_lattice if settings.lattice else build_chain)(trained, extra)
         split = frobenius_split(rungs)
         gradients = target_gradients(trained, measured_function(settings.target))
+        check_curvature(problem, trained, rungs, gradients)
     found: Measurement | None = None
     if settings.attribution and settings.target != "pbrf":
         with clock.stage("retrain"):

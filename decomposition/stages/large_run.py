@@ -22,6 +22,7 @@ from decomposition.stages.large_scores import damping_grid, grid_scores
 from decomposition.stages.large_spectra import large_spectra, spectra_groups
 from decomposition.stages.large_truth import large_truth
 from decomposition.stages.selection import Measured
+from decomposition.stages.vanishing import check_curvature
 from decomposition.targets.names import check_problem
 
 
@@ -59,6 +60,7 @@ def large_run(
         trained = problem.trained(progress=progress)
     with clock.stage("build"):
         rungs = build_chain(trained, extra, plan)
+        check_curvature(problem, trained, rungs)
     with clock.stage("spectra"):
         errors = frobenius_errors(rungs, settings.seed)
         spectra = large_spectra(rungs, trained.examples, settings.seed, progress=progress)
