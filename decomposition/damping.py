@@ -38,7 +38,7 @@ class NegativeCurvature(ABC):
 
 
 class Absolute(NegativeCurvature):
-    """|μ| + λ: steep directions count as steep whatever their sign (the default)."""
+    """|μ| + λ: steep directions count as steep whatever their sign (the default of scores)."""
 
     name = "absolute"
 
@@ -48,7 +48,10 @@ class Absolute(NegativeCurvature):
 
 
 class Signed(NegativeCurvature):
-    """μ + λ: the matrix as it is. Indefinite, and close to singular, while λ < |μ_min|."""
+    """μ + λ: the matrix as it is, the default of ``Curvature.solve``.
+
+    Indefinite, and close to singular, while λ < |μ_min|.
+    """
 
     name = "signed"
 
@@ -124,11 +127,11 @@ def as_policy(policy: str | NegativeCurvature) -> NegativeCurvature:
     return POLICIES[policy]
 
 
-def check_damping(damping: float) -> float:
+def check_damping(damping: object) -> float:
     """λ as a float.
 
     Raises:
-        DampingError: λ is negative or not finite.
+        DampingError: λ is no number, negative or not finite.
     """
     return checked("damping", damping, number(0), DampingError)
 
@@ -164,18 +167,31 @@ def reciprocals(
         )
     scale = float(mu.abs().max()) + damping
     floor = len(mu) * torch.finfo(mu.dtype).eps * scale
-    smallest = float(denominators.abs().min())
+    nearest = int(denominators.abs().argmin())
+    smallest = float(denominators[nearest].abs())
     if smallest <= floor:
-        raise DampingError(
-            f"the curvature is singular at damping={damping:g}: its smallest damped eigenvalue is "
-            f"{smallest:.3g}, its largest {scale:.3g}; use another damping, above {floor:.3g}"
-        )
+        raise _singular(float(mu[nearest]), float(mu.min()), damping, floor)
     if math.isinf(smallest):
         raise DampingError(
             f"no eigenvalue is left at damping={damping:g}: the largest is {float(mu.max()):.3g}; "
             "use a larger damping or a policy that leaves no direction out"
         )
     return denominators.reciprocal()
+
+
+def _singular(nearest: float, lowest: float, damping: float, floor: float) -> DampingError:
+    """λ meets a negative eigenvalue as it is, or leaves a direction without curvature."""
+    met = nearest < -floor and abs(nearest + damping) <= 2 * floor
+    way_out = f"use a damping above {2 * floor:.3g}"
+    if met:
+        way_out = (
+            f"use a damping above {1.00001 * (2 * floor - lowest):.6g} (the lowest eigenvalue is "
+            f"{lowest:.6g}) or negative='absolute', the policy of scores"
+        )
+    return DampingError(
+        f"the curvature is singular at damping={damping:g}: its eigenvalue {nearest:.6g} is damped "
+        f"to within {floor:.3g} of zero; {way_out}"
+    )
 
 
 def relative_damping(c: float, trace: float, size: int) -> float:

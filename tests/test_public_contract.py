@@ -42,7 +42,9 @@ def test_the_contract_as_written(parts: dict, tmp_path: Path) -> None:
     for v in (torch.ones(size), torch.ones(size, 3)):
         for rung in chain.values():
             assert isinstance(rung, Curvature)
-            assert rung.matvec(v).shape == v.shape
+            assert rung.matvec(v).shape == (rung @ v).shape == v.shape
+            assert rung.shape == rung.to_scipy().shape == (size, size)
+            assert rung.dtype == torch.float64
             assert rung.solve(v, damping=1e-3).shape == v.shape
     eigenvalues = chain["hessian"].eigenvalues()
     assert eigenvalues.shape == (size,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.as_scipy import SymmetricOperator
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
-from decomposition.damping import NegativeCurvature, check_damping
+from decomposition.damping import NegativeCurvature, as_policy, check_damping
 from decomposition.device import CPU
 from decomposition.errors import DampingError, DecompositionError
+from decomposition.reals import all_finite, check_finite, real_tensor
+
+Vectors = Tensor | np.ndarray
+"""(P,) or (P, k)."""
 
 
 @dataclass(frozen=True)
@@ -42,35 +47,72 @@ class Curvature(ABC):
 
     size: int
     """P."""
+    dtype: torch.dtype = torch.float64
+    """Of the matrix, and of every product and solution, whatever the vector's."""
     device: torch.device = CPU
     """Where the matrix lies, and the vectors that ``to_basis`` and ``from_basis`` are given."""
     notes: tuple[str, ...] = ()
     """What a reader of a result must know about this rung (degenerate basis, stand-ins)."""
 
-    def matvec(self, v: Tensor) -> Tensor:
-        """C v for v (P,) or (P, k), of the same shape and on the same device."""
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, P)."""
+        return self.size, self.size
+
+    def matvec(self, v: Vectors) -> Tensor:
+        """C v for v (P,) or (P, k), of the same shape and on the same device.
+
+        ``v`` may be any dense array of finite real numbers, here and in ``solve``.
+
+        Raises:
+            DecompositionError: it is not, or has another length.
+        """
         return self._columns(v, self._matvec)
 
-    def solve(
-        self, v: Tensor, damping: float, negative: str | NegativeCurvature = "absolute"
-    ) -> Tensor:
-        """(C + λI)⁻¹ v for v (P,) or (P, k); ``negative`` says how eigenvalues below 0 count.
+    def __matmul__(self, v: Vectors) -> Tensor:
+        """C @ v, the same as ``matvec``."""
+        return self.matvec(v)
 
-        A rung whose damping adds something else than λI says so in its ``notes``.
+    def to_scipy(self) -> SymmetricOperator:
+        """C as a ``scipy.sparse.linalg.LinearOperator`` on NumPy vectors, for SciPy's solvers."""
+        return SymmetricOperator(self)
+
+    def solve(
+        self, v: Vectors, damping: float, negative: str | NegativeCurvature = "signed"
+    ) -> Tensor:
+        """(C + λI)⁻¹ v for v (P,) or (P, k).
+
+        Another policy for eigenvalues below 0 is asked for by name: ``negative="absolute"``
+        inverts |C| + λI, as scores do (see decomposition.damping). A rung whose damping adds
+        something else than λI says so in its ``notes``.
 
         Raises:
             DampingError: λ < 0, or the damped matrix is singular to working precision.
+            DecompositionError: ``v`` is no array of P finite real numbers a column.
         """
-        value = check_damping(damping)
-        return self._columns(v, lambda columns: self._solve(columns, value, negative))
+        value, policy = check_damping(damping), as_policy(negative)
+        return self._columns(v, lambda columns: self._solve(columns, value, policy))
 
     def solutions(
         self,
         v: Float[Tensor, "P k"],
         dampings: Sequence[float],
-        negative: str | NegativeCurvature = "absolute",
+        negative: str | NegativeCurvature = "signed",
     ) -> Solutions:
         """``solve`` at several λ; where C is singular at one of them, there is no solution."""
+        values, policy = [check_damping(damping) for damping in dampings], as_policy(negative)
+        columns, where = self._checked(v)
+        if columns.ndim != 2:
+            raise DecompositionError(
+                f"solutions at several dampings are of columns ({self.size}, k), got shape "
+                f"{tuple(columns.shape)}"
+            )
+        found = self._solutions(columns, values, policy)
+        return Solutions(found.x.to(where), found.change.to(where), found.failures)
+
+    def _solutions(
+        self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
+    ) -> Solutions:
         x = v.new_full((len(dampings), *v.shape), torch.nan)
         change = v.new_full((len(dampings), v.shape[1]), torch.inf)
         failures = []
@@ -87,7 +129,7 @@ class Curvature(ABC):
 
     @abstractmethod
     def _solve(
-        self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
+        self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
     ) -> Float[Tensor, "P k"]: ...
 
     @abstractmethod
@@ -110,16 +152,28 @@ class Curvature(ABC):
         """The diagonal block of every layer, by name; empty if there is no such structure."""
         return {}
 
-    def _columns(self, v: Tensor, apply) -> Tensor:
-        v = torch.as_tensor(np.array(v) if isinstance(v, np.ndarray) else v).detach()
-        where = v.device
-        if v.ndim not in (1, 2) or len(v) != self.size:
+    def _columns(self, given: Vectors, apply: Callable[[Tensor], Tensor]) -> Tensor:
+        v, where = self._checked(given)
+        if not v.numel():
+            return v.to(where)
+        with np.errstate(over="ignore", invalid="ignore"):  # NumPy would warn where we refuse
+            found = apply(v[:, None])[:, 0] if v.ndim == 1 else apply(v)
+        if not all_finite(found):
+            raise DecompositionError(
+                "the result is too large for float64: scale the vector, or C and the damping"
+            )
+        return found.to(where)
+
+    def _checked(self, v: object) -> tuple[Tensor, torch.device]:
+        """A user's vector in float64, on the curvature's device; and the device that it is from."""
+        given = real_tensor(v, "the vector")
+        if given.ndim not in (1, 2) or len(given) != self.size:
             raise DecompositionError(
                 f"a vector for this curvature has shape ({self.size},) or ({self.size}, k), "
-                f"got {tuple(v.shape)}"
+                f"got {tuple(given.shape)}"
             )
-        v = v.to(self.device, torch.float64)
-        return (apply(v[:, None])[:, 0] if v.ndim == 1 else apply(v)).to(where)
+        check_finite(given, "the vector holds NaN or infinity")
+        return given.to(self.device), given.device
 
 
 class Diagonalised(Curvature):
@@ -169,6 +223,6 @@ class Diagonalised(Curvature):
     def _matvec(self, v: Tensor) -> Tensor:
         return self.from_basis(self.basis_values()[:, None] * self.to_basis(v))
 
-    def _solve(self, v: Tensor, damping: float, negative: str | NegativeCurvature) -> Tensor:
+    def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         inverse = self.spectrum().inverse(damping, negative)
         return self.from_basis(inverse[:, None] * self.to_basis(v))

@@ -11,6 +11,7 @@ from torch import Tensor
 from decomposition.curvature.base import Diagonalised
 from decomposition.errors import DecompositionError, NonFiniteError
 from decomposition.linalg import eigh, matmul
+from decomposition.reals import real_tensor
 
 SYMMETRY_TOLERANCE = 1e-8
 
@@ -23,17 +24,17 @@ class DenseCurvature(Diagonalised):
         blocks: name → slice of each layer's parameters, for ``diagonal_blocks``.
 
     Raises:
-        DecompositionError: not square, not finite, or not symmetric.
+        DecompositionError: not real numbers, not square, not finite, or not symmetric.
     """
 
     def __init__(
         self, matrix: Float[Tensor, "P P"], blocks: Mapping[str, slice] | None = None
     ) -> None:
         """Check and keep the matrix."""
-        matrix = torch.as_tensor(matrix).detach()
+        matrix = real_tensor(matrix, "a curvature matrix")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise DecompositionError(f"a curvature is square, got shape {tuple(matrix.shape)}")
-        self.matrix = matrix.to(torch.float64)
+        self.matrix = matrix
         self.size, self.device = len(matrix), matrix.device
         self._slices = dict(blocks or {})
         self._blocks: dict[str, DenseCurvature] = {}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.checks import checked, number, whole
 from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.damping import NegativeCurvature
 from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
+from decomposition.reals import check_finite, real_tensor
 
 ORTHONORMAL_TOLERANCE = 1e-6
 
@@ -39,17 +40,21 @@ class EigenpairCurvature(Diagonalised):
         remainder: float = 0.0,
     ) -> None:
         """Check and complete the basis."""
-        vectors = torch.as_tensor(vectors).detach().to(torch.float64)
-        values = torch.as_tensor(values).detach().to(vectors.device, torch.float64)
-        if values.ndim != 1 or vectors.ndim != 2 or vectors.shape[1] != len(values):
+        vectors = real_tensor(vectors, "vectors")
+        values = real_tensor(values, "values").to(vectors.device)
+        if (
+            values.ndim != 1
+            or vectors.ndim != 2
+            or vectors.shape[1] != len(values)
+            or not len(vectors)
+        ):
             raise DecompositionError(
                 f"eigenpairs are values (k,) and vectors (P, k), got {tuple(values.shape)} and "
                 f"{tuple(vectors.shape)}"
             )
         for name, part in (("values", values), ("vectors", vectors)):
-            if not torch.isfinite(part).all():
-                raise DecompositionError(f"the {name} of the eigenpairs hold NaN or infinity")
-        remainder = _finite(remainder, "remainder")
+            check_finite(part, f"the {name} of the eigenpairs hold NaN or infinity")
+        remainder = checked("remainder", remainder, number(), DecompositionError)
         k = len(values)
         gap = (vectors.T @ vectors - torch.eye(k, dtype=torch.float64, device=vectors.device)).abs()
         error = float(gap.max()) if k else 0.0
@@ -82,7 +87,8 @@ class ScaledIdentity(Diagonalised):
 
     def __init__(self, size: int, scale: float, device: torch.device | str = CPU) -> None:
         """Keep P and ρ, and where vectors lie."""
-        self.size, self.scale = size, _finite(scale, "scale")
+        self.size = size
+        self.scale = checked("scale", scale, number(), DecompositionError)
         self.device = torch.device(device)
 
     def basis_values(self) -> Tensor:
@@ -103,9 +109,14 @@ class SolveCurvature(Curvature):
 
     Args:
         size: P.
-        solve: (v (P, k), damping) → (C + λI)⁻¹ v.
+        solve: (v (P, k), damping) → (C + λI)⁻¹ v. How negative eigenvalues count is its matter,
+            whatever policy is asked for.
         matvec: v (P, k) → C v; without it only attribution is scored, not the spectrum.
         device: where both are given their vectors.
+
+    Raises:
+        DecompositionError: the size is no whole number >= 1, or a function is none; later, what
+            one of them returns is no array of finite real numbers of the vector's shape.
     """
 
     def __init__(
@@ -116,7 +127,13 @@ class SolveCurvature(Curvature):
         device: torch.device | str = CPU,
     ) -> None:
         """Keep the functions."""
-        self.size, self.device = size, torch.device(device)
+        if not callable(solve) or not (matvec is None or callable(matvec)):
+            raise DecompositionError(
+                f"solve and matvec are functions of vectors, got {type(solve).__name__} and "
+                f"{type(matvec).__name__}"
+            )
+        self.size = checked("size", size, whole(1, bits=63), DecompositionError)
+        self.device = torch.device(device)
         self._user_solve, self._user_matvec = solve, matvec
 
     def _matvec(self, v: Tensor) -> Tensor:
@@ -125,10 +142,11 @@ class SolveCurvature(Curvature):
                 "this curvature was given by its solver alone: pass matvec= to SolveCurvature for "
                 "products, the dense matrix and spectral errors"
             )
-        return _checked(self._user_matvec(v), v, "matvec")
+        return _checked(self._user_matvec(v.clone()), v, "matvec")
 
-    def _solve(self, v: Tensor, damping: float, negative: str | NegativeCurvature) -> Tensor:
-        return _checked(self._user_solve(v, damping), v, "solve")
+    def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
+        # a copy: a solver that works in place must not change the caller's gradients
+        return _checked(self._user_solve(v.clone(), damping), v, "solve")
 
     def eigenvalues(self) -> Tensor:
         """Eigenvalues of the dense matrix, if products are known.
@@ -140,18 +158,11 @@ class SolveCurvature(Curvature):
         return DenseCurvature(self.dense()).eigenvalues()
 
 
-def _finite(value: float, name: str) -> float:
-    if not math.isfinite(value):
-        raise DecompositionError(f"{name} must be finite, got {value}")
-    return float(value)
-
-
-def _checked(result: Tensor, v: Tensor, name: str) -> Tensor:
-    result = torch.as_tensor(result).detach().to(v.device, torch.float64)
-    if result.shape != v.shape:
+def _checked(result: object, v: Tensor, name: str) -> Tensor:
+    found = real_tensor(result, f"what {name} returned").to(v.device)
+    if found.shape != v.shape:
         raise DecompositionError(
-            f"{name} returned shape {tuple(result.shape)} for a vector of shape {tuple(v.shape)}"
+            f"{name} returned shape {tuple(found.shape)} for a vector of shape {tuple(v.shape)}"
         )
-    if not torch.isfinite(result).all():
-        raise DecompositionError(f"{name} returned a non-finite value")
-    return result
+    check_finite(found, f"{name} returned a non-finite value")
+    return found

@@ -50,7 +50,7 @@ def proximal_seconds(
     step, v = 0.0, torch.ones_like(delta.T)
     if isinstance(ggn, MatrixFreeCurvature):
         step = PRODUCTS * _seconds(
-            lambda: (ggn.matvec(v), curvature.solve(v, damping)), problem.device
+            lambda: (ggn.matvec(v), curvature.solve(v, damping, "absolute")), problem.device
         )
     elif ggn is not None:
         solve = newton_step(ggn, curvature, damping)

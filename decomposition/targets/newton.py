@@ -12,7 +12,7 @@ from decomposition.curvature.base import Curvature
 from decomposition.curvature.large import MatrixFreeCurvature, Stopping, cg
 
 Step = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
-"""v → (G + λI)⁻¹ v, to the accuracy that the solver has."""
+"""v → (G + λI)⁻¹ v, to the accuracy that the solver has; NaN where a column has diverged."""
 
 INNER = Stopping(0.03, 200, required=False)
 """Of an iterated step: the acceleration around it makes good what is missing, at about one and a
@@ -28,16 +28,28 @@ def newton_step(ggn: Curvature, metric: Curvature, damping: float) -> Step:
         damping: λ > 0.
     """
     if not isinstance(ggn, MatrixFreeCurvature):
-        return lambda v: ggn.solve(v, damping)
+        return _of_finite_columns(lambda v: ggn.solve(v, damping, "absolute"))
 
     def step(v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         size = torch.linalg.vector_norm(v, dim=0).clamp_min(torch.finfo(v.dtype).tiny)
         found = cg(
             lambda u: ggn.matvec(u) + damping * u,
             v / size,
-            lambda u: metric.solve(u, damping),
+            lambda u: metric.solve(u, damping, "absolute"),
             INNER,
         )
         return found.x * size
 
-    return step
+    return _of_finite_columns(step)
+
+
+def _of_finite_columns(step: Step) -> Step:
+    def careful(v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        finite = torch.isfinite(v).all(0)
+        if bool(finite.all()):
+            return step(v)
+        out = torch.full_like(v, torch.nan)
+        out[:, finite] = step(v[:, finite])
+        return out
+
+    return careful

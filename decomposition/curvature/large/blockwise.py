@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -41,11 +41,8 @@ class Blockwise(Curvature):
         """√Σ_l ‖C_l‖²_F."""
         return sum(block.frobenius_norm() ** 2 for block in self._blocks.values()) ** 0.5
 
-    def solutions(
-        self,
-        v: Tensor,
-        dampings: Sequence[float],
-        negative: str | NegativeCurvature = "absolute",
+    def _solutions(
+        self, v: Tensor, dampings: list[float], negative: NegativeCurvature
     ) -> Solutions:
         """Of every block; where one of them has none, there is none."""
         parts, start = [], 0
@@ -61,7 +58,7 @@ class Blockwise(Curvature):
     def _matvec(self, v: Tensor) -> Tensor:
         return self._each(v, lambda block, part: block.matvec(part))
 
-    def _solve(self, v: Tensor, damping: float, negative: str | NegativeCurvature) -> Tensor:
+    def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         return self._each(v, lambda block, part: block.solve(part, damping, negative))
 
     def _each(self, v: Tensor, apply) -> Tensor:

@@ -32,8 +32,6 @@ from decomposition.curvature.large.jacobian import KeptRows, Rows, SweptRows
 from decomposition.damping import (
     DampingError,
     NegativeCurvature,
-    as_policy,
-    check_damping,
     reciprocals,
 )
 from decomposition.device import chunk_bytes
@@ -80,30 +78,25 @@ class DualCurvature(Curvature):
     def _matvec(self, v: Tensor) -> Tensor:
         return self._rows.transposed(self._rows.forward(v))
 
-    def solutions(
-        self,
-        v: Float[Tensor, "P k"],
-        dampings: Sequence[float],
-        negative: str | NegativeCurvature = "absolute",
+    def _solutions(
+        self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
     ) -> Solutions:
         """At all λ together: R v is made once, and Rᵀ multiplies all of them in one sweep."""
-        lambdas = [check_damping(damping) for damping in dampings]
-        where, v = v.device, v.to(self.device, torch.float64)
-        x = v.new_full((len(lambdas), *v.shape), torch.nan)
+        x = v.new_full((len(dampings), *v.shape), torch.nan)
         failures: dict[int, str] = {}
 
         def some(columns: slice) -> None:
-            failures.update(self._together(v[:, columns], x[:, :, columns], lambdas, negative))
+            failures.update(self._together(v[:, columns], x[:, :, columns], dampings, negative))
 
-        self._by_columns(some, v.shape[1], len(lambdas))
+        self._by_columns(some, v.shape[1], len(dampings))
         change = torch.zeros_like(x[:, 0])
         for i in failures:
             x[i], change[i] = torch.nan, torch.inf
         said = tuple(failures[i] for i in sorted(failures))
-        return Solutions(x.to(where), change.to(where), said)
+        return Solutions(x, change, said)
 
     def _solve(
-        self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
+        self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
     ) -> Float[Tensor, "P k"]:
         out = torch.empty_like(v)
 
@@ -126,7 +119,7 @@ class DualCurvature(Curvature):
         v: Float[Tensor, "P k"],
         out: Float[Tensor, "D P k"],
         dampings: list[float],
-        negative: str | NegativeCurvature,
+        negative: NegativeCurvature,
     ) -> dict[int, str]:
         """Solutions at each λ into ``out``; why there is none, by its place in ``dampings``."""
         sigma = torch.cat([self._gram.values.new_zeros(1), self._gram.values])
@@ -134,7 +127,7 @@ class DualCurvature(Curvature):
         failures: dict[int, str] = {}
         exact: set[int] = set()
         for i, damping in enumerate(dampings):
-            denominators = as_policy(negative).denominators(sigma, damping)
+            denominators = negative.denominators(sigma, damping)
             try:
                 inverses[i] = reciprocals(denominators, sigma, damping)
             except DampingError as error:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from decomposition.curvature.base import Curvature
 from decomposition.curvature.large.matrix_free import Products
-from decomposition.damping import NegativeCurvature, as_policy, reciprocals
+from decomposition.damping import NegativeCurvature, reciprocals
 from decomposition.errors import DecompositionError
 
 RANK_TOLERANCE = 1e-10
@@ -52,9 +52,9 @@ class LeadingCurvature(Curvature):
     def _matvec(self, v: Tensor) -> Tensor:
         return self._with(self._values, self._remainder, v)
 
-    def _solve(self, v: Tensor, damping: float, negative: str | NegativeCurvature) -> Tensor:
+    def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         mu = torch.cat([self._values, self._values.new_full((1,), self._remainder)])
-        inverse = reciprocals(as_policy(negative).denominators(mu, damping), mu, damping)
+        inverse = reciprocals(negative.denominators(mu, damping), mu, damping)
         return self._with(inverse[:-1], float(inverse[-1]), v)
 
     def _with(self, values: Tensor, rest: float, v: Tensor) -> Tensor:

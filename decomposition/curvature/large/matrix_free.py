@@ -7,7 +7,7 @@ of each vector (``krylov``), which all λ share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from decomposition.curvature.large.cg import cg
 from decomposition.curvature.large.krylov import Function, KrylovSpaces, krylov_spaces
 from decomposition.curvature.large.minres import minres
 from decomposition.curvature.large.solution import SolverError, Stopping
-from decomposition.damping import NegativeCurvature, as_policy, check_damping
+from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
 from decomposition.memory import shrinking
 
@@ -158,34 +158,29 @@ class MatrixFreeCurvature(Curvature):
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         return self._product.matvec(v)
 
-    def solutions(
-        self,
-        v: Float[Tensor, "P k"],
-        dampings: Sequence[float],
-        negative: str | NegativeCurvature = "absolute",
+    def _solutions(
+        self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
     ) -> Solutions:
         """All λ from one Krylov space of each column; where it is too small, no solution."""
-        lambdas = [check_damping(damping) for damping in dampings]
         numbers = self.size * self._krylov_steps
         parts = self._by_columns(
-            lambda some: self._in_spaces(some, lambdas, negative), v, KRYLOV_NUMBERS, numbers
+            lambda some: self._in_spaces(some, dampings, negative), v, KRYLOV_NUMBERS, numbers
         )
         x, change = (torch.cat(pieces, -1) for pieces in zip(*parts, strict=True))
         failures = tuple(
             f"at damping {damping:.3g}: solutions still change by {float(change[i].max()):.2g} "
             f"after {self._krylov_steps} products"
-            for i, damping in enumerate(lambdas)
+            for i, damping in enumerate(dampings)
             if not bool((change[i] <= self._change).all())
         )
         return Solutions(x, change, failures)
 
     def _in_spaces(
-        self, v: Float[Tensor, "P k"], lambdas: list[float], negative: str | NegativeCurvature
+        self, v: Float[Tensor, "P k"], lambdas: list[float], negative: NegativeCurvature
     ) -> tuple[Float[Tensor, "D P k"], Float[Tensor, "D k"]]:
-        policy = as_policy(negative)
 
         def inverse(damping: float) -> Function:
-            return lambda theta: policy.denominators(theta, damping).reciprocal()
+            return lambda theta: negative.denominators(theta, damping).reciprocal()
 
         def enough(spaces: KrylovSpaces) -> bool:
             found = spaces.coefficients(inverse(min(lambdas)))[1]
@@ -218,10 +213,10 @@ class MatrixFreeCurvature(Curvature):
         return self._krylov_steps
 
     def _solve(
-        self, v: Float[Tensor, "P k"], damping: float, negative: str | NegativeCurvature
+        self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
     ) -> Float[Tensor, "P k"]:
-        if not (self._definite or as_policy(negative).name == "signed"):
-            found = self.solutions(v, [damping], negative)
+        if not (self._definite or negative.name == "signed"):
+            found = self._solutions(v, [damping], negative)
             if found.failures:
                 raise SolverError(
                     f"{found.failures[0]}, not by {self._change:g}: use a larger damping, or more "
@@ -249,7 +244,7 @@ class MatrixFreeCurvature(Curvature):
         found = solver(
             lambda u: self._product.matvec(u) + damping * u,
             v,
-            None if other is None else lambda u: other.solve(u, damping),
+            None if other is None else lambda u: other.solve(u, damping, "absolute"),
             Stopping(self._tolerance, self._most),
         )
         residual = float(found.residuals.max()) if v.shape[1] else 0.0

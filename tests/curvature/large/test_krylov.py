@@ -127,7 +127,7 @@ def test_a_space_that_is_too_small_has_no_solution() -> None:
     assert found.x[1].isfinite().all()
     assert len(found.failures) == 1
     with pytest.raises(SolverError, match="use a larger damping"):
-        curvature.solve(sides(), 1e-3)
+        curvature.solve(sides(), 1e-3, "absolute")
 
 
 def test_direct_solutions_leave_out_what_is_singular() -> None:
