@@ -1,7 +1,8 @@
 """Layers of a model: where their parameters lie, and how their outputs are perturbed."""
 
-from decomposition.layers.attention import LinearAttention, with_linear_attention
+from decomposition.layers.attention import LinearAttention
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
+from decomposition.layers.convert import with_linear_attention, with_linear_layers
 from decomposition.layers.elementary import ElementaryOperations
 from decomposition.layers.find import Layout, find_layout, layers_of
 from decomposition.layers.hooks import (
@@ -11,6 +12,7 @@ from decomposition.layers.hooks import (
     perturbed_forward,
 )
 from decomposition.layers.positions import patches, responses
+from decomposition.layers.recurrent import LinearCell, LinearRecurrence
 
 __all__ = [
     "Block",
@@ -19,6 +21,8 @@ __all__ = [
     "Layout",
     "LinearAttention",
     "LinearBlock",
+    "LinearCell",
+    "LinearRecurrence",
     "Perturbation",
     "find_layout",
     "layers_of",
@@ -28,4 +32,5 @@ __all__ = [
     "perturbed_forward",
     "responses",
     "with_linear_attention",
+    "with_linear_layers",
 ]

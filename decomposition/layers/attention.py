@@ -7,53 +7,35 @@ of ``torch.nn.Linear`` layers and plain products has all of these.
 
 from __future__ import annotations
 
-import copy
-from collections import Counter
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.errors import UnsupportedModelError
+from decomposition.layers.positions import linear
 
 
-def with_linear_attention(model: nn.Module) -> nn.Module:
-    """A copy in which every torch.nn.MultiheadAttention is a ``LinearAttention``.
-
-    The same function, of the same parameters under other names and in another order: rows of
-    ``in_proj_weight`` become ``query.weight``, ``key.weight`` and ``value.weight``, ``out_proj``
-    becomes ``out``. Modules that a model holds twice are still one. ``torch.nn.TransformerEncoder``
-    no longer takes its path of nested tensors, on which, without gradients, outputs at padded
-    positions are zero. Initialised afresh, the projections are so as torch.nn.Linear is.
+def linear_attention(part: nn.Module, name: str, tied: bool) -> LinearAttention | None:
+    """What takes the place of a torch.nn.MultiheadAttention; nothing for other modules.
 
     Raises:
-        UnsupportedModelError: attention with ``add_bias_kv`` or ``add_zero_attn``, or whose
-            parameters another module holds too.
+        UnsupportedModelError: it has ``add_bias_kv`` or ``add_zero_attn``, or its parameters are
+            tied.
     """
-    model = copy.deepcopy(model)
-    users = Counter(id(p) for part in model.modules() for p in part._parameters.values())
-    made: dict[nn.Module, LinearAttention] = {}
-    for name, part in model.named_modules():
-        if isinstance(part, nn.TransformerEncoder):
-            part.use_nested_tensor = False
-        elif type(part) is nn.MultiheadAttention:  # a subclass may be another function
-            where = f"{name or 'the model'} is attention"
-            if part.bias_k is not None or part.add_zero_attn:
-                raise UnsupportedModelError(
-                    f"{where} with add_bias_kv or add_zero_attn, which has no form in "
-                    "torch.nn.Linear layers alone: build it without"
-                )
-            if any(users[id(p)] > 1 for p in part.parameters()):
-                raise UnsupportedModelError(
-                    f"{where} whose parameters another module holds too: its projections would "
-                    "not be tied any longer; share the module, or untie them"
-                )
-            made[part] = LinearAttention(part)
-    for part in list(model.modules()):
-        for key, child in part._modules.items():
-            if child in made:
-                part._modules[key] = made[child]
-    return made.get(model, model)
+    if type(part) is not nn.MultiheadAttention:  # a subclass may be another function
+        return None
+    where = f"{name} is attention"
+    if part.bias_k is not None or part.add_zero_attn:
+        raise UnsupportedModelError(
+            f"{where} with add_bias_kv or add_zero_attn, which has no form in "
+            "torch.nn.Linear layers alone: build it without"
+        )
+    if tied:
+        raise UnsupportedModelError(
+            f"{where} whose parameters another module holds too: its projections would "
+            "not be tied any longer; share the module, or untie them"
+        )
+    return LinearAttention(part)
 
 
 class LinearAttention(nn.Module):
@@ -75,9 +57,9 @@ class LinearAttention(nn.Module):
             )
             biases = (None,) * 3 if bias is None else bias.chunk(3)
         self.query, self.key, self.value = (
-            _linear(w, b) for w, b in zip(weights, biases, strict=True)
+            linear(w, b) for w, b in zip(weights, biases, strict=True)
         )
-        self.out = _linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.out = linear(attention.out_proj.weight, attention.out_proj.bias)
         self.dropout = nn.Dropout(attention.dropout)
         self.train(attention.training)
 
@@ -144,12 +126,3 @@ def _added(mask: Tensor, scores: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         mask = torch.where(mask, -torch.inf, 0.0)
     return mask.to(scores)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A layer with copies of these parameters, frozen if they are."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None:
-            setattr(layer, name, nn.Parameter(value.detach().clone(), value.requires_grad))
-    return layer

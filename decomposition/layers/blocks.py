@@ -9,7 +9,8 @@ matrix it is [W | b] of shape (d_out, width) with width = d_in + 1 if there is a
 layer input gets a 1 appended to match. A convolution is the same matrix on patches: its d_in is
 in_channels times the number of kernel elements. In a grouped convolution d_in counts the channels
 of one group, and the rows of [W | b] fall into as many groups, each a linear map of patches of its
-own. An embedding maps one-hot rows; its parameters are those of Wᵀ (tokens × d_out).
+own. An embedding maps one-hot rows; its parameters are those of Wᵀ (tokens × d_out), as in the
+``Conv1D`` of GPT-2, y = x Wᵀ + b.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class LinearBlock:
     groups: int = 1
     """Into how many maps, each with inputs of its own, the rows of [W | b] fall."""
     transposed: bool = False
-    """Whether the parameters are those of Wᵀ; there is no bias then."""
+    """Whether the weight's parameters are those of Wᵀ."""
 
     @property
     def width(self) -> int:
@@ -56,22 +57,23 @@ class LinearBlock:
 
     def to_matrix(self, v: Tensor) -> Tensor:
         """(size, k) in parameter order → (d_out, width, k) as [W | b]."""
+        weight = v[: self.d_out * self.d_in]
         if self.transposed:
-            return v.reshape(self.d_in, self.d_out, v.shape[1]).transpose(0, 1)
-        weight = v[: self.d_out * self.d_in].reshape(self.d_out, self.d_in, v.shape[1])
+            weight = weight.reshape(self.d_in, self.d_out, v.shape[1]).transpose(0, 1)
+        else:
+            weight = weight.reshape(self.d_out, self.d_in, v.shape[1])
         if not self.bias:
             return weight
         return torch.cat([weight, v[self.d_out * self.d_in :, None, :]], dim=1)
 
     def from_matrix(self, m: Tensor) -> Tensor:
         """(d_out, width, k) as [W | b] → (size, k) in parameter order."""
-        if self.transposed:
-            return m.transpose(0, 1).reshape(self.size, m.shape[2])
+        weight = m[:, : self.d_in].transpose(0, 1) if self.transposed else m[:, : self.d_in]
         if not self.bias:
-            return m.reshape(self.size, m.shape[2])
+            return weight.reshape(self.size, m.shape[2])
         split = self.d_out * self.d_in
         v = m.new_empty(self.size, m.shape[2])
-        v[:split].view(self.d_out, self.d_in, m.shape[2]).copy_(m[:, : self.d_in])
+        v[:split].view(weight.shape).copy_(weight)
         v[split:] = m[:, self.d_in]
         return v
 
@@ -94,6 +96,8 @@ class ExactBlock:
     """Their paths."""
     reason: str
     """Why there is no Kronecker form: ``LayerNorm``, ``tied to head.weight``, …"""
+    way_out: str = ""
+    """How the module gets one, if there is a way."""
 
     @property
     def slice(self) -> slice:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, apply_with, rows_in, take
 from decomposition.layers.hooks import output_shapes, perturbed_forward
-from decomposition.layers.positions import patches, responses
+from decomposition.layers.positions import is_transposed, patches, responses
 
 TOLERANCE = 1e-7
 
@@ -116,7 +116,7 @@ def _by_positions(
             try:
                 rows, d = patches(layer, a.detach(), n), responses(layer, delta, n)
                 product = d.mT @ rows  # (n, *G, d_out, d_in), in the shape of the weight
-                products.append(product.mT if isinstance(layer, nn.Embedding) else product)
+                products.append(product.mT if is_transposed(layer) else product)
                 sums.append(d.sum(-2))
             except (RuntimeError, IndexError):  # no rows of examples
                 fits = False

@@ -19,8 +19,9 @@ from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, apply, rows_in
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
 from decomposition.layers.check import not_linear
+from decomposition.layers.convert import becomes_linear
 from decomposition.layers.hooks import output_hooks
-from decomposition.layers.positions import KRONECKER, linear_block
+from decomposition.layers.positions import has_kronecker_form, linear_block
 
 EXACT_LIMIT = 8192
 """Largest block without a Kronecker form: its dense matrix and eigenvectors take 1 GB."""
@@ -137,7 +138,7 @@ def _candidates(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
         held = [key for key, parameter in module._parameters.items() if parameter is not None]
         if tied:
             reasons[name] = f"tied to {', '.join(tied)}"
-        elif not isinstance(module, KRONECKER):
+        elif not has_kronecker_form(module):
             reasons[name] = type(module).__name__
         elif list(own) not in (["weight"], ["weight", "bias"]):
             reasons[name] = f"{', '.join(own)} of a {type(module).__name__}"
@@ -177,10 +178,12 @@ def _blocks(
         if name in candidates:
             yield linear_block(module, name, start, "bias" in own)
         else:
+            converted = "" if reasons[name].startswith("tied to") else _linear_copy(module)
             if isinstance(module, nn.RNNBase):
                 raise UnsupportedModelError(
                     f"block {name} ({reasons[name]}) runs in a fused kernel that torch.func.vmap "
-                    f"has no rule for: call torch.nn.{type(module).__name__}Cell step by step, "
+                    f"has no rule for: {converted and f'{converted}; or '}"
+                    f"call torch.nn.{module.mode.partition('_')[0]}Cell step by step, "
                     "whose parameters are those of one layer without the suffix _l0 (their exact "
                     "block stands in), or give the problem its outputs as inputs"
                 )
@@ -188,20 +191,30 @@ def _blocks(
                 raise UnsupportedModelError(
                     f"block {name} ({reasons[name]}) has {size:,} parameters and no Kronecker "
                     f"form: exact blocks stand in for up to {EXACT_LIMIT:,}; freeze it with "
-                    f"requires_grad_(False), or {_way_out(module)}"
+                    f"requires_grad_(False), or {converted or _way_out(module)}"
                 )
             names = tuple(paths[id(p)] for p in own.values())
-            yield ExactBlock(name, start, size, names, reasons[name])
+            yield ExactBlock(name, start, size, names, reasons[name], converted)
         start += size
+
+
+def _linear_copy(module: nn.Module) -> str:
+    """A function whose copy of the model has linear layers in this module's place, if any."""
+    if isinstance(module, nn.MultiheadAttention | NonDynamicallyQuantizableLinear):
+        return (
+            "decomposition.layers.with_linear_attention(model) is a copy of the model that calls "
+            "its projections as torch.nn.Linear layers, which have a Kronecker form"
+        )
+    if becomes_linear(module):
+        return (
+            "decomposition.layers.with_linear_layers(model) is a copy of the model that calls its "
+            "matrices as torch.nn.Linear layers, which have a Kronecker form"
+        )
+    return ""
 
 
 def _way_out(module: nn.Module) -> str:
     """How a module gets a Kronecker form."""
-    if isinstance(module, nn.MultiheadAttention | NonDynamicallyQuantizableLinear):
-        return (
-            "give its projections one: decomposition.layers.with_linear_attention(model) is a copy "
-            "of the model that calls them as torch.nn.Linear layers"
-        )
     if isinstance(module, nn.Embedding):
         return (
             f"let it have one: without max_norm, scale_grad_by_freq and sparse, for at most "
@@ -212,9 +225,10 @@ def _way_out(module: nn.Module) -> str:
 
 
 def _notes(model: nn.Module, blocks: tuple[Block, ...], frozen: list[str]) -> Iterator[str]:
-    for block in blocks:
-        if isinstance(block, ExactBlock):
-            yield block.note
+    exact = [block for block in blocks if isinstance(block, ExactBlock)]
+    yield from (block.note for block in exact)
+    for way in dict.fromkeys(block.way_out for block in exact if block.way_out):
+        yield f"{', '.join(block.name for block in exact if block.way_out == way)}: {way}"
     if frozen:
         count = sum(model.get_parameter(name).numel() for name in frozen)
         yield (

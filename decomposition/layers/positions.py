@@ -10,14 +10,31 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.layers.blocks import LinearBlock
 
 Convolution = nn.Conv1d | nn.Conv2d
-KRONECKER = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
-"""Module types with a Kronecker form."""
+
+
+def has_kronecker_form(layer: nn.Module) -> bool:
+    """Whether the module's type is that of a linear map of its inputs."""
+    return isinstance(layer, nn.Linear | Convolution | nn.Embedding) or _is_gpt2_map(layer)
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether such a layer's weight has its inputs in the rows."""
+    return isinstance(layer, nn.Embedding) or _is_gpt2_map(layer)
+
+
+def _is_gpt2_map(layer: nn.Module) -> bool:
+    """The Conv1D of Hugging Face transformers, known without importing it."""
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__.split(".")[0] == "transformers"
+        for kind in type(layer).__mro__
+    )
 
 
 def patches(layer: nn.Module, a: Tensor, examples: int) -> Float[Tensor, "n *G T d_in"]:
@@ -26,21 +43,20 @@ def patches(layer: nn.Module, a: Tensor, examples: int) -> Float[Tensor, "n *G T
     Rows beyond the examples are positions too: (n·T, d_in) → (n, T, d_in), and images of n·t
     frames. An embedding's padding is a row of zeros: autograd gives that token no gradient.
     """
-    if isinstance(layer, nn.Linear):
-        return a.reshape(examples, -1, layer.in_features)
     if isinstance(layer, nn.Embedding):
         tokens = a.reshape(examples, -1)
         rows = nn.functional.one_hot(tokens, layer.num_embeddings).to(layer.weight)
         if layer.padding_idx is not None:
             rows[..., layer.padding_idx] = 0
         return rows
-    convolution = cast(Convolution, layer)
-    mode = convolution.padding_mode
-    around = list(convolution._reversed_padding_repeated_twice)
+    if not isinstance(layer, Convolution):
+        return a.reshape(examples, -1, a.shape[-1])
+    mode = layer.padding_mode
+    around = list(layer._reversed_padding_repeated_twice)
     a = nn.functional.pad(a, around, "constant" if mode == "zeros" else mode)
     kernel, stride, dilation = (
         (1,) * (2 - len(size)) + tuple(size)
-        for size in (convolution.kernel_size, convolution.stride, convolution.dilation)
+        for size in (layer.kernel_size, layer.stride, layer.dilation)
     )
     if isinstance(layer, nn.Conv1d):
         a = a[:, :, None]
@@ -50,7 +66,7 @@ def patches(layer: nn.Module, a: Tensor, examples: int) -> Float[Tensor, "n *G T
 
 def responses(layer: nn.Module, z: Tensor, examples: int, lead: int = 0) -> Tensor:
     """Layer outputs (…, n, *G, T, d_out), positions in rows; ``lead`` dimensions before n."""
-    if isinstance(layer, nn.Linear | nn.Embedding):
+    if not isinstance(layer, Convolution):
         return z.reshape(*z.shape[:lead], examples, -1, z.shape[-1])
     rows = z.flatten(lead + 2).transpose(-1, -2)
     return _by_group(layer, rows.reshape(*z.shape[:lead], examples, -1, rows.shape[-1]))
@@ -65,7 +81,18 @@ def _by_group(layer: nn.Module, rows: Tensor) -> Tensor:
 def linear_block(layer: nn.Module, name: str, start: int, bias: bool) -> LinearBlock:
     """The block of a layer."""
     weight = cast(Tensor, layer.weight)
-    if isinstance(layer, nn.Embedding):
-        return LinearBlock(name, start, *weight.shape, bias=False, transposed=True)
+    if is_transposed(layer):
+        d_in, d_out = weight.shape
+        return LinearBlock(name, start, d_in, d_out, bias, transposed=True)
     groups = int(getattr(layer, "groups", 1))
     return LinearBlock(name, start, weight[0].numel(), len(weight), bias, groups)
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer with copies of these parameters, frozen if they are."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            copied = value.detach().clone(memory_format=torch.contiguous_format)
+            setattr(layer, name, nn.Parameter(copied, value.requires_grad))
+    return layer

@@ -66,6 +66,15 @@ def test_the_parameters_of_an_embedding_are_those_of_the_transpose() -> None:
     assert torch.equal(block.from_matrix(matrix), v)
 
 
+@given(d_in=st.integers(1, 5), d_out=st.integers(1, 5), k=st.integers(1, 3))
+def test_a_transposed_weight_is_followed_by_the_bias(d_in: int, d_out: int, k: int) -> None:
+    block = LinearBlock("layer", 3, d_in, d_out, bias=True, transposed=True)
+    v = torch.randn(block.size, k, generator=torch.Generator().manual_seed(0))
+    weight = v[: d_in * d_out].view(d_in, d_out, k).transpose(0, 1)
+    assert torch.equal(block.to_matrix(v), torch.cat([weight, v[d_in * d_out :, None]], 1))
+    assert torch.equal(block.from_matrix(block.to_matrix(v)), v)
+
+
 def test_names_follow_parameter_order_and_calls_follow_the_forward_pass() -> None:
     problem = cases.residual()
     assert [b.name for b in problem.blocks] == ["out", "first", "inner", "gate"]

@@ -56,6 +56,11 @@ def test_attention_has_kronecker_blocks(names: dict[str, Any]) -> None:
     assert exact == ["0.norm1", "0.norm2"]
 
 
+def test_a_recurrent_layer_is_unrolled(names: dict[str, Any]) -> None:
+    found = [block.name for block in names["forecast"].blocks if isinstance(block, LinearBlock)]
+    assert found == ["rnn.cells.0.ih", "rnn.cells.0.hh", "out"]
+
+
 def test_the_loss_is_one(names: dict[str, Any]) -> None:
     x, y = torch.randn(8, 2), torch.randn(8, 2)
     problem = Problem(nn.Linear(2, 2), names["huber"], (x[:6], y[:6]), (x[6:], y[6:]))
