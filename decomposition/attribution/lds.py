@@ -66,7 +66,13 @@ def predicted_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
             f"masks (M, N) and scores (Q, N) must agree on N, got {masks.shape} and {scores.shape}"
         )
     _finite(scores, "score", ("query", "example"), OVERFLOW)
-    return -(masks.astype(scores.dtype) @ scores.T)
+    return summed_effects(masks, scores)
+
+
+def summed_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
+    """``predicted_effects`` unchecked: what is not finite is named by ``check_rung``."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return -(masks.astype(scores.dtype) @ scores.T)
 
 
 def lds(prediction: Floats, truth: Floats) -> LDS:
@@ -112,10 +118,24 @@ def check_prediction(prediction: Floats, truth: Floats) -> None:
     _finite(prediction, "predicted output", ("mask", "query"), OVERFLOW)
 
 
+def check_rung(prediction: Floats, name: str, dampings: NDArray[np.float64]) -> None:
+    """Raise ScoreError unless what the rung predicts, (D, M, Q), is finite at every damping."""
+    bad = ~np.isfinite(prediction).all((1, 2))
+    if bad.any():
+        where = ", ".join(f"{damping:.3g}" for damping in dampings[bad][:3])
+        raise ScoreError(
+            f"the scores of {name} are not finite, or overflow float32, at damping {where}"
+            f"{', …' if bad.sum() > 3 else ''}: raise damping_low (--damping-low), or scale inputs "
+            "and loss so that gradients are nearer to 1"
+        )
+
+
 def _finite(values: Floats, what: str, axes: tuple[str, ...], cause: str) -> None:
+    """``axes`` names the last axes."""
     # The sum is not finite if any entry is not; only then is the entry worth looking for.
-    if np.isfinite(values.sum(dtype=np.float64)):
-        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(values.sum(dtype=np.float64)):
+            return
     bad = np.argwhere(~np.isfinite(values))
     if len(bad) == 0:
         raise ScoreError(f"the sum of every {what} overflows: rescale the outputs")

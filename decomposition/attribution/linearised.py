@@ -68,14 +68,15 @@ def linearise(
     truths = truth if isinstance(truth, list) else [truth]
     if len(predictions) != len(truths) or not predictions:
         raise ScoreError(
-            f"need one truth per study, got {len(truths)} truths for {len(predictions)} predictions"
+            f"need one truth per base model, got {len(truths)} truths for {len(predictions)} "
+            "predictions"
         )
     for one, measured in zip(predictions, truths, strict=True):
         check_prediction(one, measured)
         if one.shape != predictions[0].shape:
             raise ScoreError(
-                f"studies must share cells, masks and queries, got predictions of shape "
-                f"{one.shape} and {predictions[0].shape}"
+                f"base models must share rungs, dampings, masks and queries, got predictions of "
+                f"shape {one.shape} and {predictions[0].shape}"
             )
     cells = predictions[0].shape[:-2]
     masks, queries = truths[0].shape
@@ -128,13 +129,13 @@ def fold_members(folds: NDArray[np.integer] | None, masks: int) -> list[NDArray[
     if folds is None:
         return [np.arange(masks)]
     if folds.shape != (masks,):
-        raise ScoreError(f"folds must have shape ({masks},), got {folds.shape}")
+        raise ScoreError(f"the part of every mask must have shape ({masks},), got {folds.shape}")
     members = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
     smallest = min(len(group) for group in members)
     if smallest < 2 or folds.min() < 0:
         raise ScoreError(
-            f"every fold needs at least 2 masks and numbers 0 … F−1, got a fold of {smallest} "
-            f"of {masks} masks: use more masks or fewer folds"
+            f"masks are scored in parts, numbered 0 … F−1, of 2 masks at least; got a part of "
+            f"{smallest} of {masks} masks: use more masks"
         )
     return members
 

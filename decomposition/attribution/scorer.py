@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from decomposition.attribution.influence import Gradients, random_scores
-from decomposition.attribution.lds import predicted_effects
+from decomposition.attribution.lds import summed_effects
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.damped import DampedSpectrum
 from decomposition.damping import NegativeCurvature
@@ -54,7 +54,7 @@ class Scorer(ABC):
         negative: str | NegativeCurvature = "absolute",
     ) -> Float[np.ndarray, "M Q"]:
         """−Σ_{i ∈ S_j} τ[q, i]: predicted loss on q after training on S_j, up to a constant."""
-        return predicted_effects(masks, self.scores(damping, negative))
+        return summed_effects(masks, self.scores(damping, negative))
 
 
 class RotatedGradients:

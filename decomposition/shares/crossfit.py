@@ -84,7 +84,7 @@ def choose(
         ScoreError: fewer than two folds, or a reference node without any defined level.
     """
     if levels.ndim != 3 or levels.shape[0] < 2:
-        raise ScoreError(f"need levels of shape (folds >= 2, nodes, dampings), got {levels.shape}")
+        raise ScoreError(f"need levels of shape (parts >= 2, rungs, dampings), got {levels.shape}")
     others = (levels.sum(0) - levels) / (levels.shape[0] - 1)
     decisive = others if reference is None else others[:, [reference], :]
     undefined = np.isnan(decisive).all(-1)

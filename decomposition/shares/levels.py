@@ -69,7 +69,7 @@ def joint_levels(
     if not chosen or chosen[0].shape[:2] != (len(protocols), len(nodes)):
         shape = chosen[0].shape if chosen else None
         raise ScoreError(
-            f"levels of {len(protocols)} protocols × {len(nodes)} nodes need predictions of "
+            f"levels of {len(protocols)} protocols × {len(nodes)} rungs need predictions of "
             f"that shape from at least one base model, got {shape}"
         )
     linear = linearise(list(chosen), list(truths), folds)

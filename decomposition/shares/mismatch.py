@@ -42,7 +42,7 @@ def damping_mismatch(equal: Draws, tuned: Draws, level: float = 0.95) -> Damping
     """
     if equal.draws.shape != tuned.draws.shape or equal.estimate.ndim != 1:
         raise ShareError(
-            f"both protocols need the same (resamples, nodes), got {equal.draws.shape} and "
+            f"both protocols need the same (resamples, rungs), got {equal.draws.shape} and "
             f"{tuned.draws.shape}"
         )
     gap = Draws(tuned.estimate - equal.estimate, tuned.draws - equal.draws)

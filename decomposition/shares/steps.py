@@ -60,7 +60,7 @@ def contrasts(nodes: Sequence[str], steps: Sequence[Step]) -> NDArray[np.float64
         for node, sign in ((step.before, 1.0), (step.after, -1.0)):
             if node not in position:
                 raise ShareError(
-                    f"step {step.name} needs a level for node {node!r}; there are levels for "
+                    f"step {step.name} needs a level for rung {node!r}; there are levels for "
                     f"{', '.join(nodes)}"
                 )
             matrix[row, position[node]] += sign

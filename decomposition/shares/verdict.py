@@ -51,7 +51,7 @@ def verdict(
     drop = drops(levels, nodes, steps)
     if np.isnan(drop.estimate).any():
         without = steps[int(np.argmax(np.isnan(drop.estimate)))].name
-        text = f"not resolved: step {without} joins a node without a defined level"
+        text = f"not resolved: step {without} joins a rung without an LDS"
         return Verdict("", False, float("nan"), {}, None, text)
     best = int(np.argmax(drop.estimate))
     matrix = np.vstack([contrasts(nodes, steps), np.zeros(len(nodes))])

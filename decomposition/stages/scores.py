@@ -155,6 +155,11 @@ def notes(selection: Selection, ceiling: Ceiling | None, reference: str) -> list
         for protocol in COMMON
         if selection.edges[protocol][reference]
     ]
+    constant = (np.ptp(selection.chosen[TUNED], axis=1) == 0).all(1)
+    found += [
+        f"{node} predicts the same for all masks, on every query: it has no LDS"
+        for node in np.array(selection.nodes)[constant]
+    ]
     if ceiling is None:
         found.append(
             "no noise ceiling: it needs two repeats, or subsets retrained in a second order"

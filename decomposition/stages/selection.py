@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
 from decomposition.attribution.bootstrap import Resamples, bootstrap
-from decomposition.attribution.lds import lds, mean_truth
+from decomposition.attribution.lds import check_rung, lds, mean_truth
 from decomposition.attribution.linearised import linearise
 from decomposition.attribution.scorer import Scorer, effects_over
 from decomposition.results.schema import CI_BOUNDS
@@ -88,6 +88,7 @@ def select(
                     stack[i] = _effects(
                         scorers[node], measured.masks, grid.dampings[node], settings
                     )
+                    check_rung(stack[i], node, grid.dampings[node])
                     free = scorers[node].damping_free
                     if with_curves:
                         lines.append(_curve(stack[i], truth, weights, settings.level, free))
@@ -161,9 +162,12 @@ def _tuned(
             extra.update(zip(new.tolist(), values, strict=True))
             return lds(values, truth).mean
 
-        refine(grid.settings, lds(effects[i], truth).mean, evaluate, rounds=1)
+        curve = lds(effects[i], truth).mean
+        if not np.isnan(curve).all():  # a rung whose predictions never vary has no optimum
+            refine(grid.settings, curve, evaluate, rounds=1)
         own = np.concatenate([grid.settings, np.array(list(extra))])
         stack = np.concatenate([effects[i], *(e[None] for e in extra.values())])
+        check_rung(stack, node, own)
         order = np.argsort(own)
         choice = choose(fold_lds(stack[order][None], truth, folds))
         chosen.append(at_choice(stack[order][None], choice, folds)[0])

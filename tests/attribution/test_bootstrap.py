@@ -168,7 +168,7 @@ def test_wrong_sizes_are_named() -> None:
         bootstrap(linearise(prediction, truth), resample(59, 8))
     with pytest.raises(ScoreError, match="at least one of masks, got 0"):
         resample(0, 8)
-    with pytest.raises(ScoreError, match="a fold of 0 of 60 masks"):
+    with pytest.raises(ScoreError, match="a part of 0 of 60 masks"):
         linearise(prediction, truth, np.repeat([0, 2], 30))
     with pytest.raises(ScoreError, match="inside \\(0, 1\\), got 95"):
         Draws(np.zeros(1), np.zeros((3, 1))).interval(95)

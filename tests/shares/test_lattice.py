@@ -146,7 +146,7 @@ def test_noise_is_undefined() -> None:
 
 
 def test_a_missing_node_is_named() -> None:
-    with pytest.raises(ShareError, match="node 'kfac'"):
+    with pytest.raises(ShareError, match="rung 'kfac'"):
         lattice_shares(random_levels(5), ("hessian", "ggn", "block_hessian", "block_ggn", "ekfac"))
 
 

@@ -38,5 +38,5 @@ def test_undefined_when_the_equal_total_is_noise() -> None:
 
 
 def test_protocols_must_share_resamples() -> None:
-    with pytest.raises(ShareError, match="same \\(resamples, nodes\\)"):
+    with pytest.raises(ShareError, match="same \\(resamples, rungs\\)"):
         damping_mismatch(random_levels(3), random_levels(3, resamples=10))

@@ -81,7 +81,7 @@ def test_exact_terms_without_a_total_are_undefined() -> None:
 
 
 def test_a_missing_node_is_named() -> None:
-    with pytest.raises(ShareError, match="needs a level for node 'kfac'"):
+    with pytest.raises(ShareError, match="needs a level for rung 'kfac'"):
         step_shares(random_levels(4), NODES[:-1])
 
 

@@ -14,7 +14,9 @@ from torch import nn
 
 from decomposition import Problem, Recipe, Settings, run
 from decomposition.attribution.bootstrap import bootstrap, resample
+from decomposition.attribution.lds import ScoreError
 from decomposition.attribution.linearised import linearise
+from decomposition.curvature import Curvature, SolveCurvature
 from decomposition.errors import DecompositionError
 from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.supplied import BankFileError, SuppliedBank
@@ -237,6 +239,25 @@ def test_a_truth_that_varies_with_one_mask_is_too_little(tmp_path: Path) -> None
     path = saved(tmp_path, halves(40), losses)
     with pytest.raises(DecompositionError, match="measured is the same for 20 of 40 masks"):
         run(problem(trained=True), bank=path, settings=SETTINGS, progress=False)
+
+
+def test_a_rung_whose_predictions_do_not_vary_is_named() -> None:
+    def zero(one: Problem) -> Curvature:
+        return SolveCurvature(one.parameters, lambda v, damping: 0.0 * v)
+
+    found = run(problem(), settings=SETTINGS, extra={"mine": zero}, progress=False)
+    levels = found["/attribution"]["lds_mean"]
+    assert np.isnan(levels.sel(rung="mine")).all()
+    assert np.isfinite(levels.sel(rung="kfac")).all()
+    assert any(note.startswith("mine predicts the same for all masks") for note in notes(found))
+
+
+def test_scores_that_overflow_are_named_by_rung_and_damping() -> None:
+    def huge(one: Problem) -> Curvature:
+        return SolveCurvature(one.parameters, lambda v, damping: 1e60 * v)
+
+    with pytest.raises(ScoreError, match="the scores of mine are not finite, or overflow float32"):
+        run(problem(), settings=SETTINGS, extra={"mine": huge}, progress=False)
 
 
 def test_rounding_is_told_from_variation() -> None:
