@@ -44,8 +44,8 @@ def fitting(name: str, make: Callable[[], nn.Module]) -> nn.Module:
     if BYTES * size > free:
         raise ProblemError(
             f"{name}: a network of this size has {size:,} parameters, whose training takes "
-            f"{size_text(BYTES * size)} of memory where {size_text(free)} are free: ask for smaller "
-            f"hidden layers or fewer blocks, {free // BYTES:,} parameters in all"
+            f"{size_text(BYTES * size)} of memory where {size_text(free)} are free: ask for "
+            f"smaller hidden layers or fewer blocks, {free // BYTES:,} parameters in all"
         )
     return make()
 
