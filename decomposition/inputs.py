@@ -4,6 +4,8 @@ Inputs are one tensor, or several in a tuple or a dict, with examples in their r
 given to ``model(*parts)``, a dict to ``model(**parts)``. Floating-point parts follow the precision
 of the computation; whole numbers (tokens, positions) and booleans stay what they are.
 
+Every forward pass of ours is one of those here, in elementary operations.
+
 Outputs (N, C, d1, …) with positions become rows (N, C·T), T = d1·…, here and nowhere else.
 """
 
@@ -15,6 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from decomposition.elementary import ElementaryOperations
 
 Inputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 """X: every part has shape (N, …)."""
@@ -91,7 +95,8 @@ def arguments(x: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
 def call(model: nn.Module, x: Inputs) -> Any:
     """What the model returns, as it is: outputs (N, C, d1, …) if it is one for a Problem."""
     positional, named = arguments(x)
-    return model(*positional, **named)
+    with ElementaryOperations():
+        return model(*positional, **named)
 
 
 def apply(model: nn.Module, x: Inputs) -> Float[Tensor, "N CT"]:
@@ -104,7 +109,9 @@ def apply_with(
 ) -> Float[Tensor, "N CT"]:
     """f(x) with these parameters and buffers in place of the model's own of the same names."""
     positional, named = arguments(x)
-    return torch.func.functional_call(model, dict(parameters), positional, named).flatten(1)
+    with ElementaryOperations():
+        outputs = torch.func.functional_call(model, dict(parameters), positional, named)
+    return outputs.flatten(1)
 
 
 def shapes(x: Inputs) -> str:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.elementary import check_embedding
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
 from decomposition.inputs import (
     Inputs,
@@ -129,8 +130,8 @@ def check_modules(model: nn.Module) -> None:
     """What the structure of a model says before it runs.
 
     Raises:
-        UnsupportedModelError: dropout that is switched on, lazy parameters, or a wrapper that
-            hides the modules inside.
+        UnsupportedModelError: dropout that is switched on, lazy parameters, an embedding that
+            changes its weight or scales its gradient, or a wrapper that hides the modules inside.
     """
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -149,6 +150,9 @@ def check_modules(model: nn.Module) -> None:
                 f"module {name or 'model'} is {type(module).__name__}(p={module.p}): its training "
                 "loss is random and has no Hessian; set p=0"
             )
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            where = f"module {name or 'model'} ({type(module).__name__})"
+            check_embedding(where, module.max_norm, module.scale_grad_by_freq)
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
             raise UnsupportedModelError(
                 f"module {name or 'model'} is {type(module).__name__} without running statistics, "

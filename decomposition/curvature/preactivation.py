@@ -23,12 +23,10 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
 from decomposition.layers import (
-    ElementaryOperations,
     LinearBlock,
     layers_of,
     perturbed_forward,
@@ -187,14 +185,9 @@ def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
 
 @contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Say what a failure inside torch.func means: some operation of the model is not for it.
-
-    Attention runs in elementary operations: its fused kernels have no second derivative. So do
-    functions that PyTorch vectorises wrongly (see decomposition.layers.elementary).
-    """
+    """Say what a failure inside torch.func means: some operation of the model is not for it."""
     try:
-        with sdpa_kernel(SDPBackend.MATH), ElementaryOperations():
-            yield
+        yield
     except (RuntimeError, NotImplementedError) as error:
         if out_of_memory(error):
             raise

@@ -1,9 +1,9 @@
 """Layers of a model: where their parameters lie, and how their outputs are perturbed."""
 
+from decomposition.elementary import ElementaryOperations
 from decomposition.layers.attention import LinearAttention
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
 from decomposition.layers.convert import with_linear_attention, with_linear_layers
-from decomposition.layers.elementary import ElementaryOperations
 from decomposition.layers.find import Layout, find_layout, layers_of
 from decomposition.layers.hooks import (
     Perturbation,

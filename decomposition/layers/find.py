@@ -153,10 +153,6 @@ def _candidates(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]
 
 def _not_one_hot(module: nn.Embedding) -> str | None:
     """Why an embedding is no linear map of one-hot rows here: a small one is better off exact."""
-    options = ("max_norm", "scale_grad_by_freq", "sparse")
-    chosen = [option for option in options if getattr(module, option)]
-    if chosen:
-        return f"Embedding with {', '.join(chosen)}"
     if module.weight.numel() <= EXACT_LIMIT:
         return "Embedding"
     if module.num_embeddings > ONE_HOT_LIMIT:
@@ -217,7 +213,7 @@ def _way_out(module: nn.Module) -> str:
     """How a module gets a Kronecker form."""
     if isinstance(module, nn.Embedding):
         return (
-            f"let it have one: without max_norm, scale_grad_by_freq and sparse, for at most "
+            f"let it have one: for at most "
             f"{ONE_HOT_LIMIT:,} tokens, called on indices with examples in their rows (positions "
             "too: torch.arange(T).expand(len(x), T)), its weight used nowhere else"
         )

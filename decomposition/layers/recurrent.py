@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from decomposition.elementary import GATES, State
 from decomposition.errors import UnsupportedModelError
-from decomposition.layers.elementary import GATES, State
 from decomposition.layers.positions import linear
 
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")

@@ -20,7 +20,7 @@ from decomposition.retraining.plan import BankPlan
 from decomposition.source import source_hash
 
 MODULES = (
-    "activations attention batched cells choice failure initial plan seeds stacked "
+    "activations batched cells choice failure initial plan seeds stacked "
     "stacked_function stacked_linear trainable updates"
 )
 LOSSES = (
@@ -30,6 +30,7 @@ LOSSES = (
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),
     "checks.py",
+    "elementary.py",
     "inputs.py",
     "memory.py",
     "recipe.py",

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from decomposition.inputs import Inputs, apply_with, each
-from decomposition.retraining.attention import PlainAttention, unfuse_attention
 from decomposition.retraining.trainable import trainable_parameters
 
 
@@ -35,8 +34,6 @@ class StackedFunction:
         """Allocate the stack with zero parameters; ``load`` fills them in."""
         self.models, self.dtype, self.decay = models, dtype, decay
         self.module = copy.deepcopy(model).to(dtype).eval()
-        if models > 1:
-            unfuse_attention(self.module)
         shapes = {name: value.shape for name, value in trainable_parameters(model).items()}
         sizes = [models * shape.numel() for shape in shapes.values()]
         place = next(model.parameters()).device
@@ -75,8 +72,7 @@ class StackedFunction:
         with torch.enable_grad():  # queries take the path that was trained
             if self.models == 1:
                 return apply_with(self.module, self._leaves, each(x, lambda part: part[0]))[None]
-            with PlainAttention():
-                return vmap(lambda theta, x: apply_with(self.module, theta, x))(self._leaves, x)
+            return vmap(lambda theta, x: apply_with(self.module, theta, x))(self._leaves, x)
 
     def backward(self, outputs: Tensor, gradient: Tensor, again: bool = False) -> None:
         """``sums ← decay·sums + ∂⟨outputs, gradient⟩/∂θ``; without the decay if ``again``."""

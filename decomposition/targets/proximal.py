@@ -32,7 +32,6 @@ from decomposition.losses import Loss
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.activations import numbers_per_example
-from decomposition.retraining.attention import PlainAttention, unfuse_attention
 
 ROWS = 1 << 15
 """Model evaluations at a time: rows of the training set times removed examples."""
@@ -47,7 +46,6 @@ class ProximalObjective:
         """Evaluate the trained model on the training examples."""
         self.damping, self._loss = damping, problem.loss_function
         self._model = problem.double_model().requires_grad_(False)
-        unfuse_attention(self._model)
         self._shapes = {name: self._model.get_parameter(name).shape for name in problem.trainable}
         x, y = problem.train
         self._x, self._y = double(x), y.double() if y.is_floating_point() else y
@@ -108,8 +106,7 @@ class ProximalObjective:
             name: part.view(len(theta), *shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
-        with PlainAttention():
-            return vmap(lambda parameters: apply_with(self._model, parameters, x))(stacked)
+        return vmap(lambda parameters: apply_with(self._model, parameters, x))(stacked)
 
 
 def output_gradient(loss: Loss, f: Float[Tensor, "*cells C"], y: Tensor) -> Tensor:

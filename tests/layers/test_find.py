@@ -278,22 +278,27 @@ def tokens_of(embedding: nn.Embedding) -> None:
     )
 
 
-LARGE_EMBEDDINGS = {
-    "Embedding with max_norm": lambda: nn.Embedding(6, 3, max_norm=1.0),
-    "Embedding with scale_grad_by_freq": lambda: nn.Embedding(6, 3, scale_grad_by_freq=True),
-    "Embedding of 6 tokens": lambda: nn.Embedding(6, 3),
+CHANGED_EMBEDDINGS = {
+    "max_norm=1.0: .*; set max_norm=None": {"max_norm": 1.0},
+    "scale_grad_by_freq=True: .*; set scale_grad_by_freq=False": {"scale_grad_by_freq": True},
 }
 
 
-@pytest.mark.parametrize("reason", LARGE_EMBEDDINGS)
+@pytest.mark.parametrize("reason", CHANGED_EMBEDDINGS)
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embeddings_whose_gradient_is_not_the_loss_s_are_refused(kind: type, reason: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"token \({kind.__name__}\) has {reason}"):
+        tokens_of(kind(6, 3, **CHANGED_EMBEDDINGS[reason]))
+
+
 def test_large_embeddings_that_are_no_linear_map_are_refused(
-    reason: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(find, "EXACT_LIMIT", 10)
     monkeypatch.setattr(find, "ONE_HOT_LIMIT", 5)
-    message = rf"block token \({reason}\) has 18 parameters .*for at most 5 tokens"
+    message = r"block token \(Embedding of 6 tokens\) has 18 parameters .*for at most 5 tokens"
     with pytest.raises(UnsupportedModelError, match=message):
-        tokens_of(LARGE_EMBEDDINGS[reason]())
+        tokens_of(nn.Embedding(6, 3))
 
 
 def test_a_table_of_positions_has_no_examples_in_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:

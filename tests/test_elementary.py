@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decomposition.chain import LATTICE, build_lattice
 from decomposition.curvature.rows import per_example_gradients
-from decomposition.layers import ElementaryOperations
+from decomposition.elementary import ElementaryOperations
 from decomposition.problem import Problem
 from tests import general as cases
 from tests.models import Applied
