@@ -21,7 +21,7 @@ from decomposition.problem import Problem
 from decomposition.problems import load_problem
 from decomposition.report.drawing import draw
 from decomposition.results import open_result, provenance
-from decomposition.results.write import check_writable, write_whole
+from decomposition.results.write import check_writable, write_tree, write_whole
 from decomposition.spectrum.gather import check_blocks
 from decomposition.spectrum.training import training_spectra
 
@@ -111,7 +111,7 @@ def write_inspection(tree: xr.DataTree, out: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    write_whole(out / "spectrum.nc", tree.to_netcdf(engine="h5netcdf"))
+    write_tree(tree, out / "spectrum.nc")
     for name, data in sections(tree):
         frame = data.drop_attrs().to_dataframe().dropna(how="all", subset=list(data.data_vars))
         text = frame.to_csv(float_format="%.9g")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from decomposition.array_files import Archive, ArrayFileError, read_archive
 from decomposition.errors import ProblemError
 from decomposition.problems.options import Spec, file_of
 
 NUMBERS = "iufb"
 """Kinds of NumPy types that can be inputs: integers, floats, yes or no."""
+LABELS = "iufbUS"
+"""Kinds that can be targets."""
+TRAIN, QUERY = ("x", "y"), ("x_query", "y_query")
+USUAL = {
+    "x": ("x", "x_train"),
+    "y": ("y", "y_train"),
+    "x_query": ("x_query", "x_test"),
+    "y_query": ("y_query", "y_test"),
+}
+"""Option → the names that an array has where none is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +45,17 @@ def read_arrays(spec: Spec, path: str) -> Arrays:
         ProblemError: the file cannot be read, an array is absent, is not numeric or finite, or
             does not fit the others.
     """
-    found = _load(file_of(path, "NPZ file"))
-    x_name, y_name = (_name(spec, found, path, part, (part, f"{part}_train")) for part in "xy")
-    x, y = _pair(found, path, x_name, y_name)
+    choices = {
+        option: (spec.options[option],) if option in spec.options else names
+        for option, names in USUAL.items()
+    }
+    archive = _read(path, set().union(*choices.values()))
+    x_name, y_name = (_name(archive, path, option, choices[option]) for option in TRAIN)
+    x, y = _pair(archive.arrays, path, x_name, y_name)
     query = None
-    usual = {part: (f"{part}_query", f"{part}_test") for part in "xy"}
-    if {"x_query", "y_query"} & spec.options.keys() or found.keys() & set(usual["x"] + usual["y"]):
-        names = [_name(spec, found, path, f"{part}_query", usual[part]) for part in "xy"]
-        query = _pair(found, path, *names)
+    if any(o in spec.options or {*choices[o]} & {*archive.names} for o in QUERY):
+        names = [_name(archive, path, option, choices[option]) for option in QUERY]
+        query = _pair(archive.arrays, path, *names)
         for name, own, other in zip(names, (x, y), query, strict=True):
             if own.shape[1:] != other.shape[1:]:
                 raise ProblemError(
@@ -53,35 +65,23 @@ def read_arrays(spec: Spec, path: str) -> Arrays:
     return Arrays(path, x_name, y_name, x, y, query)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _read(path: str, wanted: Collection[str]) -> Archive:
     try:
-        # NumPy leaves a file that it opens itself open where it finds it damaged.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise _unreadable(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # unsupported, encrypted
-        raise _unreadable(path, error) from error
+        return read_archive(file_of(path, "NPZ file"), wanted)
+    except ArrayFileError as error:
+        raise ProblemError(
+            f"{path} is not a whole NPZ file of plain arrays ({error}): write it again with "
+            "numpy.savez"
+        ) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ProblemError:
-    reason = str(error).splitlines()[0] if str(error) else ""
-    return ProblemError(
-        f"{path} is not a whole NPZ file of plain arrays ({type(error).__name__}: {reason}): write "
-        "it again with numpy.savez"
-    )
-
-
-def _name(
-    spec: Spec, found: dict[str, np.ndarray], path: str, option: str, usual: tuple[str, ...]
-) -> str:
-    wanted = (spec.options[option],) if option in spec.options else usual
+def _name(archive: Archive, path: str, option: str, wanted: tuple[str, ...]) -> str:
     for name in wanted:
-        if name in found:
+        if name in archive.arrays:
             return name
     raise ProblemError(
-        f"{path} has no array {' or '.join(wanted)}; it has {', '.join(found) or 'none'}: name one "
-        f"with {option}=…"
+        f"{path} has no array {' or '.join(wanted)}; it has {', '.join(archive.names) or 'none'}: "
+        f"name one with {option}=…"
     )
 
 
@@ -93,6 +93,11 @@ def _pair(
         raise ProblemError(
             f"{path}: {x_name} must hold numbers of shape (rows, features, …), got {x.dtype} of "
             f"shape {x.shape}"
+        )
+    if y.dtype.kind not in LABELS:
+        raise ProblemError(
+            f"{path}: {y_name} must hold numbers or words, got {y.dtype} (dates and records are "
+            "neither: save numbers)"
         )
     if y.ndim not in (1, 2) or len(x) != len(y):
         raise ProblemError(

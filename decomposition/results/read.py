@@ -9,7 +9,15 @@ from typing import Any
 
 import xarray as xr
 
+from decomposition.array_files import (
+    AbsentFileError,
+    ArrayFileError,
+    check_claim,
+    check_file,
+    reason_of,
+)
 from decomposition.errors import ResultFileError
+from decomposition.results.digest import check_digest
 from decomposition.results.schema import SCHEMA_VERSION
 from decomposition.results.validate import check_tree
 from decomposition.results.write import RESULT_NAME
@@ -54,28 +62,37 @@ def load_tree(
         ResultFileError: the file cannot be read, or ``check`` raises it.
     """
     try:
+        size = check_file(path)
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             check(opened.attrs)
-            return opened.load()
+            for node in opened.subtree:
+                check_claim(node.path, node.to_dataset(inherit=False).nbytes, size)
+            tree = opened.load()
     except ResultFileError:
         raise
     except Exception as error:
         # HDF5, h5netcdf and xarray raise a dozen types between them for a damaged file
         raise ResultFileError(
-            f"{path} cannot be read as a netCDF-4 file ({_first_line(error)}); {otherwise}"
+            f"{path} cannot be read as a netCDF-4 file ({reason_of(error)}); {otherwise}"
         ) from error
+    try:
+        check_digest(tree)
+    except ResultFileError as error:
+        raise ResultFileError(f"{path} is damaged: {error}; else {otherwise}") from None
+    return tree
 
 
 def _check_signature(path: Path) -> None:
     try:
-        with path.open("rb") as file:
-            head = file.read(len(_HDF5_SIGNATURE))
-    except FileNotFoundError:
+        check_file(path)
+    except AbsentFileError:
         raise ResultFileError(
             f"no result at {path}; make one with `decompose run PROBLEM --out {path.parent}`"
         ) from None
-    except OSError as error:
+    except ArrayFileError as error:
         raise ResultFileError(f"{path} cannot be opened: {error}") from error
+    with path.open("rb") as file:
+        head = file.read(len(_HDF5_SIGNATURE))
     if head != _HDF5_SIGNATURE:
         what = "is empty" if not head else "is not a netCDF-4 file"
         raise ResultFileError(f"{path} {what}; give the result.nc of a `decompose run`")
@@ -99,7 +116,3 @@ def _check_version(path: Path, version: object, command: object) -> None:
             f"{path} has schema {number}, which is no longer read; "
             f"make it again with: {command or 'decompose run'}"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

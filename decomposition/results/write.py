@@ -9,6 +9,7 @@ import xarray as xr
 
 from decomposition.atomic import write_atomically
 from decomposition.errors import StoreError
+from decomposition.results.digest import with_digest
 from decomposition.results.validate import check_tree
 
 RESULT_NAME = "result.nc"
@@ -34,13 +35,14 @@ def write_result(tree: xr.DataTree, folder: str | os.PathLike[str]) -> Path:
 
 
 def write_tree(tree: xr.DataTree, target: Path) -> None:
-    """Write any tree to ``target`` in one piece, its larger arrays compressed.
+    """Write any tree to ``target`` in one piece, its larger arrays compressed, with a digest.
 
     Raises:
         StoreError: the folder cannot be made or written, or the disk is full.
     """
     # HDF5 loses a failed write in its destructors, so the file is made in memory
-    write_whole(target, tree.to_netcdf(engine="h5netcdf", encoding=_compression(tree)))
+    content = tree.to_netcdf(engine="h5netcdf", encoding=_compression(tree))
+    write_whole(target, with_digest(content))
 
 
 def write_whole(target: Path, content: bytes | memoryview) -> None:
