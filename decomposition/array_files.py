@@ -8,15 +8,19 @@ memory is taken, and nothing is opened that is no regular file: reading a pipe w
 from __future__ import annotations
 
 import math
+import mmap
 import stat
 import struct
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
+import xarray as xr
 
 from decomposition.errors import DecompositionError
 
@@ -25,6 +29,8 @@ MOST_EXPANSION = 1032
 """Bytes that one byte of a deflated stream can stand for."""
 PIECE = 1 << 20
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+HEAP, HEAP_OBJECT = b"GCOL\x01\0\0\0", struct.Struct("<HHIQ")
+"""How a global heap of HDF5 begins, and the header of each of its objects."""
 SIZES_FOLLOW = 0x08
 """Flag of a local header: checksum and sizes stand behind the data."""
 
@@ -147,10 +153,59 @@ def _array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     if claimed != left or min(shape, default=0) < 0:
         raise ArrayFileError(
             f"{info.filename} is {dtype} of shape {shape} by its header, which takes "
-            f"{claimed:,} bytes, and {left:,} follow"
+            f"{claimed:.3g} bytes, and {left:,} follow"
         )
     with file.open(info) as member:
         return np.lib.format.read_array(member, allow_pickle=False)
+
+
+@contextmanager
+def open_tree(path: Path, **decoding: Any) -> Iterator[xr.DataTree]:
+    """The netCDF-4 file at ``path``, nothing read yet; what it claims fits into its size.
+
+    Args:
+        path: the file.
+        decoding: options of ``xarray.open_datatree``.
+
+    Raises:
+        ArrayFileError: it is no file, holds what has no shape, or claims more than it can hold; a
+            file that is damaged raises a dozen types of h5py, h5netcdf and xarray.
+    """
+    size = check_file(path)
+    _check_heaps(path)
+    with h5py.File(path, "r") as file:
+        # where this fails, h5netcdf leaves half a file, whose destructor prints a traceback
+        file.attrs.get("_nc3_strict")
+        file.visititems(_check_space)
+    with xr.open_datatree(path, engine="h5netcdf", phony_dims="access", **decoding) as tree:
+        for node in tree.subtree:
+            for name, variable in node.to_dataset(inherit=False).variables.items():
+                check_claim(f"{node.path.rstrip('/')}/{name}", variable.nbytes, size)
+        yield tree
+
+
+def _check_heaps(path: Path) -> None:
+    """Walk the global heaps of an HDF5 file, where the library loops for ever if a size is 0."""
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+            place = start + 16
+            while place + HEAP_OBJECT.size <= min(end, len(content)):
+                number, _, _, size = HEAP_OBJECT.unpack_from(content, place)
+                # object 0 is what is free, its header included; others are padded to 8 bytes
+                step = size if number == 0 else HEAP_OBJECT.size + -(-size // 8) * 8
+                if step < HEAP_OBJECT.size or place + step > end:
+                    raise ArrayFileError(f"its heap at byte {start} is damaged")
+                place += step
+            start = content.find(HEAP, start + 1)
+
+
+def _check_space(name: str, item: h5py.Group | h5py.Dataset) -> None:
+    if isinstance(item, h5py.Dataset) and item.shape is None:
+        raise ArrayFileError(f"{name} has no values and no shape (an HDF5 null space)")
 
 
 def reason_of(error: BaseException) -> str:

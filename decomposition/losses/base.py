@@ -20,6 +20,8 @@ class Loss(ABC):
     """Name for messages and results, with every option that is not the default."""
     notes: tuple[str, ...] = ()
     """What a reader of results must know."""
+    nonnegative: bool = True
+    """Whether no loss can be below zero."""
     positions: bool = False
     """Whether outputs (N, C, d1, …) are taken, whose T positions are read off the targets: the
     loss of an example is then the mean over its positions."""

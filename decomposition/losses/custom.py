@@ -42,6 +42,8 @@ class CustomLoss(Loss):
         ProblemError: ``function`` cannot be called, or ``name`` is empty.
     """
 
+    nonnegative = False
+
     def __init__(
         self,
         function: Function,

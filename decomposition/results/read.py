@@ -12,8 +12,8 @@ import xarray as xr
 from decomposition.array_files import (
     AbsentFileError,
     ArrayFileError,
-    check_claim,
     check_file,
+    open_tree,
     reason_of,
 )
 from decomposition.errors import ResultFileError
@@ -62,11 +62,8 @@ def load_tree(
         ResultFileError: the file cannot be read, or ``check`` raises it.
     """
     try:
-        size = check_file(path)
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
+        with open_tree(path) as opened:
             check(opened.attrs)
-            for node in opened.subtree:
-                check_claim(node.path, node.to_dataset(inherit=False).nbytes, size)
             tree = opened.load()
     except ResultFileError:
         raise

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import xarray as xr
 
 from decomposition.errors import ResultFileError
 from decomposition.results.schema import (
+    ATTRIBUTES,
     CI_BOUNDS,
     JSON_ATTRIBUTES,
+    NUMBERS,
     REQUIRED_ATTRIBUTES,
     Group,
     Variable,
     group_of,
 )
 
+GROUP_JSON = (
+    ("shares", "verdict"),
+    ("examples", "display"),
+    ("claims", "texts"),
+    ("claims", "effects"),
+)
+"""Groups, and their attributes that hold a JSON object."""
 _KINDS = {"float": "f", "int": "iub", "str": "OUST", "any": "fiubOUST"}
 
 
@@ -48,11 +58,7 @@ def check_tree(tree: xr.DataTree, where: str, strict: bool) -> None:
 
 def _attribute_problems(tree: xr.DataTree, strict: bool) -> list[str]:
     problems = [f"attribute {a} is missing" for a in REQUIRED_ATTRIBUTES if a not in tree.attrs]
-    for name in JSON_ATTRIBUTES:
-        try:
-            json.loads(tree.attrs.get(name, "null"))
-        except (TypeError, ValueError):
-            problems.append(f"attribute {name} is not a JSON string: {tree.attrs[name]!r:.80}")
+    problems += attribute_types(tree)
     if strict:
         for node in tree.subtree:
             for name, value in node.attrs.items():
@@ -60,6 +66,35 @@ def _attribute_problems(tree: xr.DataTree, strict: bool) -> list[str]:
                     kind = type(value).__name__
                     problems.append(f"attribute {name} of {node.path} is a {kind}; use JSON")
     return problems
+
+
+def attribute_types(tree: xr.DataTree) -> list[str]:
+    """What is of another type than the report reads, one line each."""
+    problems: list[str] = []
+    for name in sorted(ATTRIBUTES.keys() & tree.attrs.keys()):
+        value = tree.attrs[name]
+        wanted = "a number" if name in NUMBERS else "a string"
+        if not isinstance(value, int | float | np.number if name in NUMBERS else str):
+            problems.append(f"attribute {name} is not {wanted}: {value!r:.80}")
+        elif name in JSON_ATTRIBUTES:
+            problems += _json_problems(f"attribute {name}", value, JSON_ATTRIBUTES[name])
+    for group, name in GROUP_JSON:
+        about = tree[group].attrs if group in tree.children else {}
+        if name in about:
+            problems += _json_problems(f"attribute {name} of /{group}", about[name], dict)
+    return problems
+
+
+def _json_problems(name: str, text: object, wanted: type) -> list[str]:
+    """What is wrong with a JSON object (``dict``) or a list of strings."""
+    try:
+        value: Any = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, wanted) and all(isinstance(part, str) for part in value):
+        return []
+    kind = "object" if wanted is dict else "list of strings"
+    return [f"{name} is not a JSON string of one {kind}: {text!r:.80}"]
 
 
 def _group_problems(node: xr.DataTree, group: Group, strict: bool) -> list[str]:

@@ -10,9 +10,9 @@ import xarray as xr
 
 from decomposition.array_files import (
     ArrayFileError,
-    check_claim,
     check_file,
     native,
+    open_tree,
     read_archive,
     reason_of,
 )
@@ -49,7 +49,7 @@ def read_arrays(
     """
     names = (*required, *optional)
     try:
-        size = check_file(path)
+        check_file(path)
         with path.open("rb") as stream:
             start = stream.read(len(HDF5))
     except (ArrayFileError, OSError) as error:
@@ -58,13 +58,15 @@ def read_arrays(
         if start[: len(ZIP)] == ZIP:
             found = read_archive(path, names).arrays
         elif start == HDF5:
-            found = _from_netcdf(path, names, size)
+            found = _from_netcdf(path, names)
         else:
             raise BankFileError(
                 f"{path} is neither a NumPy archive (.npz) nor netCDF-4: see docs/supplied_bank.md"
             )
     except (ArrayFileError, ResultFileError) as error:
-        raise BankFileError(f"{path} is damaged, or holds Python objects: {error}") from error
+        raise BankFileError(
+            f"{path} is damaged, or holds Python objects or coded numbers: {error}"
+        ) from error
     absent = [name for name in required if name not in found]
     if absent:
         raise BankFileError(
@@ -74,25 +76,22 @@ def read_arrays(
     return found
 
 
-def _from_netcdf(path: Path, names: Sequence[str], size: int) -> dict[str, np.ndarray]:
+def _from_netcdf(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         # numbers as they are stored: nothing scaled, no fill values, no times
-        with xr.open_datatree(
-            path, engine="h5netcdf", mask_and_scale=False, decode_times=False
-        ) as tree:
+        with open_tree(path, mask_and_scale=False, decode_times=False) as tree:
             if DIGEST in tree.attrs:
                 load_tree(path, "make it again")  # for its check
             data = (tree["bank"] if "bank" in tree.children else tree).to_dataset()
-            return {name: _variable(data[name], name, size) for name in names if name in data}
+            return {name: _variable(data[name], name) for name in names if name in data}
     except DecompositionError:
         raise
     except Exception as error:  # HDF5, h5netcdf and xarray raise a dozen types between them
         raise ArrayFileError(reason_of(error)) from error
 
 
-def _variable(array: xr.DataArray, name: str, size: int) -> np.ndarray:
+def _variable(array: xr.DataArray, name: str) -> np.ndarray:
     """The numbers of a variable, its dimensions in our order."""
-    check_claim(name, array.nbytes, size)
     about = {**array.encoding, **array.attrs}
     odd = sorted(CODED & about.keys()) + (["units"] if " since " in f"{about.get('units')}" else [])
     if odd:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from decomposition.array_files import native
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import apply, double
 from decomposition.linalg import to_numpy
@@ -27,6 +28,8 @@ __all__ = ["BankFileError", "SuppliedBank", "as_supplied", "read_bank"]
 
 OUTPUTS = ("outputs", "second_outputs")
 LOSSES = ("losses", "second_losses")
+ROUNDING = 1e-6
+"""What a loss of zero may come out below it, relative to the largest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +97,14 @@ def read_bank(path: str | Path, problem: Problem) -> SuppliedBank:
     shape = (len(masks), None, problem.queries, *width)
     positions = len(problem.output_shape) - 1 if names is OUTPUTS else 0
     values = _numbers(_in_rows(arrays[names[0]], positions, 4), f"{source}: {names[0]}", shape)
+    if names is LOSSES:
+        _check_sign(values, f"{source}: {names[0]}", problem)
     second = None
     if names[1] in arrays:
         shape = (None, problem.queries, *width)
         second = _numbers(_in_rows(arrays[names[1]], positions, 3), f"{source}: {names[1]}", shape)
+        if names is LOSSES:
+            _check_sign(second, f"{source}: {names[1]}", problem)
         if not 2 <= len(second) <= len(masks):
             raise BankFileError(
                 f"{source}: {names[1]} belong to the first masks, 2 … {len(masks)} of them, got "
@@ -136,8 +143,12 @@ def as_supplied(bank: Bank | str | Path, problem: Problem) -> SuppliedBank:
     if values is None:
         values, width = supplied.losses, ()
     shape = (len(supplied.masks), None, problem.queries, *width)
-    _numbers(np.asarray(values), f"{supplied.source}: outputs", shape)
-    return replace(supplied, base_outputs=_base_outputs(problem))
+    name = f"{supplied.source}: {'outputs' if width else 'losses'}"
+    values = _numbers(np.asarray(values), name, shape)
+    if not width:
+        _check_sign(values, name, problem)
+    held = {"outputs" if width else "losses": values}
+    return replace(supplied, base_outputs=_base_outputs(problem), **held)
 
 
 def _masks(masks: np.ndarray, problem: Problem, source: str) -> np.ndarray:
@@ -183,7 +194,19 @@ def _numbers(values: np.ndarray, name: str, shape: tuple[int | None, ...]) -> np
     if len(bad):
         place = tuple(map(int, bad[0]))
         raise BankFileError(f"{name} is {values[place]} at {place}: leave that mask out")
-    return values
+    return native(values)
+
+
+def _check_sign(losses: np.ndarray, name: str, problem: Problem) -> None:
+    """Raise BankFileError at a loss that the problem's loss function cannot have."""
+    function = problem.loss_function
+    below = np.argwhere(losses < -ROUNDING * max(1.0, float(np.abs(losses).max())))
+    if function.nonnegative and len(below):
+        place = tuple(map(int, below[0]))
+        raise BankFileError(
+            f"{name} is {losses[place]:g} at {place}, and {function.name} is never negative: give "
+            "losses, not log-likelihoods; a loss that can be negative is a CustomLoss"
+        )
 
 
 def _in_rows(outputs: np.ndarray, positions: int, axes: int) -> np.ndarray:
@@ -197,6 +220,11 @@ def _check_targets(targets: np.ndarray | None, problem: Problem, source: str) ->
     own = to_numpy(problem.query[1])
     if targets is None:
         return
+    if targets.dtype.kind not in "biuf":
+        raise BankFileError(
+            f"{source}: targets must be numbers, those of the problem's queries, got "
+            f"{targets.dtype}: save class labels as whole numbers, or leave targets out"
+        )
     if own.ndim > 2:  # a result keeps them in one row a query
         own = own.reshape(len(own), -1)
         targets = targets.reshape(len(targets), -1)

@@ -1,15 +1,22 @@
 """A bank made elsewhere: the same result as one's own, and clear about files that do not fit."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decomposition import run
 from decomposition.cli import main
+from decomposition.losses import CustomLoss
 from decomposition.problem import Problem
 from decomposition.retraining import Bank, BankPlan, read_bank, retrain_bank
 from decomposition.retraining.supplied import BankFileError, as_supplied
@@ -178,6 +185,13 @@ WRONG = {
     r"second_outputs must be \(M2, Q = 6, C = 2\)": changed("second_outputs", lambda f: f[0]),
     "belong to the first masks, 2 … 12 of them, got 1": changed("second_outputs", lambda f: f[:1]),
     "not those of the problem's queries": lambda content: content | {"targets": np.full(6, 7)},
+    "targets must be numbers.*got <U1": lambda content: content | {"targets": np.full(6, "a")},
+    r"targets must be numbers.*got datetime64\[D\]": lambda content: (
+        content | {"targets": np.full(6, "2020-01-01", "M8[D]")}
+    ),
+    "targets must be numbers.*'a'": lambda content: (
+        content | {"targets": np.zeros(6, [("a", "f4")])}
+    ),
     "damaged, or holds Python objects": changed("outputs", lambda f: f.astype(object)),
 }
 
@@ -205,6 +219,129 @@ def test_a_file_that_is_no_bank_is_named(trained: Problem, bank: Bank, tmp_path:
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(BankFileError, match="damaged"):
         read_bank(path, trained)
+
+
+PLACES = st.floats(0, 1, exclude_max=True)
+FORMATS = {"npz": np.savez, "deflated": np.savez_compressed}
+
+
+@given(kind=st.sampled_from([*FORMATS]), where=PLACES, change=st.integers(1, 255))
+def test_a_damaged_byte_changes_nothing_or_is_refused(
+    kind: str, where: float, change: int, trained: Problem, bank: Bank, tmp_path_factory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "bank.npz"
+    FORMATS[kind](path, **arrays(bank))
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= change
+    path.write_bytes(content)
+    with suppress(BankFileError):
+        found = read_bank(path, trained)
+        np.testing.assert_array_equal(found.masks, bank.masks)
+        np.testing.assert_array_equal(found.outputs, bank.outputs)
+        np.testing.assert_array_equal(found.second_outputs, bank.second_outputs)
+
+
+@given(where=PLACES, change=st.integers(1, 255))
+def test_netcdf_with_checksums_hides_no_damage(
+    where: float, change: int, trained: Problem, bank: Bank, tmp_path_factory
+) -> None:
+    path = netcdf(tmp_path_factory.getbasetemp(), bank, checked=True)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= change
+    path.write_bytes(content)
+    with suppress(BankFileError):
+        found = read_bank(path, trained)
+        np.testing.assert_array_equal(found.masks, bank.masks)
+        np.testing.assert_array_equal(found.outputs, bank.outputs)
+
+
+def netcdf(folder: Path, bank: Bank, checked: bool = False) -> Path:
+    data = xr.Dataset(
+        {
+            "masks": (("mask", "train"), bank.masks.astype(np.int8)),
+            "outputs": (("mask", "repeat", "query", "output"), bank.outputs),
+        }
+    )
+    encoding = {str(name): {"fletcher32": checked} for name in data.data_vars}
+    data.to_netcdf(folder / "bank.nc", engine="h5netcdf", encoding=encoding)
+    return folder / "bank.nc"
+
+
+def _vlen(file: h5py.File) -> None:
+    del file["masks"]
+    file.create_dataset("masks", (12,), h5py.vlen_dtype("i4"))
+
+
+def _huge(file: h5py.File) -> None:
+    del file["masks"]
+    file.create_dataset("masks", (10**13, 32), "i1", chunks=(1024, 32))
+
+
+def _null(file: h5py.File) -> None:
+    del file["masks"]
+    file.create_dataset("masks", data=h5py.Empty("i1"))
+
+
+def _compound(file: h5py.File) -> None:
+    del file["masks"]
+    file.create_dataset("masks", (12, 32), [("a", "i4")])
+
+
+def attribute(array: str, name: str, value: object) -> Callable[[h5py.File], None]:
+    return lambda file: file[array].attrs.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (attribute("outputs", "scale_factor", 0.5), "outputs has the attribute scale_factor"),
+        (attribute("masks", "add_offset", 1), "masks has the attribute add_offset"),
+        (attribute("outputs", "units", "days since 2000-01-01"), "outputs has the attribute units"),
+        (attribute("masks", "_FillValue", np.int8(1)), "masks has missing values"),
+        (_null, "masks has no values and no shape"),
+        (_huge, r"masks claims 3.2e\+14 bytes, more than"),
+        (_vlen, r"masks must be \(M, N\)"),
+        (_compound, "masks must be 0 or 1"),
+    ],
+)
+def test_what_netcdf_may_also_hold_is_refused(
+    change: Callable[[h5py.File], None], message: str, trained: Problem, bank: Bank, tmp_path
+) -> None:
+    path = netcdf(tmp_path, bank)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(BankFileError, match=message):
+        read_bank(path, trained)
+
+
+@pytest.mark.parametrize("kind", [">f4", np.longdouble])
+def test_any_byte_order_and_width_is_scored(
+    kind, trained: Problem, bank: Bank, tmp_path: Path
+) -> None:
+    assert bank.outputs is not None
+    path = saved(tmp_path, arrays(bank) | {"outputs": bank.outputs.astype(kind)})
+    truth = bank.measurements(trained)
+    np.testing.assert_array_equal(read_bank(path, trained).measurements(trained), truth)
+    held = as_supplied(replace(bank, outputs=bank.outputs.astype(kind)), trained)
+    np.testing.assert_array_equal(held.measurements(trained), truth)
+
+
+def test_a_cross_entropy_below_zero_is_refused_and_a_custom_loss_may_be(
+    trained: Problem, bank: Bank, tmp_path: Path
+) -> None:
+    path = saved(tmp_path, losses(bank, trained) | {"losses": -bank.measurements(trained)})
+    with pytest.raises(BankFileError, match="cross_entropy is never negative: give losses"):
+        read_bank(path, trained)
+    custom = CustomLoss(lambda f, y: torch.nn.functional.cross_entropy(f, y, reduction="none") - 9)
+    assert read_bank(path, replace(trained, loss=custom)).losses is not None
+
+
+def test_pipes_folders_and_loops_are_refused_at_once(trained: Problem, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, message in (("pipe", "a pipe"), ("", "a folder"), ("loop", "symbolic links")):
+        with pytest.raises(BankFileError, match=message):
+            read_bank(tmp_path / name, trained)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import xarray as xr
 
 from decomposition.errors import ResultFileError
 from decomposition.results.read import load_tree
+from decomposition.results.validate import attribute_types
 from decomposition.results.write import STUDY_NAME
 
 
@@ -29,6 +30,9 @@ def open_study(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> xr.DataTre
             f"{where} is not a study (no attribute `study`); give the {STUDY_NAME} of a study, or "
             "read a single result with `decompose report`"
         )
+    problems = attribute_types(tree)
+    if problems:
+        raise ResultFileError(f"{where} cannot be shown: " + "; ".join(problems))
     return tree
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from decomposition.results.schema.attributes import (
     ATTRIBUTES,
     JSON_ATTRIBUTES,
+    NUMBERS,
     REQUIRED_ATTRIBUTES,
     SHARES_ATTRIBUTES,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "EXACT_METRICS",
     "GROUPS",
     "JSON_ATTRIBUTES",
+    "NUMBERS",
     "REQUIRED_ATTRIBUTES",
     "SCHEMA_VERSION",
     "SHARES_ATTRIBUTES",

@@ -39,8 +39,18 @@ SHARES_ATTRIBUTES = {
 }
 """Optional attributes of ``/shares``; ``more_masks`` is null where masks cannot resolve it."""
 
-JSON_ATTRIBUTES = ("config", "versions", "seeds", "notes", "timings", "hardware")
-"""The attributes that hold JSON."""
+JSON_ATTRIBUTES: dict[str, type] = {
+    "config": dict,
+    "versions": dict,
+    "seeds": dict,
+    "notes": list,
+    "timings": dict,
+    "hardware": dict,
+}
+"""The attributes that hold JSON, and what of."""
+
+NUMBERS = ("schema_version", "parameters", "examples", "queries", "ci_level")
+"""The attributes that are numbers; all others of ATTRIBUTES are strings."""
 
 REQUIRED_ATTRIBUTES = ("schema_version", "created_at", "library_version", "command", "problem")
 """Without these a file is not a result."""
