@@ -13,7 +13,9 @@ from decomposition.study import OneNetwork, Study, main
 
 @dataclass(frozen=True)
 class Damping(OneNetwork):
-    """One λ for all rungs: levels and what each step costs, against λ in multiples of tr G / P.
+    """One λ for all rungs: levels and what each step costs, against λ.
+
+    λ is in multiples of tr G / min(P, N·C).
 
     The trend is per decade of λ over the whole grid; the curves say where it bends.
 

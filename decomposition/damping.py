@@ -194,50 +194,60 @@ def _singular(nearest: float, lowest: float, damping: float, floor: float) -> Da
     )
 
 
-def relative_damping(c: float, trace: float, size: int) -> float:
-    """λ = c · trace / P, the protocol ``relative`` (trace of a PSD rung, or of |C|)."""
-    return c * trace / size
-
-
 Added = Callable[[float], Tensor]
 """λ → what damping adds to every eigenvalue (P,)."""
 
 
 def effective_dimension(
-    mu: Float[Tensor, " P"], damping: float, added: Added | None = None
+    mu: Float[Tensor, " m"],
+    damping: float,
+    added: Added | None = None,
+    counts: Float[Tensor, " m"] | None = None,
 ) -> float:
-    """Σ |μ| / (|μ| + λ): the number of directions that the damping leaves alone.
+    """Σ μ₊ / (μ₊ + λ), with μ₊ = max(μ, 0): the number of directions that damping leaves alone.
 
-    Zero eigenvalues count as none, at λ = 0 too. Where damping adds something else than λ,
-    ``added`` says what (``DampedSpectrum.added``).
+    Negative eigenvalues count as none: a Hessian has thousands of tiny ones, and to match them λ
+    of the other rungs would have to fall tenfold. Zeros count as none, at λ = 0 too.
+
+    Args:
+        mu: eigenvalues, or the nodes of a quadrature of them.
+        damping: λ.
+        added: where damping adds something else than λ, what (``DampedSpectrum.added``).
+        counts: how many eigenvalues each node stands for; default one.
 
     Raises:
         DampingError: λ < 0.
     """
     value = check_damping(damping)
-    magnitude = mu.abs()
-    known = magnitude > 0
+    known = mu > 0
+    positive = mu[known]
     extra = value if added is None else added(value)[known]
-    return float((magnitude[known] / (magnitude[known] + extra)).sum())
+    kept = positive / (positive + extra)
+    return float((kept if counts is None else kept * counts[known]).sum())
 
 
 def damping_for_effective_dimension(
-    mu: Float[Tensor, " P"], target: float, added: Added | None = None
+    mu: Float[Tensor, " m"],
+    target: float,
+    added: Added | None = None,
+    counts: Float[Tensor, " m"] | None = None,
 ) -> float:
     """The λ at which the effective dimension equals ``target`` (bisection in log λ).
 
+    Arguments as of ``effective_dimension``.
+
     Raises:
-        DampingError: the target lies outside (0, number of non-zero eigenvalues).
+        DampingError: the target lies outside (0, number of positive eigenvalues).
     """
-    magnitude = mu.abs()
-    largest = float(magnitude.max())
-    rank = int((magnitude > len(mu) * torch.finfo(mu.dtype).eps * largest).sum())
+    largest = float(mu.max())
+    positive = mu > max(len(mu) * torch.finfo(mu.dtype).eps * largest, 0.0)
+    rank = float(positive.sum() if counts is None else counts[positive].sum())
     if not 0 < target < rank:
-        raise DampingError(f"effective dimension must lie in (0, {rank}), got {target}")
+        raise DampingError(f"effective dimension must lie in (0, {rank:g}), got {target}")
     low, high = math.log(largest) - 80.0, math.log(largest) + 80.0
     for _ in range(100):
         middle = 0.5 * (low + high)
-        if effective_dimension(mu, math.exp(middle), added) > target:
+        if effective_dimension(mu, math.exp(middle), added, counts) > target:
             low = middle
         else:
             high = middle

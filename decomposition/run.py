@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from decomposition.attribution.influence import Gradients
 from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.curvature import Curvature
 from decomposition.device import describe, full_precision, resolve_device
-from decomposition.planner import Precision, plan_chain
+from decomposition.planner import Plan, Precision, plan_chain
 from decomposition.problem import Problem
 from decomposition.results import provenance, write_result
 from decomposition.results.write import check_writable
@@ -25,10 +26,13 @@ from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.stages import scores
 from decomposition.stages.bank import bank_group, examples_group, top_group
 from decomposition.stages.base_model import BaseModel, Clock, prepare
-from decomposition.stages.large_run import large_run
+from decomposition.stages.large import forms_group
+from decomposition.stages.large_spectra import spectra_groups
 from decomposition.stages.prediction import prediction_group
+from decomposition.stages.protocols import rank_bound
 from decomposition.stages.shares import shares
-from decomposition.stages.spectra import errors, spectra
+from decomposition.stages.spectra import errors as spectral_errors
+from decomposition.stages.spectra import spectra
 from decomposition.stages.supplied import settings_of
 
 REFERENCE = "hessian"
@@ -93,18 +97,12 @@ def run(
     clock = Clock()
     budget = None if memory is None else int(memory * 2**30)
     plan = plan_chain(problem, budget, products, place, settings.krylov_steps)
-    if not plan.dense:
-        large = large_run(problem, plan, folder, extra, settings, clock, progress, supplied)
-        groups = dict(large.groups)
-        if large.bank is not None:
-            groups["/bank"] = bank_group(large.bank, large.problem)
-        return _finished(large.problem, settings, groups, list(large.notes), clock, command, folder)
-    base = prepare(problem, folder, extra, settings, clock, progress, supplied)
+    base = prepare(problem, folder, extra, settings, clock, progress, supplied, plan)
     groups: dict[str, xr.Dataset] = {}
-    notes = list(dict.fromkeys([*base.problem.notes, *_rung_notes(base.rungs), *base.notes]))
+    notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
     levels = ceiling = design = by_repeats = None
     scored: list[scores.Scored] = []
-    if settings.attribution:
+    if base.measured is not None:
         with clock.stage("scores"):
             design = scores.Design.of(base, settings, REFERENCE)
             scored.append(scores.score(base, design, detailed=True, progress=progress))
@@ -116,13 +114,17 @@ def run(
             by_repeats = scores.repeats_curve_of(base, scored[0], REFERENCE, settings.level)
             tuned = scored[0].selection.dampings["tuned"]
             groups["/top"] = top_group(base.scorers, tuned, settings.negative)
-            base.scorers.clear()  # a quarter of the memory, and nothing below needs it
+    elif settings.attribution:
+        with clock.stage("scores"):
+            groups["/attribution"] = scores.without_truth(base, settings, REFERENCE, progress)
+    if "/attribution" in groups:
+        notes += scores.unsolved(base.scorers, groups["/attribution"]["damping"].values)
+    base.scorers.clear()  # a quarter of the memory, and nothing below needs it
     dampings = scored[0].selection.dampings if scored else {}
     with clock.stage("spectra"):
-        error_plan = _error_plan(base, groups.get("/attribution"), dampings, settings)
-        blocks = {block.name: block.slice for block in base.problem.blocks}
-        groups |= spectra(base.rungs)
-        groups |= errors(base.rungs, error_plan, base.gradients.query, blocks, progress)
+        attribution = groups.get("/attribution")
+        groups |= _curvature_groups(base, plan, attribution, dampings, settings, progress)
+    notes += [] if plan.dense else _estimated_notes(groups, settings)
     if base.bank is not None:
         groups["/bank"] = bank_group(base.bank, base.problem)
     shown = examples_group(base.problem)
@@ -132,18 +134,65 @@ def run(
     del base  # the matrices of one base model at a time
     if design is not None:
         for number in range(1, settings.base_seeds):
-            other = prepare(other_base(problem, number), folder, extra, settings, clock, progress)
+            again = other_base(problem, number)
+            other = prepare(again, folder, extra, settings, clock, progress, plan=plan)
             with clock.stage("scores"):
                 scored.append(scores.score(other, design, detailed=False, progress=progress))
             del other
         levels = scores.combine(scored, design)
+        if not set(CHAIN) <= set(levels.nodes):  # a rung that was solved nowhere: no steps
+            levels = None
     with clock.stage("shares"):
-        inverse = groups["/spectral_error"]["misaligned"] if error_plan.protocols else None
+        inverse = groups["/spectral_error"].get("misaligned")
         groups |= shares(split, inverse, levels, dampings, ceiling, settings, by_repeats)
-        groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol")
+        groups["/spectral_error"] = groups["/spectral_error"].drop_dims("protocol", errors="ignore")
         if levels is not None:
             groups |= _extras(groups, levels, settings)
     return _finished(trained, settings, groups, notes, clock, command, folder)
+
+
+def _curvature_groups(
+    base: BaseModel,
+    plan: Plan,
+    attribution: xr.Dataset | None,
+    dampings: Mapping[str, Mapping[str, float]],
+    settings: Settings,
+    progress: bool,
+) -> dict[str, xr.Dataset]:
+    """Spectra and spectral errors: of matrices, or estimated."""
+    if base.estimated is not None:
+        errors, found = base.estimated.errors, base.estimated.spectra
+        rows = base.problem.examples * base.problem.outputs
+        return {
+            "/large": forms_group(base.rungs, plan, errors),
+            **spectra_groups(found, errors, rows),
+        }
+    assert isinstance(base.gradients, Gradients)
+    error_plan = _error_plan(base, attribution, dampings, settings)
+    blocks = {block.name: block.slice for block in base.problem.blocks}
+    return {
+        **spectra(base.rungs),
+        **spectral_errors(base.rungs, error_plan, base.gradients.query, blocks, progress),
+    }
+
+
+def _estimated_notes(groups: Mapping[str, xr.Dataset], settings: Settings) -> list[str]:
+    """What a reader of estimates must know."""
+    notes = [
+        "the matrices of this model do not fit into the memory given: errors that involve H are "
+        "estimated with random probes, and their intervals are over those"
+    ]
+    if settings.lattice:
+        notes.append(
+            "steps are read in the chain's own order alone: H by blocks and H in the Kronecker "
+            "basis, which the other orders take, are built from dense matrices only"
+        )
+    if "/attribution" in groups:
+        notes.append(
+            f"agreement is with {groups['/attribution'].attrs['agreement_with']}, the best rung "
+            "that could be solved, not with retrained models"
+        )
+    return notes
 
 
 def _finished(
@@ -170,15 +219,15 @@ def _extras(
     groups: Mapping[str, xr.Dataset], levels: Levels, settings: Settings
 ) -> dict[str, xr.Dataset]:
     """Whether spectral error predicts the loss, and the levels of single base models."""
-    found = {
-        "/prediction": prediction_group(
+    found: dict[str, xr.Dataset] = {}
+    if "damped_value" in groups["/spectral_error"]:
+        found["/prediction"] = prediction_group(
             groups["/spectral_error"],
             groups["/attribution"],
             groups["/shares"]["level"].sel(protocol="tuned"),
             settings.level,
             settings.seed,
         )
-    }
     if len(levels.per_base) > 1:
         found["/base_models"] = xr.Dataset(
             {"level": (("base_model", "protocol", "rung"), levels.per_base)},
@@ -198,7 +247,7 @@ def _error_plan(
     settings: Settings,
 ) -> ErrorPlan:
     """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
-    scale = base.rungs["ggn"].trace() / base.problem.parameters
+    scale = base.rungs["ggn"].trace() / rank_bound(base.problem)
     grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
     headline = dampings["equal"][REFERENCE] if dampings else scale
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))

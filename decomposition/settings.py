@@ -89,9 +89,10 @@ class Settings:
     """What an inverse does with negative eigenvalues μ: absolute |μ|, signed μ, clip max(μ, 0),
     shift μ − μ_min."""
     damping_low: float = 1e-4
-    """Smallest damping, as a multiple of trace(GGN) / P."""
+    """Smallest damping, as a multiple of trace(GGN) / min(P, N·C), the mean of the eigenvalues that
+    the examples can make non-zero."""
     damping_high: float = 1e4
-    """Largest damping, as a multiple of trace(GGN) / P."""
+    """Largest damping, likewise."""
     damping_points: int = 13
     """Number of dampings, log-spaced."""
     resamples: int = 2000
@@ -129,5 +130,5 @@ class Settings:
         )
 
     def multipliers(self) -> Float[np.ndarray, " D"]:
-        """The damping grid as multiples of trace / P."""
+        """The damping grid as multiples of trace(GGN) / min(P, N·C)."""
         return np.geomspace(self.damping_low, self.damping_high, self.damping_points)

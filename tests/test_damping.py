@@ -17,7 +17,6 @@ from decomposition.damping import (
     damping_for_effective_dimension,
     effective_dimension,
     inverse_eigenvalues,
-    relative_damping,
 )
 from decomposition.errors import DampingError
 
@@ -116,10 +115,6 @@ def test_an_eigenvalue_that_is_not_finite_is_named(value: float) -> None:
         inverse_eigenvalues(mu, 0.1)
 
 
-def test_relative_damping_is_a_multiple_of_the_mean_eigenvalue() -> None:
-    assert relative_damping(0.1, float(MU.abs().sum()), 5) == pytest.approx(0.1 * 6.5 / 5)
-
-
 @given(mu=spectra, damping=dampings, factor=st.floats(1.0, 100.0))
 def test_effective_dimension_falls_with_damping(
     mu: torch.Tensor, damping: float, factor: float
@@ -131,20 +126,31 @@ def test_effective_dimension_falls_with_damping(
 @given(mu=spectra, damping=st.floats(1e-3, 1e3))
 def test_damping_for_effective_dimension_is_the_inverse(mu: torch.Tensor, damping: float) -> None:
     mu = torch.where(mu.abs() < 1e-6, 0.0, mu)
-    assume(bool(mu.any()))
+    assume(bool((mu > 0).any()))
     found = damping_for_effective_dimension(mu, effective_dimension(mu, damping))
     assert found == pytest.approx(damping, rel=1e-6)
 
 
-def test_effective_dimension_without_damping_is_the_rank() -> None:
-    assert effective_dimension(MU, 0.0) == 4.0
+def test_effective_dimension_without_damping_counts_positive_eigenvalues() -> None:
+    """Of −2, −½, 0, 1, 3 there are two; negative ones play no part at any λ."""
+    assert effective_dimension(MU, 0.0) == 2.0
+    assert effective_dimension(MU, 1.0) == pytest.approx(1 / 2 + 3 / 4)
     assert effective_dimension(torch.zeros(3, dtype=torch.float64), 0.0) == 0.0
 
 
-@pytest.mark.parametrize("target", [0.0, -1.0, 4.0, 5.0, np.nan])
+@pytest.mark.parametrize("target", [0.0, -1.0, 2.0, 5.0, np.nan])
 def test_effective_dimensions_that_do_not_exist_are_named(target: float) -> None:
-    with pytest.raises(DampingError, match=r"must lie in \(0, 4\), got"):
+    with pytest.raises(DampingError, match=r"must lie in \(0, 2\), got"):
         damping_for_effective_dimension(MU, target)
+
+
+@given(mu=spectra, damping=st.floats(1e-3, 1e3), copies=st.integers(1, 5))
+def test_a_node_counts_as_often_as_it_stands_for(
+    mu: torch.Tensor, damping: float, copies: int
+) -> None:
+    counts = torch.full_like(mu, float(copies))
+    found = effective_dimension(mu, damping, counts=counts)
+    assert found == pytest.approx(effective_dimension(mu.repeat(copies), damping))
 
 
 def test_a_zero_spectrum_has_no_effective_dimension() -> None:

@@ -29,6 +29,24 @@ class Gradients:
     query: Float[Tensor, "P Q"]
     """Of the measured function on every query: the loss, or the margin."""
 
+    @property
+    def examples(self) -> int:
+        """N."""
+        return self.train.shape[1]
+
+    @property
+    def queries(self) -> int:
+        """Q."""
+        return self.query.shape[1]
+
+    def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
+        """∇m_q of all queries, at most so many at a time."""
+        yield from self.query.split(max(1, most), dim=1)
+
+    def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
+        """g_i · v of every training example."""
+        return matmul(v.T, self.train)
+
 
 def loss_gradients(problem: Problem) -> Gradients:
     """g_i of every training example and g_q of every query."""

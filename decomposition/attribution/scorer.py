@@ -1,26 +1,93 @@
-"""What is left of a rung once its eigenbasis has been used: enough to score it at any damping.
+"""Scores of one rung at any damping: from its eigenbasis where it has one, else from solves.
 
 Keeping the gradients in eigen-coordinates instead of the matrices lets hundreds of damping values
-be scored without the P × P matrices in memory. Coordinates are kept in float32 (relative rounding
-6e-8, far below what a rank correlation over 1,000 masks can see); ``influence_scores`` itself
-computes in float64.
+be scored without the P × P matrices in memory. A rung without a basis that fits is solved at all
+dampings together, once. Scores are kept in float32 (relative rounding 6e-8, far below what a rank
+correlation over 1,000 masks can see); ``influence_scores`` itself computes in float64.
+
+Shapes: P parameters, N training examples, Q queries, M masks, D dampings.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
 
 from decomposition.attribution.influence import Gradients, random_scores
 from decomposition.attribution.lds import summed_effects
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.damped import DampedSpectrum
-from decomposition.damping import NegativeCurvature
-from decomposition.linalg import matmul, to_numpy
+from decomposition.curvature.large import MatrixFreeCurvature
+from decomposition.damping import (
+    Added,
+    NegativeCurvature,
+    as_policy,
+    damping_for_effective_dimension,
+    effective_dimension,
+)
+from decomposition.linalg import to_numpy
+
+SOLUTION_NUMBERS = 2**27
+"""Numbers in the solutions that are held at once: 1 GB."""
+
+
+class GradientSource(Protocol):
+    """Gradients of all examples: in memory (``Gradients``), or made when they are asked for
+    (``StreamedScores``)."""
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def queries(self) -> int:
+        """Q."""
+        ...
+
+    def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
+        """∇m_q of all queries, at most so many at a time."""
+        ...
+
+    def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
+        """g_i · v of every training example."""
+        ...
+
+
+@dataclass(frozen=True)
+class Eigenvalues:
+    """What damping protocols ask of a spectrum, exact or by quadrature."""
+
+    values: Float[Tensor, " m"]
+    """μ in the order of a basis, or the nodes of a quadrature."""
+    magnitude: float
+    """Σ |μ| over all eigenvalues."""
+    counts: Float[Tensor, " m"] | None = None
+    """How many eigenvalues each node stands for; None: one."""
+    added: Added | None = None
+    """What damping adds besides λ, where it does."""
+
+    def effective_dimension(self, damping: float) -> float:
+        """Σ μ₊ / (μ₊ + λ)."""
+        return effective_dimension(self.values, damping, self.added, self.counts)
+
+    def damping_at(self, dimension: float) -> float:
+        """The λ of an effective dimension.
+
+        Raises:
+            DampingError: no λ has it.
+        """
+        return damping_for_effective_dimension(self.values, dimension, self.added, self.counts)
 
 
 class Scorer(ABC):
@@ -30,22 +97,56 @@ class Scorer(ABC):
     """Eigenvalues in basis order and how λ enters their inverse, where they are known."""
     damping_free: bool = False
     """Whether damping changes the scores by no more than a factor, which no rank sees."""
+    refinable: bool = True
+    """Whether a damping between those of the grid costs little."""
+    unsolved: Mapping[float, str] = MappingProxyType({})
+    """λ → why there is no solution, where there is none and all scores are NaN."""
 
     @property
     def mu(self) -> Float[torch.Tensor, " P"] | None:
-        """Eigenvalues in basis order, where they are known."""
+        """Eigenvalues in basis order, where they are known exactly."""
         return None if self.spectrum is None else self.spectrum.values
+
+    @property
+    def eigenvalues(self) -> Eigenvalues | None:
+        """What is known of the spectrum; None of a solver alone."""
+        if self.spectrum is None:
+            return None
+        mu = self.spectrum.values
+        return Eigenvalues(mu, float(mu.abs().sum()), None, self.spectrum.added)
 
     @abstractmethod
     def scores(
         self, damping: float, negative: str | NegativeCurvature = "absolute"
     ) -> Float[np.ndarray, "Q N"]:
-        """τ at damping λ."""
+        """τ at damping λ; NaN where the rung cannot be solved."""
+
+    def nearest(self, damping: float, negative: str | NegativeCurvature) -> float:
+        """The damping next to this one (by ratio) at which scores are to be had for nothing."""
+        return damping
 
     def check(self, damping: float, negative: str | NegativeCurvature) -> None:
         """Raise DampingError if the damped rung is singular (where its eigenvalues are known)."""
         if self.spectrum is not None:
             self.spectrum.inverse(damping, negative)
+
+    def prepare(  # noqa: B027  (nothing to do unless solves are shared)
+        self,
+        masks: Bool[np.ndarray, "M N"] | None,
+        dampings: Sequence[float],
+        keep: Sequence[float],
+        negative: str | NegativeCurvature,
+        progress: bool = False,
+    ) -> None:
+        """Do together what scores at several dampings share.
+
+        Args:
+            masks: of the effects that will be asked for; None: of none.
+            dampings: all that effects will be asked for.
+            keep: those of them at which scores will be asked for too.
+            negative: policy for negative eigenvalues.
+            progress: show a bar.
+        """
 
     def predicted_effects(
         self,
@@ -53,7 +154,10 @@ class Scorer(ABC):
         damping: float,
         negative: str | NegativeCurvature = "absolute",
     ) -> Float[np.ndarray, "M Q"]:
-        """−Σ_{i ∈ S_j} τ[q, i]: predicted loss on q after training on S_j, up to a constant."""
+        """−Σ_{i ∈ S_j} τ[q, i]: predicted loss on q after training on S_j, up to a constant.
+
+        NaN where the rung cannot be solved.
+        """
         return summed_effects(masks, self.scores(damping, negative))
 
 
@@ -121,31 +225,161 @@ class SpectralScorer(Scorer):
         return self._rotated.query * _single(inverse)[:, None]
 
 
-class SolverScorer(Scorer):
-    """A rung known by its solver: every damping is a solve for all queries."""
+class SolvingScorer(Scorer):
+    """A rung known by its solver; dampings that are asked for together are solved together.
 
-    def __init__(self, curvature: Curvature, gradients: Gradients) -> None:
-        """Keep both; nothing can be prepared."""
-        self._curvature, self._gradients = curvature, gradients
+    Where it cannot be solved (singular, or out of reach of its iteration) there are no scores.
+    """
+
+    def __init__(
+        self,
+        curvature: Curvature,
+        source: GradientSource,
+        eigenvalues: Eigenvalues | None = None,
+        refinable: bool = True,
+    ) -> None:
+        """Nothing is solved yet.
+
+        Args:
+            curvature: C.
+            source: gradients.
+            eigenvalues: what is known of its spectrum.
+            refinable: whether a damping that was not prepared costs little.
+        """
+        self.refinable = refinable
+        self.unsolved: dict[float, str] = {}
+        self._curvature, self._source, self._eigenvalues = curvature, source, eigenvalues
+        self._tau: dict[tuple[float, str], np.ndarray] = {}
+        self._masks: np.ndarray | None = None
+        self._effects: dict[tuple[float, str], np.ndarray] = {}
+
+    @property
+    def eigenvalues(self) -> Eigenvalues | None:
+        """As given."""
+        return self._eigenvalues
+
+    def prepare(
+        self,
+        masks: np.ndarray | None,
+        dampings: Sequence[float],
+        keep: Sequence[float],
+        negative: str | NegativeCurvature,
+        progress: bool = False,
+    ) -> None:
+        """(C_λ⁻¹ g_q)ᵀ g_i / N at all of these dampings that are not known yet."""
+        policy = as_policy(negative).name
+        if masks is not self._masks:
+            self._masks, self._effects = masks, {}
+        known = self._tau if masks is None else self._effects
+        wanted = sorted({float(d) for d in dampings if (float(d), policy) not in known})
+        if not wanted:
+            return
+        tau, effects = [], []
+        kept = [i for i, damping in enumerate(wanted) if damping in set(map(float, keep))]
+        with self._watched(progress):
+            most = max(1, SOLUTION_NUMBERS // (self._curvature.size * len(wanted)))
+            for gradients in self._source.query_parts(most):
+                part = self._solved(gradients, wanted, negative)
+                tau.append(part[kept])
+                if masks is not None:
+                    effects.append(np.stack([_effects(masks, one) for one in part]))
+        self._keep(self._tau, [wanted[i] for i in kept], policy, np.concatenate(tau, 1))
+        if masks is not None:
+            self._keep(self._effects, wanted, policy, np.concatenate(effects, 2))
+
+    def _keep(
+        self, where: dict[tuple[float, str], np.ndarray], dampings: list, policy: str, found: Any
+    ) -> None:
+        """One solution that is missing is none for any query: levels are means over all."""
+        for damping, one in zip(dampings, found, strict=True):
+            gone = damping in self.unsolved
+            where[damping, policy] = np.full_like(one, np.nan) if gone else one
+
+    def _solved(
+        self, gradients: Tensor, dampings: list[float], negative: str | NegativeCurvature
+    ) -> Float[np.ndarray, "D k N"]:
+        found = self._curvature.solutions(gradients, dampings, negative)
+        solved = torch.isfinite(found.x).all(1).all(1)
+        said = iter(found.failures)
+        for damping, ok in zip(dampings, solved.tolist(), strict=True):
+            if not ok:
+                self.unsolved.setdefault(damping, next(said, "not solved"))
+        queries = gradients.shape[1]
+        tau = np.full((len(dampings), queries, self._source.examples), np.nan, np.float32)
+        if bool(solved.any()):
+            columns = found.x[solved].movedim(1, 0).flatten(1)  # (P, solved · k)
+            products = self._source.along(columns) / self._source.examples
+            tau[to_numpy(solved)] = _single(products.unflatten(0, (-1, queries)))
+        return tau
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(C_λ⁻¹ g_q)ᵀ g_i / N."""
-        solved = self._curvature.solve(self._gradients.query, damping, negative)
-        return _single(matmul(solved.T, self._gradients.train)) / self._gradients.train.shape[1]
+        key = float(damping), as_policy(negative).name
+        if key not in self._tau:
+            part = [
+                self._solved(gradients, [key[0]], negative)[0]
+                for gradients in self._source.query_parts(
+                    max(1, SOLUTION_NUMBERS // self._curvature.size)
+                )
+            ]
+            self._keep(self._tau, [key[0]], key[1], np.concatenate(part)[None])
+        return self._tau[key]
+
+    def nearest(self, damping: float, negative: str | NegativeCurvature) -> float:
+        """Among those that are kept and were solved; itself where there is none."""
+        policy = as_policy(negative).name
+        solved = [d for (d, p), tau in self._tau.items() if p == policy and np.isfinite(tau).all()]
+        if self.refinable or not solved:
+            return damping
+        return min(solved, key=lambda known: abs(np.log(known / damping)))
+
+    def predicted_effects(
+        self, masks: np.ndarray, damping: float, negative: str | NegativeCurvature = "absolute"
+    ) -> np.ndarray:
+        """From what was prepared, if it was."""
+        found = self._effects.get((float(damping), as_policy(negative).name))
+        if masks is self._masks and found is not None:
+            return found
+        return _effects(masks, self.scores(damping, negative))
+
+    @contextmanager
+    def _watched(self, progress: bool) -> Iterator[None]:
+        """A bar over the products of a rung that is solved by them; solves may end before it."""
+        rung = self._curvature
+        if not isinstance(rung, MatrixFreeCurvature):
+            yield
+            return
+        total = self._source.queries * min(rung.krylov_steps, rung.size)
+        with tqdm(
+            total=total, desc="solves", unit="product", disable=not progress, leave=False
+        ) as bar:
+            rung.watch = bar.update
+            try:
+                yield
+            finally:
+                rung.watch = None
 
 
 class FixedScorer(Scorer):
-    """Scores that no damping changes: the random baseline."""
+    """Scores that no damping changes: the baselines."""
 
     damping_free = True
 
-    def __init__(self, queries: int, examples: int, seed: int) -> None:
-        """Draw them."""
-        self._scores = _single(random_scores(queries, examples, seed))
+    def __init__(self, scores: Float[Tensor, "Q N"]) -> None:
+        """Keep them."""
+        self._scores = _single(scores)
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """The same whatever the damping."""
         return self._scores
+
+
+def baselines(source: GradientSource, size: int, seed: int) -> dict[str, Scorer]:
+    """``identity``, g_q · g_i / N, and ``random``, standard normal scores of P = ``size``."""
+    parts = source.query_parts(max(1, SOLUTION_NUMBERS // size))
+    flat = torch.cat([source.along(part) for part in parts]) / source.examples
+    random = random_scores(len(flat), source.examples, seed)
+    return {"identity": FixedScorer(flat), "random": FixedScorer(random)}
 
 
 def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str, Scorer]:
@@ -154,7 +388,7 @@ def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str
     found: dict[str, Scorer] = {}
     for name, rung in rungs.items():
         if not isinstance(rung, Diagonalised):
-            found[name] = SolverScorer(rung, gradients)
+            found[name] = SolvingScorer(rung, gradients)
             continue
         key = rung.basis_key()
         if key not in rotated:
@@ -176,6 +410,13 @@ def effects_over(
 ) -> Float[np.ndarray, "D M Q"]:
     """Predicted effects at every damping."""
     return np.stack([rung.predicted_effects(masks, damping, negative) for damping in dampings])
+
+
+def _effects(masks: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """NaN where a solution is missing."""
+    if np.isnan(tau).all():
+        return np.full((len(masks), len(tau)), np.nan, np.float32)
+    return summed_effects(masks, tau).astype(np.float32)
 
 
 def _single(tensor: torch.Tensor) -> np.ndarray:

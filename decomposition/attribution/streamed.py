@@ -83,6 +83,16 @@ class StreamedScores:
         found = list(shrinking(some, queries, self._most(), shrunk=self._shrunk))
         return torch.cat(found) / self._problem.examples
 
+    @property
+    def examples(self) -> int:
+        """N."""
+        return self._problem.examples
+
+    @property
+    def queries(self) -> int:
+        """Q."""
+        return self._problem.queries
+
     def query_gradients(self, rows: slice) -> Float[Tensor, "P k"]:
         """∇m_q of some queries; those of all are kept where they may be held at once."""
         if self._kept is None and self._most() >= self._problem.queries:

@@ -108,7 +108,10 @@ def masks_needed(
     `variance` is what masks, queries and studies contribute at the present `masks`. None when
     queries and base models alone leave it unresolved.
     """
-    room = (difference / float(norm.ppf(level))) ** 2 - variance[1] - variance[2]
+    z = float(norm.ppf(level))
+    if z <= 0:  # at a level of one half or below, the sign of an estimate is enough
+        return 1
+    room = (difference / z) ** 2 - variance[1] - variance[2]
     if room <= 0:
         return None
     return math.ceil(masks * variance[0] / room)

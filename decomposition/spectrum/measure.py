@@ -64,7 +64,7 @@ class SpectralMeasure:
 
     def eigenvalues(self) -> Float[np.ndarray, " P"]:
         """All eigenvalues, ascending; for an estimate, the quantiles of the mean measure."""
-        nodes, weights = self._pooled()
+        nodes, weights = self.pooled()
         middles = np.arange(self.size) + 0.5
         place = np.searchsorted(np.cumsum(weights), middles * (1 - 1e-12), side="left")
         return nodes[np.minimum(place, len(nodes) - 1)]
@@ -75,7 +75,7 @@ class SpectralMeasure:
         The error is the spread of the statistic over single probes, divided by √k: 0 where the
         spectrum is exact, NaN for one probe.
         """
-        value = function(*self._pooled())
+        value = function(*self.pooled())
         if self.exact:
             return value, 0.0
         if len(self.nodes) < 2:
@@ -95,7 +95,8 @@ class SpectralMeasure:
             return samples[0], np.full_like(samples[0], np.nan)
         return samples.mean(0), samples.std(0, ddof=1) / np.sqrt(len(samples))
 
-    def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
+    def pooled(self) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Nodes, ascending, and weights of the mean measure over probes."""
         nodes = self.nodes.ravel()
         order = np.argsort(nodes, kind="stable")
         return nodes[order], self.weights.ravel()[order] / len(self.nodes)

@@ -89,10 +89,14 @@ def examples_group(problem: Problem) -> xr.Dataset | None:
 def top_group(
     scorers: Mapping[str, Scorer], dampings: Mapping[str, float], negative: str
 ) -> xr.Dataset:
-    """The training examples that most help each query, by every rung at its own damping."""
+    """The training examples that most help each query, by every rung at its own damping.
+
+    Of a rung that is solved damping by damping, at the nearest one that was.
+    """
     found = []
-    for name, rung in scorers.items():
-        scores = rung.scores(dampings[name], negative)
+    for name in dampings:
+        rung = scorers[name]
+        scores = rung.scores(rung.nearest(dampings[name], negative), negative)
         best = top_examples(scores, min(TOP, scores.shape[1]))
         found.append((best, np.take_along_axis(scores, best, 1)))
     indices, values = (np.stack([pair[side] for pair in found]) for side in (0, 1))
@@ -102,7 +106,7 @@ def top_group(
             "top_score": (("rung", "query", "rank"), values),
         },
         {
-            "rung": list(scorers),
+            "rung": list(dampings),
             "query": np.arange(indices.shape[1]),
             "rank": np.arange(1, indices.shape[2] + 1),
         },

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+from jaxtyping import Float
+
 from decomposition.attribution.influence import Gradients, target_gradients
-from decomposition.attribution.scorer import FixedScorer, Scorer, scorer, scorers_of
+from decomposition.attribution.scorer import (
+    Eigenvalues,
+    GradientSource,
+    Scorer,
+    SolvingScorer,
+    baselines,
+    scorers_of,
+)
+from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
-from decomposition.curvature import Curvature, ScaledIdentity
-from decomposition.device import full_precision, resolve_device
+from decomposition.curvature import Curvature
+from decomposition.device import CPU, full_precision, resolve_device
+from decomposition.linalg import from_numpy
+from decomposition.planner import Plan
 from decomposition.problem import Problem
-from decomposition.retraining.bank import Bank, BankPlan
+from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.settings import Settings
+from decomposition.stages.large import ITEMS, Errors, frobenius_errors
+from decomposition.stages.large_spectra import LargeSpectra, large_spectra
 from decomposition.stages.selection import Measured
 from decomposition.stages.spectra import decompose_all
+from decomposition.stages.truth import Truth, check_truth, measured_truth
 from decomposition.stages.vanishing import check_curvature
-from decomposition.targets.leave_one_out import LeaveOneOutPlan
-from decomposition.targets.measurement import (
-    Measurement,
-    measure_leave_one_out,
-    measure_proximal_responses,
-    measure_subsets,
-    measure_supplied,
-)
-from decomposition.targets.names import ONE_AT_A_TIME, TargetError, check_problem, measured_function
-from decomposition.targets.variation import check_before, check_moves, start_notes
+from decomposition.targets.names import check_problem, measured_function
 
 
 @dataclass
@@ -48,6 +56,28 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Estimated:
+    """What is known of rungs that are not all dense, each number with its error."""
+
+    errors: Errors
+    """Norms, traces and Frobenius errors."""
+    spectra: LargeSpectra
+    """Spectra, and spectral norms of differences."""
+
+    def eigenvalues(self, name: str) -> Eigenvalues | None:
+        """What damping protocols ask of a rung; None of a solver alone."""
+        found = self.spectra.spectra.get(name)
+        if found is None:
+            return None
+        nodes, counts = found.measure.pooled()
+        if name in self.errors.traces and name != "hessian":  # no negative eigenvalues
+            magnitude = self.errors.traces[name].value
+        else:
+            magnitude = found.statistic(lambda mu, w: float(w @ np.abs(mu))).value
+        return Eigenvalues(from_numpy(nodes, CPU), magnitude, from_numpy(counts, CPU))
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """A trained base model with its bank, its rungs and what scores them."""
 
@@ -55,13 +85,15 @@ class BaseModel:
     """Trained."""
     bank: Bank | None
     measured: Measured | None
-    """None without attribution."""
+    """None without attribution, or where the truth cannot be afforded."""
     rungs: dict[str, Curvature]
-    split: dict[str, float]
-    """Squared Frobenius error of each step."""
-    gradients: Gradients
+    split: dict[str, Float[np.ndarray, " probes"]]
+    """Squared Frobenius error of each step: one number, or one for every random probe."""
+    gradients: GradientSource
     scorers: dict[str, Scorer]
     """Rungs and baselines; empty without attribution."""
+    estimated: Estimated | None = None
+    """Where matrices do not fit; None where all rungs are dense."""
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     """What the levels are, for ``/attribution``."""
     notes: tuple[str, ...] = ()
@@ -77,10 +109,19 @@ def prepare(
     clock: Clock,
     progress: bool,
     bank: SuppliedBank | None = None,
+    plan: Plan | None = None,
 ) -> BaseModel:
-    """Train, build every rung, measure the target, decompose the rungs, rotate the gradients.
+    """Train, build every rung, measure the target, decompose the rungs, gather the gradients.
 
-    With ``bank`` nothing is retrained: it is the truth.
+    Args:
+        problem: trained or not.
+        folder: where banks are kept.
+        extra: rungs of the user's own.
+        settings: what to compute.
+        clock: gets the seconds of every stage.
+        progress: show bars.
+        bank: models retrained elsewhere: nothing is retrained, they are the truth.
+        plan: the form of every rung; None: all are dense.
 
     Raises:
         DecompositionError: the problem does not have the target, or as the stages.
@@ -88,113 +129,94 @@ def prepare(
     check_problem(problem, settings.target)
     check_truth(problem, settings, bank)
     problem = problem.to(resolve_device(settings.device))
+    dense = plan is None or plan.dense
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
+    function = measured_function(settings.target)
     with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
-        rungs = (build_lattice if settings.lattice else build_chain)(trained, extra)
-        split = frobenius_split(rungs)
-        gradients = target_gradients(trained, measured_function(settings.target))
-        check_curvature(problem, trained, rungs, gradients)
-    found: Measurement | None = None
-    if settings.attribution and settings.target != "pbrf":
-        with clock.stage("retrain"):
-            if bank is None:
-                found = retrained(trained, settings, folder, progress)
-            else:
-                found = measure_supplied(trained, bank, measured_function(settings.target))
-    with clock.stage("eigendecompositions"):
-        decompose_all(rungs, progress)
-    if settings.attribution and settings.target == "pbrf":  # in the eigenbasis of the GGN
-        with clock.stage("respond"):
-            found = _respond(trained, rungs, settings, folder, progress)
-    if found is None:
-        return BaseModel(trained, None, None, rungs, split, gradients, {})
-    with clock.stage("scores"):
-        scorers = scorers_of(rungs, gradients)
-        scorers |= _baselines(trained, rungs, gradients, settings)
-    measured = Measured(found.weights, found.truth, found.second)
+        if dense and settings.lattice:
+            rungs = build_lattice(trained, extra)
+        else:
+            rungs = build_chain(trained, extra, plan)
+        gradients: GradientSource = (
+            target_gradients(trained, function) if dense else StreamedScores(trained, function)
+        )
+        check_curvature(
+            problem, trained, rungs, gradients if isinstance(gradients, Gradients) else None
+        )
+
+    truth = partial(_truth, trained, rungs, settings, folder, clock, progress, bank, dense)
+    by_examples = settings.target != "pbrf"  # responses take an eigenbasis
+    found = truth() if by_examples else Truth(None)
+    split, estimated = _decomposed(trained, rungs, settings, clock, progress, dense)
+    if not by_examples:
+        found = truth()
+    scorers: dict[str, Scorer] = {}
+    if settings.attribution:
+        with clock.stage("scores"):
+            scorers = _scorers(trained, rungs, gradients, estimated)
+            scorers |= baselines(gradients, trained.parameters, settings.seed)
+    measured = found.found
     return BaseModel(
         trained,
-        found.bank,
-        measured,
+        None if measured is None else measured.bank,
+        None if measured is None else Measured(measured.weights, measured.truth, measured.second),
         rungs,
         split,
         gradients,
         scorers,
-        found.attributes,
+        estimated,
+        {} if measured is None else measured.attributes,
         found.notes,
     )
 
 
-def check_truth(problem: Problem, settings: Settings, bank: SuppliedBank | None) -> None:
-    """Before any work, that models which are to be retrained, or a bank, can give a truth.
-
-    Raises:
-        DecompositionError: as ``check_before`` and ``measure_supplied``.
-    """
-    if bank is not None:
-        measure_supplied(problem, bank, measured_function(settings.target))
-    elif settings.attribution:
-        check_before(problem, bank_plan(problem, settings), settings.target)
-
-
-def bank_plan(problem: Problem, settings: Settings) -> BankPlan:
-    """The masks of a target, with the models that are retrained on them."""
-    if settings.target not in ONE_AT_A_TIME:
-        return settings.plan
-    return LeaveOneOutPlan.of(settings.plan, settings.leave_one_out_examples, problem.examples)
-
-
-def retrained(
-    problem: Problem, settings: Settings, folder: Path | None, progress: bool
-) -> Measurement:
-    """The target of models retrained here; their bank is kept in ``folder``."""
-    check_moves(problem, bank_plan(problem, settings))
-    store = None if folder is None else folder / "bank"
-    if settings.target == "leave_one_out":
-        count = settings.leave_one_out_examples
-        found = measure_leave_one_out(problem, settings.plan, count, store, progress)
-    else:
-        function = measured_function(settings.target)
-        found = measure_subsets(problem, settings.plan, function, store, progress)
-    return replace(found, notes=(*found.notes, *start_notes(problem)))
-
-
-def _respond(
+def _truth(
     problem: Problem,
     rungs: Mapping[str, Curvature],
     settings: Settings,
     folder: Path | None,
+    clock: Clock,
     progress: bool,
-) -> Measurement:
-    found = measure_proximal_responses(
-        problem,
-        rungs["ggn"],
-        settings.pbrf_damping,
-        settings.plan,
-        settings.leave_one_out_examples,
-        None if folder is None else folder / "pbrf",
-        progress,
-    )
-    left_out = int(found.attributes["pbrf_unconverged"])
-    if left_out and settings.base_seeds > 1:
-        raise TargetError(
-            f"{left_out} proximal responses of a base model did not converge, and base models are "
-            "compared on the same examples: raise pbrf_damping or use one base seed"
-        )
-    return found
+    bank: SuppliedBank | None,
+    dense: bool,
+) -> Truth:
+    with clock.stage("respond" if settings.target == "pbrf" else "retrain"):
+        return measured_truth(problem, rungs, settings, folder, progress, bank, affordable=dense)
 
 
-def _baselines(
+def _decomposed(
     problem: Problem,
     rungs: Mapping[str, Curvature],
-    gradients: Gradients,
     settings: Settings,
+    clock: Clock,
+    progress: bool,
+    dense: bool,
+) -> tuple[dict[str, Float[np.ndarray, " probes"]], Estimated | None]:
+    """Squared Frobenius error of each step, and every spectrum: exactly, or with its error."""
+    if dense:
+        with clock.stage("eigendecompositions"):
+            split = frobenius_split(rungs)
+            decompose_all(rungs, progress)
+        return {step: np.array([value]) for step, value in split.items()}, None
+    with clock.stage("spectra"):
+        errors = frobenius_errors(rungs, settings.seed)
+        found = large_spectra(
+            rungs, problem.examples, settings.seed, settings.matrix_norms, progress=progress
+        )
+    return dict(zip(ITEMS, errors.samples, strict=True)), Estimated(errors, found)
+
+
+def _scorers(
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    gradients: GradientSource,
+    estimated: Estimated | None,
 ) -> dict[str, Scorer]:
-    """Identity scaled to trace H / P, and random scores."""
-    scale = abs(rungs["hessian"].trace()) / problem.parameters
-    identity = ScaledIdentity(problem.parameters, scale, problem.device)
+    if estimated is None:
+        assert isinstance(gradients, Gradients)
+        return scorers_of(rungs, gradients)
     return {
-        "identity": scorer(identity, gradients),
-        "random": FixedScorer(problem.queries, problem.examples, settings.seed),
+        name: SolvingScorer(rung, gradients, estimated.eigenvalues(name), refinable=False)
+        for name, rung in rungs.items()
     }

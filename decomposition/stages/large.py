@@ -21,10 +21,7 @@ from decomposition.curvature import BlockDiagonal, Curvature
 from decomposition.curvature.large import MatrixFreeCurvature
 from decomposition.linalg import to_numpy
 from decomposition.planner import Plan
-from decomposition.settings import Settings
 from decomposition.spectrum.estimates import Estimate, probes, relative_error, xtrace
-from decomposition.stages.large_levels import PROTOCOLS, LargeLevels
-from decomposition.stages.shares import shares
 
 PROBES = 16
 ITEMS = (*STEPS, "cross_term")
@@ -42,11 +39,6 @@ class Errors:
     """Squared error of ITEMS; all entries of a row are equal where it is exact."""
     relative: dict[str, dict[str, Estimate]]
     """Reference, H or G → rung C of the chain → ‖C − R‖_F / ‖R‖_F."""
-
-    @property
-    def split(self) -> dict[str, float]:
-        """Their means."""
-        return dict(zip(ITEMS, self.samples.mean(1).tolist(), strict=True))
 
 
 def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PROBES) -> Errors:
@@ -105,37 +97,6 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
     }
     relative["hessian"]["hessian"] = Estimate(0.0)
     return Errors(norms, traces, np.stack([samples[item] for item in ITEMS]), relative)
-
-
-def shares_groups(
-    errors: Errors, found: LargeLevels | None, settings: Settings
-) -> dict[str, xr.Dataset]:
-    """``/shares`` of the LDS and the squared Frobenius error, this with intervals over probes."""
-    whole = found is not None and set(CHAIN) <= set(found.levels.nodes)
-    groups = shares(
-        errors.split,
-        None,
-        found.levels if found and whole else None,
-        found.dampings if found and whole else {},
-        found.ceiling if found and whole else None,
-        settings,
-        protocols=PROTOCOLS if whole else PROTOCOLS[:1],
-    )
-    data = groups["/shares"]
-    count = errors.samples.shape[1]
-    generator = np.random.default_rng((settings.seed, 3))
-    picks = generator.integers(0, count, (settings.resamples, count))
-    draws = errors.samples[:, picks].mean(2)  # (items, resamples)
-    total = draws.sum(0)
-    tail = 50.0 * (1.0 - settings.level)
-    for bound, percent in {"lower": tail, "upper": 100.0 - tail}.items():
-        at = {"metric": "frobenius_squared", "ci_bound": bound}
-        drop, share = (np.percentile(one, percent, axis=1) for one in (draws, draws / total))
-        for protocol in data["protocol"].values:
-            place = {**at, "protocol": protocol, "step": list(ITEMS)}
-            data["drop"].loc[place], data["share"].loc[place] = drop, share
-        data["total"].loc[at] = np.percentile(total, percent)
-    return groups
 
 
 def _between(ekfac: Curvature, kfac: Curvature) -> float:

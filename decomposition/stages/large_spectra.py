@@ -132,6 +132,7 @@ def large_spectra(
     rungs: Mapping[str, Curvature],
     examples: int,
     seed: int,
+    matrix_norms: bool = True,
     work: Work | None = None,
     progress: bool = False,
 ) -> LargeSpectra:
@@ -141,6 +142,7 @@ def large_spectra(
         rungs: the chain and the user's own; one that is known by its solver alone is left out.
         examples: N, which a product's cost goes with.
         seed: of start vectors and probes.
+        matrix_norms: also the spectral norms of differences.
         work: products to spend; default ``Work.of`` P · N, and the smaller choice for a block GGN
             without Gram matrices, whose products sweep once for each of its blocks.
         progress: show a bar over the products.
@@ -152,7 +154,7 @@ def large_spectra(
         for name, rung in rungs.items()
         if isinstance(rung, MatrixFreeCurvature)
     }
-    total = sum(usual.columns(len(rungs) - 1) for _ in free)
+    total = sum(usual.columns(len(rungs) - 1 if matrix_norms else 0) for _ in free)
     with tqdm(
         total=total, desc="spectra", unit="product", disable=None if progress else True
     ) as bar:
@@ -168,7 +170,7 @@ def large_spectra(
                 continue
             spectra[name] = exact_spectrum(values, "structured", ENDS)
         norms = {
-            reference: _distances(reference, counted, spectra, usual, seed)
+            reference: _distances(reference, counted, spectra, usual, seed) if matrix_norms else {}
             for reference in ("hessian", "ggn")
         }
     return LargeSpectra(spectra, norms, {name: one.count for name, one in counted.items()})

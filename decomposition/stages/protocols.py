@@ -1,7 +1,7 @@
 """Damping protocols as grids: setting → λ of every rung.
 
-``equal`` gives all rungs the same λ; ``relative`` the same c in λ = c · tr|C| / P;
-``effective_dimension`` the same d in Σ |μ| / (|μ| + λ) = d. ``tuned`` uses the grid of ``equal``,
+``equal`` gives all rungs the same λ; ``relative`` the same c in λ = c · tr|C| / min(P, N·C);
+``effective_dimension`` the same d in Σ μ₊ / (μ₊ + λ) = d. ``tuned`` uses the grid of ``equal``,
 refined around each rung's own optimum.
 """
 
@@ -14,12 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from decomposition.attribution.scorer import Scorer
-from decomposition.damping import (
-    damping_for_effective_dimension,
-    effective_dimension,
-    relative_damping,
-)
 from decomposition.errors import DampingError
+from decomposition.problem import Problem
 
 COMMON = ("equal", "relative", "effective_dimension")
 """Protocols in which one setting serves every rung."""
@@ -39,32 +35,48 @@ class Grid:
     """λ of every rung at every setting."""
 
 
-def grids(
-    scorers: Mapping[str, Scorer], multipliers: Float[np.ndarray, " D"], reference: str
-) -> dict[str, Grid]:
-    """The grids of the common protocols, anchored at the GGN's (else the reference's) trace.
+def rank_bound(problem: Problem) -> int:
+    """min(P, N·C): the most eigenvalues of G that the examples can make non-zero.
 
-    A rung without known eigenvalues (a solver, the random baseline) has no trace: it is given
-    the reference's λ in every protocol.
+    tr G over this number is the unit of damping grids: in a model with more parameters than
+    N·C, tr G / P would be the mean over directions that no example has touched.
+    """
+    return min(problem.parameters, problem.examples * problem.outputs)
+
+
+def grids(
+    scorers: Mapping[str, Scorer], multipliers: Float[np.ndarray, " D"], reference: str, rank: int
+) -> dict[str, Grid]:
+    """The grids of the common protocols.
+
+    A rung without known eigenvalues (a solver, a baseline) has no trace: it is given the
+    reference's λ in every protocol.
+
+    Args:
+        scorers: of every rung.
+        multipliers: the grid in units of the anchor's mean eigenvalue; the anchor is the GGN, or
+            the reference where there is none.
+        reference: the rung whose effective dimension the others take.
+        rank: what traces are divided by, see ``rank_bound``.
     """
     anchor = "ggn" if "ggn" in scorers else reference
-    scale = _mean_eigenvalue(scorers[anchor])
-    equal = multipliers * scale
-    reference_mu = scorers[reference].mu
-    assert reference_mu is not None
-    dimensions = np.array([effective_dimension(reference_mu, float(d)) for d in equal])
+    known = {name: rung.eigenvalues for name, rung in scorers.items()}
+    scale, exact = known[anchor], known[reference]
+    assert scale is not None
+    assert exact is not None
+    equal = multipliers * scale.magnitude / rank
+    dimensions = np.array([exact.effective_dimension(float(damping)) for damping in equal])
     relative, dimension = {}, {}
     for name, rung in scorers.items():
         if rung.damping_free:
             relative[name] = dimension[name] = equal
             continue
-        own = (
-            _mean_eigenvalue(rung) if rung.mu is not None else _mean_eigenvalue(scorers[reference])
-        )
-        relative[name] = equal if np.isclose(own, scale, rtol=1e-9) else multipliers * own
+        magnitude = (known[name] or exact).magnitude
+        same = np.isclose(magnitude, scale.magnitude, rtol=1e-9)
+        relative[name] = equal if same else multipliers * magnitude / rank
         dimension[name] = (
             equal
-            if rung.mu is None or name == reference
+            if known[name] is None or name == reference
             else np.array([_at(rung, float(d)) for d in dimensions])
         )
     return {
@@ -74,18 +86,13 @@ def grids(
     }
 
 
-def _mean_eigenvalue(rung: Scorer) -> float:
-    assert rung.mu is not None
-    return relative_damping(1.0, float(rung.mu.abs().sum()), len(rung.mu))
-
-
 def _at(rung: Scorer, dimension: float) -> float:
     """λ at an effective dimension; a rung of lower rank gets its smallest sensible λ."""
-    spectrum = rung.spectrum
-    assert spectrum is not None
-    smallest = 1e-10 * float(spectrum.values.abs().max())
+    eigenvalues = rung.eigenvalues
+    assert eigenvalues is not None
+    smallest = 1e-10 * float(eigenvalues.values.abs().max())
     try:
-        found = damping_for_effective_dimension(spectrum.values, dimension, spectrum.added)
+        found = eigenvalues.damping_at(dimension)
         rung.check(found, "absolute")  # factored damping asks for λ of the order of its square
     except DampingError:
         return smallest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,15 @@ from jaxtyping import Int
 
 from decomposition.attribution.bootstrap import Resamples, resample
 from decomposition.attribution.ceiling import Ceiling, noise_ceiling
+from decomposition.attribution.scorer import Scorer, SolvingScorer
 from decomposition.settings import Settings
 from decomposition.shares.crossfit import mask_folds
 from decomposition.shares.levels import Levels, joint_levels
 from decomposition.shares.resolution import WidthCurve, repeats_curve
-from decomposition.stages.agreement import add_agreement
+from decomposition.stages.agreement import add_agreement, agreement_group
 from decomposition.stages.base_model import BaseModel
 from decomposition.stages.policies import policies_group
-from decomposition.stages.protocols import COMMON, PROTOCOLS, TUNED, Grid, grids
+from decomposition.stages.protocols import COMMON, PROTOCOLS, TUNED, Grid, grids, rank_bound
 from decomposition.stages.selection import Selection, select
 from decomposition.stages.where import where_groups
 
@@ -60,7 +61,7 @@ def score(base: BaseModel, design: Design, detailed: bool, progress: bool) -> Sc
     """Choose dampings and score; ``detailed`` adds curves, agreement, policies, places."""
     assert base.measured is not None
     settings, reference = design.settings, design.reference
-    protocol_grids: dict[str, Grid] = grids(base.scorers, settings.multipliers(), reference)
+    protocol_grids = grids_of(base, settings, reference)
     selection, datasets = select(
         base.scorers,
         base.measured,
@@ -74,8 +75,9 @@ def score(base: BaseModel, design: Design, detailed: bool, progress: bool) -> Sc
     )
     if detailed:
         equal = datasets["/attribution"]
-        equal["best_damping"] = ("rung", np.array(list(selection.dampings[TUNED].values())))
-        equal["edge"] = ("rung", np.array(list(selection.edges[TUNED].values()), np.int64))
+        best, edge = selection.dampings[TUNED], selection.edges[TUNED]
+        equal["best_damping"] = ("rung", [best.get(name, np.nan) for name in base.scorers])
+        equal["edge"] = ("rung", [int(edge.get(name, False)) for name in base.scorers])
         add_agreement(equal, base.scorers, reference, settings.negative)
         policies = policies_group(
             base.scorers,
@@ -99,17 +101,37 @@ def score(base: BaseModel, design: Design, detailed: bool, progress: bool) -> Sc
     return Scored(selection, base.measured.mean, datasets)
 
 
+def without_truth(
+    base: BaseModel, settings: Settings, reference: str, progress: bool
+) -> xr.Dataset:
+    """``/attribution`` of a base model whose truth cannot be afforded: agreement alone."""
+    dampings = grids_of(base, settings, reference)["equal"].settings
+    for rung in base.scorers.values():
+        rung.prepare(None, dampings.tolist(), dampings.tolist(), settings.negative, progress)
+    return agreement_group(base.scorers, dampings, reference, settings.negative)
+
+
+def grids_of(base: BaseModel, settings: Settings, reference: str) -> dict[str, Grid]:
+    """The damping grid of every protocol for this base model."""
+    return grids(base.scorers, settings.multipliers(), reference, rank_bound(base.problem))
+
+
 def _single(weights: Resamples) -> Resamples:
     """The same resamples of masks and queries, for one base model."""
     return Resamples(weights.masks, weights.queries, np.ones((len(weights.masks), 1)))
 
 
 def combine(scored: Sequence[Scored], design: Design) -> Levels:
-    """Joint levels of all base models."""
-    chosen = [np.stack([one.selection.chosen[p] for p in PROTOCOLS]) for one in scored]
+    """Joint levels of all base models: the nodes and protocols that all of them have."""
+    selections = [one.selection for one in scored]
+    protocols = [p for p in PROTOCOLS if all(p in one.chosen for one in selections)]
+    nodes = [n for n in selections[0].nodes if all(n in one.nodes for one in selections)]
+    chosen = []
+    for one in selections:
+        rows = [one.nodes.index(node) for node in nodes]
+        chosen.append(np.stack([one.chosen[p][rows] for p in protocols]))
     truths = [one.truth for one in scored]
-    nodes = scored[0].selection.nodes
-    return joint_levels(chosen, truths, design.folds, design.weights, PROTOCOLS, nodes)
+    return joint_levels(chosen, truths, design.folds, design.weights, protocols, nodes)
 
 
 def ceiling_of(base: BaseModel, design: Design) -> Ceiling | None:
@@ -130,6 +152,8 @@ def repeats_curve_of(
     assert base.measured is not None
     if base.measured.truth.shape[1] < 2:
         return None
+    if reference not in one.selection.nodes:
+        return None
     prediction = one.selection.chosen[TUNED][one.selection.nodes.index(reference)]
     return repeats_curve(prediction, base.measured.truth, level=level)
 
@@ -140,6 +164,21 @@ def add_ceiling(data: xr.Dataset, ceiling: Ceiling | None, level: float) -> None
         data["ceiling"] = ("ci_bound", ceiling.ceiling.interval(level))
         data["reliability"] = ("ci_bound", ceiling.reliability.interval(level))
         data.attrs |= {"ceiling_source": ceiling.source, "ceiling_masks": ceiling.masks}
+
+
+def unsolved(scorers: Mapping[str, Scorer], dampings: np.ndarray) -> list[str]:
+    """What is missing of rungs that were not solved at every damping, and why."""
+    found = []
+    for name, rung in scorers.items():
+        if not isinstance(rung, SolvingScorer):
+            continue
+        said = [rung.unsolved[d] for d in dampings.tolist() if d in rung.unsolved]
+        if said:
+            found.append(
+                f"no scores of {name} at {len(said)} of {len(dampings)} dampings, nor an LDS: "
+                + said[-1]
+            )
+    return found
 
 
 def notes(selection: Selection, ceiling: Ceiling | None, reference: str) -> list[str]:
@@ -153,7 +192,12 @@ def notes(selection: Selection, ceiling: Ceiling | None, reference: str) -> list
     found += [
         f"protocol {protocol}: the optimum of {reference} lies on an edge of the grid"
         for protocol in COMMON
-        if selection.edges[protocol][reference]
+        if selection.edges.get(protocol, {}).get(reference)
+    ]
+    found += [
+        f"protocol {protocol} has no levels: at none of its settings every rung was solved"
+        for protocol in COMMON
+        if protocol not in selection.chosen
     ]
     constant = (np.ptp(selection.chosen[TUNED], axis=1) == 0).all(1)
     found += [

@@ -21,7 +21,7 @@ from decomposition.attribution.scorer import Scorer, effects_over
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.settings import Settings
 from decomposition.shares.crossfit import at_choice, choose, fold_lds, refine
-from decomposition.stages.protocols import TUNED, Grid
+from decomposition.stages.protocols import PROTOCOLS, TUNED, Grid
 
 
 @dataclass(frozen=True)
@@ -64,50 +64,118 @@ def select(
 ) -> tuple[Selection, dict[str, xr.Dataset]]:
     """Selection, and the curves of LDS against damping as group path → dataset.
 
-    ``with_curves=False`` leaves them out: their intervals take most of the time.
+    A rung that is solved at no damping is no node of the selection; where the reference is none,
+    the first node takes its place. A common setting is one at which every node is solved; a
+    protocol without any is left out.
+
+    Args:
+        scorers: of every rung and baseline, in chain order.
+        measured: the truth.
+        protocol_grids: of the common protocols, ``equal`` first.
+        folds: of the masks, for the choice of dampings.
+        weights: resamples, for the curves' intervals.
+        settings: policy and level.
+        reference: the node at whose optimum all nodes are read under a common protocol.
+        progress: show bars.
+        with_curves: False leaves them out: their intervals take most of the time.
     """
-    nodes, truth = tuple(scorers), measured.mean
+    names, truth, equal = tuple(scorers), measured.mean, protocol_grids["equal"]
+    _prepare(scorers, measured, protocol_grids, settings, progress)
     chosen: dict[str, np.ndarray] = {}
     dampings: dict[str, dict[str, float]] = {}
     edges: dict[str, dict[str, bool]] = {}
     curves: dict[str, xr.Dataset] = {}
-    equal: np.ndarray | None = None
+    at_equal: np.ndarray | None = None
     equal_lines: list[_Curve] = []
+    rows = np.arange(len(names))  # of the nodes
     with tqdm(
-        total=len(nodes) * len(protocol_grids), desc="scoring", unit="curve", disable=not progress
+        total=len(names) * len(protocol_grids), desc="scoring", unit="curve", disable=not progress
     ) as bar:
         for protocol, grid in protocol_grids.items():
-            stack = np.empty((len(nodes), len(grid.settings), *truth.shape), np.float32)
+            stack = np.empty((len(names), len(grid.settings), *truth.shape), np.float32)
             lines: list[_Curve] = []
-            for i, node in enumerate(nodes):
-                same = grid.dampings[node] is protocol_grids["equal"].dampings[node]
-                if same and equal is not None:  # protocols often agree on a node's dampings
-                    stack[i] = equal[i]
+            for i, name in enumerate(names):
+                same = grid.dampings[name] is equal.dampings[name]
+                if same and at_equal is not None:  # protocols often agree on a node's dampings
+                    stack[i] = at_equal[i]
                     lines += equal_lines[i : i + 1]  # none without curves
                 else:
                     stack[i] = _effects(
-                        scorers[node], measured.masks, grid.dampings[node], settings
+                        scorers[name], measured.masks, grid.dampings[name], settings
                     )
-                    check_rung(stack[i], node, grid.dampings[node])
-                    free = scorers[node].damping_free
+                    _check(scorers[name], name, stack[i], grid.dampings[name])
+                    free = scorers[name].damping_free
                     if with_curves:
                         lines.append(_curve(stack[i], truth, weights, settings.level, free))
                 bar.update()
-            choice = choose(fold_lds(stack, truth, folds), nodes.index(reference), reference)
-            chosen[protocol] = at_choice(stack, choice, folds)
-            dampings[protocol] = {
-                node: _geometric_mean(grid.dampings[node][choice.index[:, i]])
-                for i, node in enumerate(nodes)
-            }
-            edges[protocol] = {node: bool(choice.edge[i]) for i, node in enumerate(nodes)}
-            path = "/attribution" if protocol == "equal" else f"/attribution/{protocol}"
             if with_curves:
-                curves[path] = _dataset(lines, grid, nodes)
+                path = "/attribution" if protocol == "equal" else f"/attribution/{protocol}"
+                curves[path] = _dataset(lines, grid, names)
             if protocol == "equal":
-                tuned = _tuned(scorers, stack, measured, folds, grid, settings)
+                at_equal, equal_lines = stack, lines
+                rows = np.flatnonzero(_solved(stack).any(1))
+            nodes = tuple(names[row] for row in rows)
+            common = _solved(stack)[rows].all(0)
+            if common.any():
+                anchor = nodes.index(reference) if reference in nodes else 0
+                levels = _fold_levels(stack[rows], truth, folds)
+                choice = choose(np.where(common, levels, np.nan), anchor, nodes[anchor])
+                chosen[protocol] = at_choice(stack[rows], choice, folds)
+                dampings[protocol] = {
+                    node: _geometric_mean(grid.dampings[node][choice.index[:, i]])
+                    for i, node in enumerate(nodes)
+                }
+                edges[protocol] = {node: bool(choice.edge[i]) for i, node in enumerate(nodes)}
+            if protocol == "equal":
+                own = {name: scorers[name] for name in nodes}
+                tuned = _tuned(own, stack[rows], measured, folds, grid, settings)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned
-                equal, equal_lines = stack, lines
-    return Selection(nodes, chosen, dampings, edges), curves
+    order = [protocol for protocol in PROTOCOLS if protocol in chosen]
+    selection = Selection(
+        tuple(names[row] for row in rows),
+        {protocol: chosen[protocol] for protocol in order},
+        {protocol: dampings[protocol] for protocol in order},
+        edges,
+    )
+    return selection, curves
+
+
+def _prepare(
+    scorers: Mapping[str, Scorer],
+    measured: Measured,
+    protocol_grids: Mapping[str, Grid],
+    settings: Settings,
+    progress: bool,
+) -> None:
+    """What every rung's dampings of all protocols share is done once."""
+    with tqdm(scorers.items(), desc="solving", unit="rung", disable=not progress) as bar:
+        for name, rung in bar:
+            bar.set_postfix_str(name)
+            wanted = [d for grid in protocol_grids.values() for d in grid.dampings[name].tolist()]
+            keep = protocol_grids["equal"].dampings[name].tolist()
+            rung.prepare(measured.masks, wanted, keep, settings.negative, progress)
+
+
+def _check(rung: Scorer, name: str, effects: np.ndarray, dampings: np.ndarray) -> None:
+    """Raise ScoreError if predictions are not finite where the rung was solved."""
+    known = np.array([damping not in rung.unsolved for damping in dampings.tolist()])
+    check_rung(effects[known], name, dampings[known])
+
+
+def _solved(effects: Float[np.ndarray, "nodes D M Q"]) -> Bool[np.ndarray, "nodes D"]:
+    """At which dampings there are predictions: none at all is all NaN."""
+    return ~np.isnan(effects[:, :, 0, 0])
+
+
+def _fold_levels(
+    effects: Float[np.ndarray, "nodes D M Q"], truth: np.ndarray, folds: np.ndarray
+) -> Float[np.ndarray, "F nodes D"]:
+    """Mean LDS within every fold; NaN where nothing was solved."""
+    solved = _solved(effects)
+    if solved.all():
+        return fold_lds(effects, truth, folds)
+    whole = np.where(solved[..., None, None], effects, np.float32(0))
+    return np.where(solved, fold_lds(whole, truth, folds), np.nan)
 
 
 @dataclass(frozen=True)
@@ -128,18 +196,20 @@ def _effects(
 def _curve(
     effects: np.ndarray, truth: np.ndarray, weights: Resamples, level: float, damping_free: bool
 ) -> _Curve:
-    linear = linearise(effects[:1] if damping_free else effects, truth)
-    interval = bootstrap(linear, weights).interval(level)
-    count = len(effects)
-    return _Curve(
-        np.broadcast_to(linear.per_query, (count, linear.per_query.shape[1])),
-        np.broadcast_to(interval, (count, 3)),
-    )
+    """LDS at every damping; NaN where nothing was solved."""
+    solved = _solved(effects[None])[0]
+    per_query = np.full((len(effects), truth.shape[1]), np.nan)
+    intervals = np.full((len(effects), 3), np.nan)
+    if solved.any():
+        linear = linearise(effects[:1] if damping_free else effects[solved], truth)
+        per_query[solved] = linear.per_query
+        intervals[solved] = bootstrap(linear, weights).interval(level)
+    return _Curve(per_query, intervals)
 
 
 def _tuned(
     scorers: Mapping[str, Scorer],
-    effects: np.ndarray,
+    effects: Float[np.ndarray, "nodes D M Q"],
     measured: Measured,
     folds: np.ndarray,
     grid: Grid,
@@ -153,6 +223,8 @@ def _tuned(
             chosen.append(effects[i, 0])
             dampings[node], edges[node] = float(grid.settings[len(grid.settings) // 2]), False
             continue
+        solved = _solved(effects[i : i + 1])[0]
+        own, stack = grid.settings[solved], effects[i, solved]
         extra: dict[float, np.ndarray] = {}
 
         def evaluate(
@@ -162,12 +234,12 @@ def _tuned(
             extra.update(zip(new.tolist(), values, strict=True))
             return lds(values, truth).mean
 
-        curve = lds(effects[i], truth).mean
-        if not np.isnan(curve).all():  # a rung whose predictions never vary has no optimum
-            refine(grid.settings, curve, evaluate, rounds=1)
-        own = np.concatenate([grid.settings, np.array(list(extra))])
-        stack = np.concatenate([effects[i], *(e[None] for e in extra.values())])
-        check_rung(stack, node, own)
+        curve = lds(stack, truth).mean
+        if rung.refinable and not np.isnan(curve).all():  # predictions that never vary: no optimum
+            refine(own, curve, evaluate, rounds=1)
+            own = np.concatenate([own, np.array(list(extra))])
+            stack = np.concatenate([stack, *(e[None] for e in extra.values())])
+            _check(rung, node, stack, own)
         order = np.argsort(own)
         choice = choose(fold_lds(stack[order][None], truth, folds))
         chosen.append(at_choice(stack[order][None], choice, folds)[0])

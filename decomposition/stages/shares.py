@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from decomposition.attribution.ceiling import Ceiling, corrected
 from decomposition.chain import CHAIN, STEPS
@@ -24,19 +26,19 @@ METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
 
 
 def shares(
-    split: Mapping[str, float],
+    split: Mapping[str, Float[np.ndarray, " probes"]],
     misaligned: xr.DataArray | None,
     levels: Levels | None,
     dampings: Mapping[str, Mapping[str, float]],
     ceiling: Ceiling | None,
     settings: Settings,
     by_repeats: WidthCurve | None = None,
-    protocols: Sequence[str] = PROTOCOLS,
 ) -> dict[str, xr.Dataset]:
     """Group path → dataset.
 
     Args:
-        split: squared Frobenius error of each step, and the cross term.
+        split: squared Frobenius error of each step, and the cross term: one number where it is
+            exact, else one for every random probe.
         misaligned: (protocol, rung) squared error of the damped inverse against the Hessian's, up
             to the scale that no rank sees; a step's drop is the increase of this error.
         levels: LDS levels; None without attribution.
@@ -44,9 +46,9 @@ def shares(
         ceiling: noise ceiling, where there is one.
         settings: coverage of the intervals.
         by_repeats: what more repeats would buy, where there are at least two.
-        protocols: those of the levels.
     """
     steps = (*STEPS, CROSS_TERM)
+    protocols = PROTOCOLS if levels is None else levels.protocols
     shape = (len(METRICS), len(protocols), len(steps))
     drop, share = np.full((*shape, 3), np.nan), np.full((*shape, 3), np.nan)
     total = np.full((*shape[:2], 3), np.nan)
@@ -59,7 +61,7 @@ def shares(
         total[i, j], defined[i, j] = result.total, int(result.defined)
         degrades[i, j, rows] = result.probability_degrades
 
-    frobenius = exact_shares(np.array([split[step] for step in steps]), steps)
+    frobenius = _frobenius_shares(split, steps, settings)
     for protocol in protocols:
         put("frobenius_squared", protocol, frobenius)
         if misaligned is not None and protocol in misaligned["protocol"]:
@@ -92,6 +94,33 @@ def shares(
         if set(CURVATURE.taken) <= set(levels.nodes):
             groups |= order_groups(levels, METRICS, steps, settings.level)
     return groups
+
+
+def _frobenius_shares(
+    split: Mapping[str, Float[np.ndarray, " probes"]], steps: tuple[str, ...], settings: Settings
+) -> StepShares:
+    """Shares of the squared error; intervals over the probes, where there are any."""
+    samples = np.stack([split[step] for step in steps])
+    exact = exact_shares(samples.mean(1), steps)
+    count = samples.shape[1]
+    if count == 1:
+        return exact
+    generator = np.random.default_rng((settings.seed, 3))
+    picks = generator.integers(0, count, (settings.resamples, count))
+    draws = samples[:, picks].mean(2)  # (steps, resamples)
+    total = draws.sum(0)
+    tail = 50.0 * (1.0 - settings.level)
+
+    def interval(values: np.ndarray, estimate: np.ndarray) -> np.ndarray:
+        lower, upper = np.percentile(values, [tail, 100.0 - tail], axis=-1)
+        return np.stack([lower, estimate, upper], -1)
+
+    return replace(
+        exact,
+        drop=interval(draws, exact.drop[:, 1]),
+        share=interval(draws / total, exact.share[:, 1]),
+        total=interval(total, exact.total[1]),
+    )
 
 
 def _add_levels(

@@ -48,7 +48,10 @@ def where_groups(
     """Group path → dataset, for whatever nodes are there."""
     dampings = selection.dampings["tuned"]
     steps = [Step(name, *pair) for name, pair in zip(STEPS, itertools.pairwise(CHAIN), strict=True)]
-    groups = {"/where/queries": _queries(steps, measured, selection, folds, weights, settings)}
+    groups: dict[str, xr.Dataset] = {}
+    known = [step for step in steps if {step.before, step.after} <= set(selection.nodes)]
+    if known:
+        groups["/where/queries"] = _queries(known, measured, selection, folds, weights, settings)
     layered = [step for step in BLOCKWISE if _spectral(scorers, step)]
     if layered:
         groups["/where/layers"] = _parts(

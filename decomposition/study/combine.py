@@ -120,7 +120,7 @@ def _shapley(levels: Draws, level: float) -> np.ndarray:
 
 
 def _at_dampings(one: ScoredCell, level: float) -> xr.Dataset:
-    """Levels and drops at one λ for all rungs, λ in multiples of tr G / P."""
+    """Levels and drops at one λ for all rungs, λ in multiples of tr G / min(P, N·C)."""
     levels = one.at_dampings()
     shape = levels.estimate.shape
     multipliers = one.multipliers

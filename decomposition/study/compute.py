@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.attribution.bootstrap import Draws
+from decomposition.attribution.influence import Gradients
 from decomposition.attribution.scorer import effects_over
 from decomposition.chain import CHAIN
 from decomposition.chain.ladder import ladder_rungs
@@ -73,8 +74,7 @@ def _at_every_damping(base: BaseModel, design: scores.Design) -> xr.Dataset:
     assert base.measured is not None
     settings, measured = design.settings, base.measured
     multipliers = settings.multipliers()
-    scale = base.rungs["ggn"].trace() / base.problem.parameters
-    dampings = (multipliers * scale).tolist()
+    dampings = scores.grids_of(base, settings, REFERENCE)["equal"].settings.tolist()
     effects = np.stack(
         [
             effects_over(base.scorers[rung], measured.masks, dampings, settings.negative)
@@ -93,14 +93,16 @@ def _errors(
 ) -> xr.Dataset:
     names, protocols = list(base.scorers), list(dampings)
     steps = [step for step in base.split if step != "cross_term"]
-    total = sum(base.split.values())
+    split = {step: float(values.mean()) for step, values in base.split.items()}
+    total = sum(split.values())
     frobenius = frobenius_errors(base.rungs)
+    assert isinstance(base.gradients, Gradients)
     solutions = solution_errors(base.rungs, base.gradients.query, dampings, negative)
     data = xr.Dataset(
         {
             "frobenius_share": (
                 "frobenius_step",
-                [base.split[step] / total if total else np.nan for step in (*steps, "cross_term")],
+                [split[step] / total if total else np.nan for step in (*steps, "cross_term")],
             ),
             "frobenius_error": ("rung", [frobenius.get(name, np.nan) for name in names]),
             "inverse_error": (

@@ -26,7 +26,7 @@ class ScoredCell:
 
     @property
     def multipliers(self) -> NDArray[np.float64]:
-        """Dampings of ``at_dampings``, in multiples of tr G / P."""
+        """Dampings of ``at_dampings``, in multiples of tr G / min(P, N·C)."""
         return self.tree["dampings"].to_dataset()["multiplier"].values
 
     @property

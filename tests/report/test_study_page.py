@@ -294,7 +294,7 @@ def test_factor_line_joins_the_means_over_seeds() -> None:
 def test_damping_as_the_factor_is_drawn_from_the_curve() -> None:
     planted = PlantedStudy(hidden=("16",), epochs=(10,), factor="multiplier")
     ax = plot_factor(synthetic_study(planted), "equal")
-    assert ax.get_xlabel() == "λ / (tr G / P)"
+    assert ax.get_xlabel() == "λ / (tr G / min(P, N·C))"
     assert len(ax.get_lines()) > 5
 
 

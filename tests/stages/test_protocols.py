@@ -8,13 +8,13 @@ import torch
 import xarray as xr
 
 from decomposition import Settings
-from decomposition.attribution.influence import loss_gradients
+from decomposition.attribution.influence import loss_gradients, random_scores
 from decomposition.attribution.scorer import FixedScorer, Scorer, scorer
 from decomposition.chain import CHAIN, build_lattice
 from decomposition.curvature import EigenpairCurvature, ScaledIdentity
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
 from decomposition.damping import effective_dimension
-from decomposition.stages.protocols import grids
+from decomposition.stages.protocols import grids, rank_bound
 from tests.stages.conftest import tiny_problem
 
 
@@ -24,15 +24,17 @@ def scorers() -> dict[str, Scorer]:
     gradients = loss_gradients(problem)
     found = {name: scorer(rung, gradients) for name, rung in build_lattice(problem).items()}
     found["identity"] = scorer(ScaledIdentity(problem.parameters, 0.1), gradients)
-    found["random"] = FixedScorer(problem.queries, problem.examples, 0)
+    found["random"] = FixedScorer(random_scores(problem.queries, problem.examples, 0))
     return found
 
 
 MULTIPLIERS = Settings(damping_points=5).multipliers()
+RANK = rank_bound(tiny_problem())
+"""min(P, N·C): the unit of the grid is a trace over this number."""
 
 
 def test_equal_gives_every_rung_one_damping(scorers: dict[str, Scorer]) -> None:
-    grid = grids(scorers, MULTIPLIERS, "hessian")["equal"]
+    grid = grids(scorers, MULTIPLIERS, "hessian", RANK)["equal"]
     for dampings in grid.dampings.values():
         np.testing.assert_array_equal(dampings, grid.settings)
 
@@ -40,15 +42,15 @@ def test_equal_gives_every_rung_one_damping(scorers: dict[str, Scorer]) -> None:
 def test_relative_is_a_multiple_of_the_mean_absolute_eigenvalue(
     scorers: dict[str, Scorer],
 ) -> None:
-    grid = grids(scorers, MULTIPLIERS, "hessian")["relative"]
+    grid = grids(scorers, MULTIPLIERS, "hessian", RANK)["relative"]
     for rung in CHAIN:
         mu = scorers[rung].mu
         assert mu is not None
-        np.testing.assert_allclose(grid.dampings[rung], MULTIPLIERS * float(mu.abs().mean()))
+        np.testing.assert_allclose(grid.dampings[rung], MULTIPLIERS * float(mu.abs().sum()) / RANK)
 
 
 def test_effective_dimension_is_that_of_the_reference(scorers: dict[str, Scorer]) -> None:
-    grid = grids(scorers, MULTIPLIERS, "hessian")["effective_dimension"]
+    grid = grids(scorers, MULTIPLIERS, "hessian", RANK)["effective_dimension"]
     for rung in CHAIN:
         mu = scorers[rung].mu
         assert mu is not None
@@ -106,6 +108,6 @@ def test_a_factored_damping_too_small_to_invert_gives_way(scorers: dict[str, Sco
     factored = FactoredDamping(torch.full_like(mu, 1e-6), torch.full_like(mu, -1.0))
     rung.spectrum = DampedSpectrum(mu, factored)
     multipliers = np.geomspace(1e-14, 1.0, 5)
-    grid = grids({**scorers, "factored": rung}, multipliers, "hessian")["effective_dimension"]
+    grid = grids({**scorers, "factored": rung}, multipliers, "hessian", RANK)["effective_dimension"]
     for damping in grid.dampings["factored"]:
         rung.check(float(damping), "absolute")

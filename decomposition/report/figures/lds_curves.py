@@ -19,7 +19,11 @@ from decomposition.results.schema import BASELINES
 
 _AXES = {
     "equal": ("/attribution", "damping", "damping λ (units of curvature)"),
-    "relative": ("/attribution/relative", "setting", "c, with λ = c · trace / P of each rung"),
+    "relative": (
+        "/attribution/relative",
+        "setting",
+        "c, with λ = c · trace / min(P, N·C) of each rung",
+    ),
     "effective_dimension": (
         "/attribution/effective_dimension",
         "setting",

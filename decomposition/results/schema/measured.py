@@ -72,8 +72,8 @@ MEASURED = (
             ),
         )
         for protocol, setting in (
-            ("relative", "c of λ = c · trace / P"),
-            ("effective_dimension", "d of Σ μ/(μ+λ) = d"),
+            ("relative", "c of λ = c · tr|C| / min(P, N·C)"),
+            ("effective_dimension", "d of Σ μ₊/(μ₊+λ) = d"),
         )
     ),
     Group(

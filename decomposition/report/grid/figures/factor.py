@@ -14,7 +14,7 @@ from decomposition.report.palette import MUTED, rung_label
 from decomposition.report.study import Interval, interval, labels
 
 DAMPING = "multiplier"
-"""The factor that varies within cells: one λ for all rungs, in multiples of tr G / P."""
+"""The factor that varies within cells: one λ for all rungs, in multiples of tr G / min(P, N·C)."""
 
 Curves = dict[str, list[tuple[float, Interval]]]
 """Rung → (value of the factor, LDS), a point per cell."""
@@ -57,7 +57,7 @@ def plot_factor(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None = No
 
 def factor_label(factor: str) -> str:
     """A factor's name on an axis."""
-    return "λ / (tr G / P)" if factor == DAMPING else factor.replace("_", " ")
+    return "λ / (tr G / min(P, N·C))" if factor == DAMPING else factor.replace("_", " ")
 
 
 def factor_curves(grid: Grid, protocol: str) -> Curves:

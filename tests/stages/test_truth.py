@@ -15,7 +15,7 @@ from decomposition.attribution.influence import score_grid, target_gradients
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.planner import plan_chain
 from decomposition.retraining.measures import measure
-from decomposition.stages.large_truth import large_truth
+from decomposition.stages.truth import measured_truth
 from decomposition.targets.measurement import measure_proximal_responses
 from tests import cases
 from tests.elsewhere import elsewhere
@@ -74,7 +74,7 @@ def test_the_result_and_its_page_say_which_target(tree: xr.DataTree) -> None:
 def test_proximal_responses_are_those_of_a_dense_run(trained: Problem) -> None:
     settings = TARGETS["pbrf"]
     plan = plan_chain(trained, int(NONE * 2**30))
-    small = large_truth(trained, build_chain(trained, plan=plan), settings, progress=False).found
+    small = measured_truth(trained, build_chain(trained, plan=plan), settings, progress=False).found
     dense = measure_proximal_responses(
         trained, build_chain(trained)["ggn"], 10.0, settings.plan, 12, progress=False
     )
@@ -97,7 +97,7 @@ def test_what_cannot_be_afforded_is_said_with_the_ways_out(
 ) -> None:
     settings = replace(FEW, target=target, retrain_hours=0.0)  # pyright: ignore
     rungs = build_chain(trained, plan=plan_chain(trained, int(NONE * 2**30)))
-    truth = large_truth(trained, rungs, settings, progress=False)
+    truth = measured_truth(trained, rungs, settings, progress=False, affordable=False)
     assert truth.found is None
     (note,) = truth.notes
     for part in ("no LDS", f"target {target}", "--retrain-hours is 0", fewer):
@@ -117,9 +117,16 @@ def test_what_is_on_disk_already_is_free(trained: Problem, tmp_path: Path) -> No
     rungs = build_chain(trained, plan=plan_chain(trained, int(NONE * 2**30)))
     for target in ("loss", "leave_one_out", "pbrf"):
         settings = replace(TARGETS["pbrf"], target=target)  # pyright: ignore
-        first = large_truth(trained, rungs, settings, tmp_path, progress=False).found
-        again = large_truth(
-            trained, rungs, replace(settings, retrain_hours=0.0), tmp_path, progress=False
+        first = measured_truth(
+            trained, rungs, settings, tmp_path, progress=False, affordable=False
+        ).found
+        again = measured_truth(
+            trained,
+            rungs,
+            replace(settings, retrain_hours=0.0),
+            tmp_path,
+            progress=False,
+            affordable=False,
         ).found
         assert first is not None
         assert again is not None
@@ -127,7 +134,7 @@ def test_what_is_on_disk_already_is_free(trained: Problem, tmp_path: Path) -> No
 
 
 def test_without_attribution_there_is_nothing_to_say(trained: Problem) -> None:
-    truth = large_truth(trained, {}, replace(FEW, attribution=False), progress=False)
+    truth = measured_truth(trained, {}, replace(FEW, attribution=False), progress=False)
     assert truth.found is None
     assert truth.notes == ()
 
@@ -149,7 +156,7 @@ def test_it_is_measured_where_the_problem_lies(trained: Problem, target: str) ->
 
     def measured(one: Problem) -> np.ndarray:
         rungs = build_chain(one, plan=plan_chain(one, int(NONE * 2**30)))
-        found = large_truth(one, rungs, settings, progress=False).found
+        found = measured_truth(one, rungs, settings, progress=False).found
         assert found is not None
         return found.truth
 
