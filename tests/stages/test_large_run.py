@@ -111,12 +111,9 @@ def test_ceiling_is_that_of_the_dense_run(both) -> None:
 
 def _dampings(tree: xr.DataTree, path: str) -> np.ndarray:
     """λ of H; under equal effective dimension it is that of ``equal``."""
-    data = tree[path]
-    return (
-        data["damping"].values
-        if "damping" in data
-        else data["damping_value"].sel(rung="hessian").values
-    )
+    data = tree[path].to_dataset()
+    own = "damping_value" in data
+    return (data["damping_value"].sel(rung="hessian") if own else data["damping"]).values
 
 
 def test_forms_and_solves_are_recorded(both) -> None:
