@@ -77,7 +77,7 @@ def grids(
         dimension[name] = (
             equal
             if known[name] is None or name == reference
-            else np.array([_at(rung, float(d)) for d in dimensions])
+            else np.array([_at(rung, float(d), equal[0]) for d in dimensions])
         )
     return {
         "equal": Grid("equal", equal, dict.fromkeys(scorers, equal)),
@@ -86,11 +86,15 @@ def grids(
     }
 
 
-def _at(rung: Scorer, dimension: float) -> float:
-    """λ at an effective dimension; a rung of lower rank gets its smallest sensible λ."""
+def _at(rung: Scorer, dimension: float, lowest: float) -> float:
+    """λ at an effective dimension; a rung of lower rank gets its smallest sensible λ.
+
+    That is the ``lowest`` of the grid where solves iterate: a smaller one would decide how many
+    products all others take.
+    """
     eigenvalues = rung.eigenvalues
     assert eigenvalues is not None
-    smallest = 1e-10 * float(eigenvalues.values.abs().max())
+    smallest = 1e-10 * float(eigenvalues.values.abs().max()) if rung.refinable else lowest
     try:
         found = eigenvalues.damping_at(dimension)
         rung.check(found, "absolute")  # factored damping asks for λ of the order of its square
