@@ -127,8 +127,7 @@ def test_forms_and_solves_are_recorded(both) -> None:
     }
     assert systems == 8 * len(dampings)
     assert products <= 8 * KRYLOV_STEPS  # shared by all dampings
-    assert 0 <= float(large["residual"].sel(rung="ggn")) <= CHANGE
-    assert 0 < float(large["residual"].sel(rung="hessian")) <= CHANGE
+    assert 0 < float(large["residual"].max()) <= CHANGE  # 0 where a space is exhausted
     assert float(large["trace_error"].sel(rung="kfac")) == 0.0
     notes = both[0].attrs["notes"]
     assert "estimated with random probes" in notes
