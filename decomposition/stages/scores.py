@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from decomposition.attribution.bootstrap import Resamples, resample
 from decomposition.attribution.ceiling import Ceiling, noise_ceiling
-from decomposition.attribution.scorer import Scorer, SolvingScorer
+from decomposition.attribution.scorer import Scorer
 from decomposition.settings import Settings
 from decomposition.shares.crossfit import mask_folds
 from decomposition.shares.levels import Levels, joint_levels
@@ -170,8 +170,6 @@ def unsolved(scorers: Mapping[str, Scorer], dampings: np.ndarray) -> list[str]:
     """What is missing of rungs that were not solved at every damping, and why."""
     found = []
     for name, rung in scorers.items():
-        if not isinstance(rung, SolvingScorer):
-            continue
         said = [rung.unsolved[d] for d in dampings.tolist() if d in rung.unsolved]
         if said:
             found.append(
