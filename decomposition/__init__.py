@@ -2,24 +2,45 @@
 
 Problem → chain (Hessian, GGN, block-diagonal GGN, EK-FAC, K-FAC) → spectra and scores →
 shares of the steps → result tree → report.
+
+Names are imported when they are first used, so that a command can handle signals before PyTorch
+has been loaded.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-from decomposition.attribution.influence import influence_scores
-from decomposition.chain import build_chain, build_lattice
-from decomposition.errors import DecompositionError
-from decomposition.losses import CustomLoss
-from decomposition.problem import Problem
-from decomposition.recipe import Recipe
-from decomposition.results import open_result
-from decomposition.run import run
-from decomposition.settings import Settings
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-try:
-    __version__ = version("curvature-decomposition")
-except PackageNotFoundError:  # imported from a source tree that is not installed
-    __version__ = "not installed"
+if TYPE_CHECKING:
+    from decomposition.attribution.influence import influence_scores
+    from decomposition.chain import build_chain, build_lattice
+    from decomposition.errors import DecompositionError
+    from decomposition.losses import CustomLoss
+    from decomposition.problem import Problem
+    from decomposition.recipe import Recipe
+    from decomposition.results import open_result
+    from decomposition.run import run
+    from decomposition.settings import Settings
+
+    __version__: str
+
+_HOMES = {
+    "CustomLoss": "losses",
+    "DecompositionError": "errors",
+    "Problem": "problem",
+    "Recipe": "recipe",
+    "Settings": "settings",
+    "build_chain": "chain",
+    "build_lattice": "chain",
+    "influence_scores": "attribution.influence",
+    "open_result": "results",
+    "run": "run",
+}
+"""Name → module that defines it."""
 
 __all__ = [
     "CustomLoss",
@@ -34,3 +55,40 @@ __all__ = [
     "open_result",
     "run",
 ]
+
+
+class _Package(ModuleType):
+    """Keeps the import of the module ``run`` from hiding the function of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        value = getattr(import_module(f"decomposition.{_HOMES[name]}"), name)
+    elif name == "__version__":
+        value = _version()
+    elif not name.startswith("_") and find_spec(f"decomposition.{name}") is not None:
+        value = import_module(f"decomposition.{name}")
+    else:
+        raise AttributeError(f"module 'decomposition' has no attribute {name!r}")
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("curvature-decomposition")
+    except PackageNotFoundError:  # imported from a source tree that is not installed
+        return "not installed"

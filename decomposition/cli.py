@@ -6,22 +6,32 @@ import os
 import shlex
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from decomposition import __version__
-from decomposition.commands import Plan, Problems, Report, Run, Spectrum, Study
+from decomposition import __version__, interruption
 from decomposition.errors import DecompositionError
-from decomposition.settings import Settings
+
+if TYPE_CHECKING:
+    from decomposition.commands import Plan, Report, Run, Spectrum, Study
+    from decomposition.settings import Settings
 
 
 def main() -> None:
-    """Entry point of ``decompose``; exit codes: 0 done, 1 said what is wrong, 130 interrupted."""
+    """What ``decompose`` does; exit codes: 0 done, 1 said what is wrong, 130 interrupted."""
     if "--version" in sys.argv[1:2]:
         print(f"decompose {__version__}")
         return
+    with interruption.reported():
+        _main()
+
+
+def _main() -> None:
+    import tyro
+
+    from decomposition.commands import Plan, Problems, Report, Run, Spectrum, Study
+
     command = tyro.cli(
         Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
@@ -32,6 +42,9 @@ def main() -> None:
         prog="decompose",
         description="Which step of a curvature approximation costs how much attribution quality?",
     )
+    if isinstance(command, Run | Spectrum):
+        import_module("decomposition.run")  # now, so that no exception meets an import
+    interruption.begin()
     try:
         if isinstance(command, Run):
             _run(command)
@@ -51,12 +64,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader has seen enough: `decompose problems | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
-        print(
-            "\ndecompose: interrupted; retrained models are kept, the same command resumes",
-            file=sys.stderr,
-        )
-        sys.exit(130)
 
 
 def _run(command: Run) -> None:
@@ -81,6 +88,8 @@ def _run(command: Run) -> None:
 
 def quick_settings(settings: Settings) -> Settings:
     """The settings of ``--quick``: what the user has changed stays, what is slow is cut."""
+    from decomposition.settings import Settings
+
     default = Settings()
     changes = {
         "masks": 100,
@@ -153,4 +162,6 @@ def _problems() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from decomposition.__main__ import main as entry
+
+    entry()

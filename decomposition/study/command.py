@@ -8,10 +8,11 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import tyro
 
+from decomposition import interruption
 from decomposition.errors import DecompositionError
 from decomposition.settings import Settings
 from decomposition.study.backends import Backend
@@ -97,7 +98,7 @@ class Preset(Protocol):
 def main(preset: type[Preset]) -> None:
     """Parse the command line of a preset and run it.
 
-    Exit codes: 0 done, 1 said what is wrong or cells failed, 130 interrupted.
+    Exit codes: 0 done, 1 said what is wrong or cells failed, 130 Ctrl-C, 143 SIGTERM.
     """
     hidden = tyro.conf.OmitArgPrefixes
     command = dataclasses.make_dataclass(
@@ -107,10 +108,16 @@ def main(preset: type[Preset]) -> None:
     )
     parsed = tyro.cli(command, description=inspect.getdoc(preset))
     execution: Execution = parsed.execution
+    interruption.install(Path(sys.argv[0]).name, works=True)
+    with interruption.reported():
+        sys.exit(0 if _study(parsed, execution) else 1)
+
+
+def _study(parsed: Any, execution: Execution) -> object:
     try:
         settings = parsed.scale.settings(execution.tiny)
         study = parsed.preset.study(settings, parsed.scale.seeds, execution.tiny)
-        outcome = run_study(
+        return run_study(
             study,
             execution.out,
             backend=Backend(
@@ -123,7 +130,3 @@ def main(preset: type[Preset]) -> None:
     except DecompositionError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\ninterrupted; what is done is kept, the same command resumes", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0 if outcome else 1)
