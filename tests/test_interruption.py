@@ -45,28 +45,30 @@ def test_while_it_starts(how: signal.Signals, delay: float, tmp_path: Path) -> N
 WORK = """
 import signal, sys, time
 from decomposition import interruption
+def work():
+    print("at work", flush=True)
+    time.sleep(60)
 interruption.install()
 interruption.begin()
 with interruption.reported():
-    print("at work", flush=True)
     {work}
 """
 LOST = """
     try:
-        time.sleep(60)
+        work()
     except KeyboardInterrupt as error:
         raise SystemError("native code has met an exception") from error
 """
 SLOW_TO_CLEAR_UP = """
     try:
-        time.sleep(60)
+        work()
     finally:
         print("clearing up", flush=True)
         time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("work", ["time.sleep(60)", LOST.strip()])
+@pytest.mark.parametrize("work", ["work()", LOST.strip()])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_at_work_whatever_the_exception_becomes(how: signal.Signals, work: str) -> None:
     with start("-c", WORK.format(work=work)) as process:
@@ -93,7 +95,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
     ignoring = WORK.replace(
         "from decomp", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom decomp"
     )
-    with start("-c", ignoring.format(work="time.sleep(60)")) as process:
+    with start("-c", ignoring.format(work="work()")) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)

@@ -22,8 +22,8 @@ def whole() -> Bank:
     return bank(None)
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.retraining.interrupted", str(folder)]
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.retraining.interrupted", str(folder), *options]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
 
 
@@ -35,7 +35,7 @@ def finished(folder: Path) -> int:
 def test_an_interrupted_bank_resumes_bit_for_bit(
     how: signal.Signals, whole: Bank, tmp_path: Path
 ) -> None:
-    with start(tmp_path) as process:
+    with start(tmp_path, "unfinished") as process:  # however late the signal, it is not done
         while finished(tmp_path) < 2 and process.poll() is None:
             time.sleep(0.005)
         os.kill(process.pid, how)
