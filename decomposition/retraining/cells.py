@@ -6,7 +6,7 @@ never on the chunk that it happens to be trained in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
+from decomposition.retraining.audit import PlainTraining, audited_cells, check_cell
 from decomposition.retraining.batched import BatchedTrainer
 from decomposition.retraining.initial import independent_start, present_parameters, shared_start
 from decomposition.retraining.plan import BankPlan
@@ -61,6 +62,7 @@ class CellTrainer:
         self.kept = plan.kept(problem.examples)
         self._shared = shared_start(problem)
         self._trainer = BatchedTrainer(problem)
+        self._audited = audited_cells(plan)
 
     @property
     def activations(self) -> int:
@@ -132,6 +134,27 @@ class CellTrainer:
                 f"{chunk.repeat}) diverged with lr = {self.problem.recipe.lr}; lower Recipe.lr"
             )
         return outputs
+
+    def audit(
+        self, chunk: Chunk, found: Mapping[int, Float[np.ndarray, "m Q C"]], check: Callable
+    ) -> None:
+        """Train the chunk's sample once more, one by one by plain torch, and compare.
+
+        Raises:
+            UnsupportedModelError: ``found`` is not what plain torch finds.
+        """
+        for mask in range(chunk.start, chunk.stop):
+            if (mask, chunk.repeat) in self._audited:
+                one = Chunk(mask, mask + 1, chunk.repeat)
+                plain = PlainTraining(
+                    self._trainer,
+                    self.start(mask, chunk.repeat),
+                    lambda epoch, one=one: self.order(one, epoch)[0],
+                    check,
+                )
+                values = {epoch: outputs[mask - chunk.start] for epoch, outputs in found.items()}
+                cell = f"the model of mask {mask} (repeat {chunk.repeat})"
+                check_cell(self._trainer, plain, values, cell)
 
     def base_outputs(self) -> Float[np.ndarray, "Q C"]:
         """Outputs of the base model on the queries, in the training precision."""

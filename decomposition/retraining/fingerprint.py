@@ -20,8 +20,8 @@ from decomposition.retraining.plan import BankPlan
 from decomposition.source import source_hash
 
 MODULES = (
-    "activations batched cells choice failure initial plan seeds stacked "
-    "stacked_function stacked_linear trainable updates"
+    "activations audit batched cells choice failure initial plan seeds stacked "
+    "stacked_function stacked_linear telling_rows trainable updates"
 )
 LOSSES = (
     "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options "

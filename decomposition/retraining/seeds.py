@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Int64
 
-ORDER, MASK, INITIAL, CELL_ORDER = range(4)
+ORDER, MASK, INITIAL, CELL_ORDER, AUDIT = range(5)
 
 
 def permutation(seed: int, *counter: int, size: int) -> Int64[np.ndarray, " size"]:

@@ -102,6 +102,7 @@ class BankTraining:
 
         parts = list(shrinking(some, chunk.models, self._most, shrunk=shrunk))
         outputs = {epoch: np.concatenate([one[epoch] for one in parts]) for epoch in parts[0]}
+        self.trainer.audit(chunk, outputs, check)  # before it is kept: what is kept is right
         for epoch, values in outputs.items():
             self._store.save(self._key(chunk, epoch), values)
         return outputs[self.last]
