@@ -218,6 +218,20 @@ def called_twice() -> Problem:
     return study(build, images(4))
 
 
+def recurrent() -> Problem:
+    """An LSTM's cell, called step by step without a state at first."""
+
+    def forward(model: nn.Module, x: Tensor) -> Tensor:
+        state = None
+        for part in x.unbind(1):
+            state = model.cell(part, state)
+        return model.out(state[0])
+
+    return study(
+        lambda: Applied(forward, cell=nn.LSTMCell(2, 2), out=nn.Linear(2, CLASSES)), images(T, 2)
+    )
+
+
 def attention() -> Problem:
     return study(lambda: Attention(4, CLASSES), images(T, 4))
 
@@ -337,6 +351,7 @@ GENERAL: dict[str, Callable[[], Problem]] = {
         flattened,
         time_major,
         called_twice,
+        recurrent,
         attention,
         tied,
         embedding,

@@ -13,6 +13,10 @@ IN_PLACE = (
     "an in-place operation writes a value of each copy into a tensor that all share (one made in "
     "forward, or a buffer)"
 )
+UNROLLED = (
+    " (decomposition.layers.with_linear_layers(model) is a copy of the model in which it runs step "
+    "by step)"
+)
 CAUSES = (
     ("data-dependent control flow", "data-dependent control flow (an if or while on a tensor)"),
     (".item()", "a tensor is turned into a number (.item(), float(), int())"),
@@ -42,11 +46,12 @@ def where_it_fails(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        where = ""
+        where = way_out = ""
         if entered:
             name, kind = names[id(entered[-1])], type(entered[-1]).__name__
             where = f"in module {name} ({kind}) " if name else "in its forward pass "
-        raise UnsupportedModelError(f"{where}{_cause(error)}") from error
+            way_out = UNROLLED if isinstance(entered[-1], nn.RNNBase) else ""
+        raise UnsupportedModelError(f"{where}{_cause(error)}{way_out}") from error
     finally:
         for handle in handles:
             handle.remove()

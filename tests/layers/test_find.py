@@ -36,6 +36,7 @@ KINDS: dict[str, dict[str, str | None]] = {
         "out": None,
     },
     "called_twice": {"inner": None, "out": None},
+    "recurrent": {"cell": "LSTMCell", "out": None},
     "attention": {
         "norm": "LayerNorm",
         "query": None,

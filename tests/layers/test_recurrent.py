@@ -89,6 +89,18 @@ def test_the_curvature_of_a_cell_is_that_of_plain_double_backward(problem: Probl
     close(per_example_gradients(problem, *problem.train).mean(0), mean, 1e-12)
 
 
+@settings(max_examples=8)
+@given(problem=cells)
+def test_many_copies_of_a_cell_are_trained_as_one_is(problem: Problem) -> None:
+    assert_equal_to_plain(with_recipe(problem, SHORT), examples=5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cell_without_a_state_comes_to_the_end_of_a_run(kind: str) -> None:
+    problem = with_recipe(recurrent(kind, True, 2, 3, 4, False), SHORT)
+    assert "shares" in run(problem, settings=SMALL, progress=False).children
+
+
 @settings(max_examples=20)
 @given(
     kind=st.sampled_from(list(KINDS)),
@@ -217,6 +229,19 @@ def test_the_refusal_of_a_layer_names_ways_out_that_lead_to_a_run(
         sequences(kind, False, batch_first=batch_first)
     problem = with_recipe(sequences(kind, True, batch_first=batch_first), SHORT)
     assert "shares" in run(problem, settings=SMALL, progress=False).children
+
+
+def test_a_frozen_layer_is_retrained_in_the_copy_that_its_refusal_names() -> None:
+    """Its curvature needs no copy: the layer is a constant function there."""
+    model = Applied(read, layer=nn.LSTM(2, 3).requires_grad_(False), out=nn.Linear(3, 3))
+    one = with_recipe(cases.study(lambda: model, cases.images(3, 2)), SHORT)
+    with pytest.raises(
+        UnsupportedModelError, match=r"layer \(LSTM\) .*with_linear_layers\(model\)"
+    ):
+        run(one, settings=SMALL, progress=False)
+    other = replace(one, model=with_linear_layers(one.model))
+    close(build_chain(other)["hessian"].dense(), build_chain(one)["hessian"].dense(), 1e-12)
+    assert "shares" in run(other, settings=SMALL, progress=False).children
 
 
 def test_large_cells_are_refused_and_linear_in_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
