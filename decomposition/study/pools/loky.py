@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +16,9 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from decomposition.resources import cores
 from decomposition.study.pools.interface import Lost
 from decomposition.study.worker import Job, Report, execute
+
+WATCH_SECONDS = 1.0
+"""Between two looks whether the driver lives."""
 
 
 class LokyPool:
@@ -63,7 +69,31 @@ class LokyPool:
 
 def _execute(job: Job, driver: int) -> Report:
     """Finish the job and keep its result even if the driver is killed, and then end too."""
-    report = execute(job)
-    if os.getppid() != driver:
-        os._exit(0)
-    return report
+    _watch(driver)
+    with _at_work:
+        return execute(job)
+
+
+_at_work = threading.Lock()
+"""Held while a job is computed."""
+
+
+@functools.cache
+def _watch(driver: int) -> None:
+    """From now on this process ends within seconds of its driver's death, unless it computes."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(WATCH_SECONDS)
+        _let_go_of_the_output()
+        with _at_work:
+            os._exit(0)
+
+    threading.Thread(target=watch, name="driver's watch", daemon=True).start()
+
+
+def _let_go_of_the_output() -> None:
+    """Whoever reads what the driver has written waits for the last process that could write."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
