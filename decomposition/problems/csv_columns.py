@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from decomposition.errors import ProblemError
@@ -41,13 +42,13 @@ def encode(sheet: Sheet, columns: Sequence[str], categorical: Sequence[str]) -> 
     names: list[str] = []
     for name in columns:
         fields = sheet.column(name)
-        if name not in categorical and all(map(is_number, fields)):
+        if name not in categorical and fields.map(is_number).all():
             values.append(numbers(sheet, name))
             names.append(name)
             continue
         categories = _categories(sheet, name, fields, named=name in categorical)
         shown = categories[1:] if len(categories) == 2 else categories
-        values += [np.array([field == value for field in fields], float) for value in shown]
+        values += [(fields == value).to_numpy(float) for value in shown]
         names += [f"{name}={value}" for value in shown]
     return Encoded(np.column_stack(values), tuple(names))
 
@@ -59,12 +60,10 @@ def numbers(sheet: Sheet, name: str) -> Float[np.ndarray, " n"]:
         ProblemError: a field is none, or is infinite; the message names its line.
     """
     fields = sheet.column(name)
-    for line, field in zip(sheet.lines, fields, strict=True):
-        if not is_number(field) or not math.isfinite(float(field)):
-            raise ProblemError(
-                f"{sheet.path}, line {line}, column {name!r}: {field!r} is not a finite number"
-            )
-    return np.array([float(field) for field in fields])
+    bad = ~fields.map(lambda field: is_number(field) and math.isfinite(float(field)))
+    if bad.any():
+        raise ProblemError(f"{_place(sheet, name, bad)} is not a finite number")
+    return fields.to_numpy(float)
 
 
 def labels(sheet: Sheet, name: str) -> tuple[Int[np.ndarray, " n"], int]:
@@ -74,16 +73,20 @@ def labels(sheet: Sheet, name: str) -> tuple[Int[np.ndarray, " n"], int]:
         ProblemError: one class only, or nearly as many classes as rows.
     """
     fields = sheet.column(name)
-    numeric = all(is_number(field) for field in fields)
-    values = np.array([float(field) for field in fields] if numeric else fields)
+    values = fields.to_numpy(float if fields.map(is_number).all() else str)
     codes, _, classes = class_codes(values, None, f"{sheet.path}, column {name!r}")
     return codes, classes
 
 
-def _categories(sheet: Sheet, name: str, fields: Sequence[str], named: bool) -> list[str]:
-    categories = sorted(set(fields))
-    word = next((i for i, field in enumerate(fields) if not is_number(field)), 0)
-    place = f"{sheet.path}, line {sheet.lines[word]}, column {name!r}: {fields[word]!r}"
+def _place(sheet: Sheet, name: str, rows: pd.Series) -> str:
+    """Where the first of some rows stands, and what stands there."""
+    line = rows.idxmax()
+    return f"{sheet.path}, line {line}, column {name!r}: {sheet.frame.loc[line, name]!r}"
+
+
+def _categories(sheet: Sheet, name: str, fields: pd.Series, named: bool) -> list[str]:
+    categories = sorted(fields.unique())
+    place = _place(sheet, name, ~fields.map(is_number))
     if not named and mostly_numbers(fields):
         raise ProblemError(
             f"{place} stands among numbers: correct it, leave the column out with drop={name}, or "

@@ -64,12 +64,10 @@ def csv_problem(
         )
     if target in left_out or not columns:
         raise ProblemError(f"{spec.text!r} leaves out the target, or every input column")
-    kept = (*columns, target)
-    places = [sheet.names.index(name) for name in kept]
-    sheet = replace(
-        sheet, names=kept, rows=tuple(tuple(row[j] for j in places) for row in sheet.rows)
-    ).without_missing(spec.choice("missing", ("refuse", "drop"), "refuse") == "drop")
-    if not sheet.rows:
+    sheet = replace(sheet, frame=sheet.frame[[*columns, target]]).without_missing(
+        spec.choice("missing", ("refuse", "drop"), "refuse") == "drop"
+    )
+    if sheet.frame.empty:
         raise ProblemError(f"{path}: every row has a missing value; leave columns out with drop=")
     targets, classes = _targets(spec, sheet, target)
     encoded = csv_columns.encode(sheet, columns, categorical)
@@ -88,7 +86,7 @@ def csv_problem(
         spec,
         table,
         TABLE_DEFAULTS,
-        lambda row: f"line {sheet.lines[row]}",
+        lambda row: f"line {sheet.frame.index[row]}",
         "leave it empty (and such rows out with missing=drop), or the column out with drop=COLUMN",
         seed,
         recipe,
@@ -98,7 +96,7 @@ def csv_problem(
 
 
 def _targets(spec: Spec, sheet: Sheet, target: str) -> tuple[np.ndarray, int | None]:
-    numeric = all(map(is_number, sheet.column(target)))
+    numeric = sheet.column(target).map(is_number).all()
     if numeric and "task" not in spec.options:
         raise ProblemError(
             f"{sheet.path}: the target {target!r} holds numbers: say task=classification or "

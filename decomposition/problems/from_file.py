@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems.data_checks import (
     DUPLICATES,
@@ -63,4 +64,9 @@ def problem_of(
     )
     check_no_stand_ins(table, row_name, way_out)
     settled = settle_duplicates(table, policy, row_name)
-    return tabular_problem(settled, asked, seed, recipe, variant, quick)
+    try:
+        return tabular_problem(settled, asked, seed, recipe, variant, quick)
+    except ProblemError as error:
+        if table.place in str(error):
+            raise
+        raise ProblemError(f"{table.place}: {error}") from error

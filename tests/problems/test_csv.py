@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decomposition import Problem
@@ -157,7 +158,7 @@ def test_what_is_written_is_read(tmp_path_factory, data: st.DataObject) -> None:
     write(path, header, body, SEPARATORS[separator])
     sheet = read_sheet(parse(f"csv:{path}?header=yes&sep={separator}"), str(path))
     assert sheet.names == tuple(header)
-    assert [list(row) for row in sheet.rows] == body
+    assert sheet.frame.values.tolist() == body
 
 
 @given(st.text(max_size=60))
@@ -273,3 +274,78 @@ def test_files_that_are_absent_or_no_text_are_said(tmp_path: Path) -> None:
         load_problem(f"csv:{tmp_path}/absent.csv?target=1")
     with pytest.raises(ProblemError, match="is a folder, not a file"):
         load_problem(f"csv:{tmp_path}?target=1")
+
+
+NUMBER = st.integers(-(10**6), 10**6).map(lambda k: k / 64)
+ROW = st.tuples(NUMBER, NUMBER, st.booleans())
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(NUMBER, NUMBER, st.booleans()), min_size=6, max_size=30, unique_by=lambda r: r[0]
+    ),
+    st.sampled_from(["comma", "semicolon", "tab", "pipe"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.booleans(),
+)
+def test_generated_files_end_in_the_numbers_that_were_written_or_say_why(
+    tmp_path_factory, table: list[tuple], separator: str, end: str, encoding: str, packed: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "made.csv"
+    cut = SEPARATORS[separator]
+    lines = [cut.join((repr(a), f'"{b}"', f'"yes{end}{cut}"' if c else "no")) for a, b, c in table]
+    text = end.join(["a" + cut + "b" + cut + "c", *lines]) + end
+    content = text.encode(encoding)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    order = np.random.default_rng(0).permutation(len(table))
+    held = max(1, round(0.2 * len(table)))
+    x = np.array([row[:2] for row in table])[order]
+    labels = np.array([row[2] for row in table])[order].astype(int)
+    constant = len(set(x[:, 1])) == 1
+    if constant or len(set(labels[held:])) < 2:
+        message = "column 'b' has the same" if constant else "all of one class|training labels are"
+        with pytest.raises(ProblemError, match=rf"made\.csv.*({message})"):
+            load_problem(f"csv:{path}?target=c")
+        return
+    problem = load_problem(f"csv:{path}?target=c")
+    mean, std = x[held:].mean(0), x[held:].std(0)
+    expected = (x - mean) / np.where(std > 0, std, 1)
+    expected[:, std == 0] = 0
+    np.testing.assert_allclose(problem.train[0], expected[held:], atol=1e-5)
+    np.testing.assert_allclose(problem.query[0], expected[:held], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(problem.train[1], labels[held:])
+
+
+def test_quoted_line_breaks_in_every_row_hide_no_separator(tmp_path: Path) -> None:
+    body = [[f"{'ab'[i % 2]}\n\n\nsecond", str(i), "xy"[i % 3 == 0]] for i in range(40)]
+    name = write(tmp_path / "breaks.csv", ["text\nof a name", "n", "y"], body)
+    assert raw_columns(load_problem(f"{name}?target=y")) == 2
+    body[9][1] = "inf"
+    name = write(tmp_path / "breaks.csv", ["text\nof a name", "n", "y"], body)
+    with pytest.raises(ProblemError, match=r"breaks\.csv, line 42, column 'n': 'inf'"):
+        load_problem(f"{name}?target=y")
+    assert (tmp_path / "breaks.csv").read_text().splitlines()[41].endswith("inf,y")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,x\n2,\0\n", "line 3: a NUL character"),
+        (gzip.compress(b"a,b\n1,x\n2,y\n")[:-6], "cannot be read as UTF-8 text .*: decompress"),
+        ("a,b\n1,é\n".encode("latin-1"), "cannot be read as UTF-8 text"),
+        (b"a,b\n" + b"1,x\n2,y\n" * 40 + b'"3,x\n', "line 82: unexpected end of data"),
+        (b"a,b\n" + b"1,x\n2,y\n" * 40 + b'"3"4,x\n', "line 82: ',' expected after"),
+        (b"a,b\n" + b"1,x\n2,y\n" * 4 + b'"3"4,x\n', "line 10: ',' expected after"),
+        (b"a,b\n" + b"1,x\n2,y\n" * 40 + b"1\n", "line 82: 1 fields where most"),
+        (b"a,b\n" + b"1,x\n2,y\n" * 40 + b"1,2,3,4\n", "line 82: 4 fields where most"),
+        (b"a,b\n" + b"1,x\n2,y\n" * 40 + b"1e999,x\n", "line 82, column 'a': '1e999' is not a"),
+    ],
+)
+def test_files_damaged_far_down_are_said_with_their_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "late.csv").write_bytes(content)
+    with pytest.raises(ProblemError, match=rf"late\.csv.*{message}"):
+        load_problem(f"csv:{tmp_path}/late.csv?target=b&duplicates=allow")
