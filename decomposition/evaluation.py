@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.inputs import apply, double, rows_in, take
 from decomposition.memory import shrinking
-from decomposition.problem import Problem
+from decomposition.problem import Problem, Split
 
 ROWS = 1024
 """Examples of one forward pass."""
-Split = Literal["train", "query"]
 
 
 def outputs_on(problem: Problem, split: Split) -> Float[Tensor, "N C"]:
@@ -26,7 +23,7 @@ def outputs_on(problem: Problem, split: Split) -> Float[Tensor, "N C"]:
 
 
 def mean_loss(problem: Problem, split: Split) -> float:
-    """(1/N) Σ ℓ_n."""
-    y = getattr(problem, split)[1]
+    """(1/N) Σ ℓ_n, of training examples with their weights."""
+    y = problem.rows(split)[1]
     targets = y.double() if y.is_floating_point() else y
     return float(problem.loss_function.per_example(outputs_on(problem, split), targets).mean())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,7 +23,7 @@ from decomposition.chain.names import CHAIN
 from decomposition.curvature.large.dual import kept_bytes
 from decomposition.curvature.large.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
 from decomposition.device import chunk_bytes, free_memory_on, synchronise
-from decomposition.inputs import rows_in, take
+from decomposition.inputs import rows_in
 from decomposition.layers import ExactBlock
 from decomposition.linalg import eigh, matmul
 from decomposition.problem import Problem
@@ -177,10 +177,7 @@ class Rates:
         square = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
         symmetric = square[:small, :small] @ square[:small, :small].T
         count = min(more * PROBE_EXAMPLES, problem.examples)
-        x, y = problem.train
-        few = replace(
-            problem, train=(take(x, slice(0, count)), y[:count]), allow_query_in_train=True
-        )
+        few = problem.of_examples(slice(0, count))
         columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.parameters))
         v = torch.randn(problem.parameters, columns, generator=generator, dtype=torch.float64)
         v = v.to(device)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from decomposition.checks import Rule, check_fields, flag, instance, optional, text
 from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
-from decomposition.inputs import Inputs, device_of, each, rows_in
+from decomposition.inputs import Inputs, device_of, each, rows_in, take
 from decomposition.layers import Block, Layout
 from decomposition.losses import Loss, as_loss
 from decomposition.losses.positions import check_positions
+from decomposition.losses.weighted import Weighted
 from decomposition.model_checks import (
     check_model,
     check_modules,
@@ -29,9 +31,11 @@ from decomposition.problem_data import (
     check_disjoint,
     check_places,
     checked_pair,
+    checked_weights,
     display,
     first_rows,
     target_notes,
+    weight_notes,
 )
 from decomposition.recipe import Recipe
 from decomposition.state_dict import check_initial
@@ -46,6 +50,8 @@ RULES: dict[str, Rule] = {
 }
 """What each field of a Problem may be, but for its loss and its data."""
 
+Split = Literal["train", "query"]
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -58,7 +64,8 @@ class Problem:
 
     Raises:
         ProblemError: empty, mismatched, non-finite or overlapping data, labels out of range,
-            non-finite parameters or outputs, ``initial`` that is not of this model.
+            weights that are none, non-finite parameters or outputs, ``initial`` that is not of
+            this model.
         UnsupportedModelError: the model couples examples or is random, a parameter has no effect,
             or a large module has no Kronecker form.
     """
@@ -85,6 +92,11 @@ class Problem:
     """Accept queries that are training examples (self-influence)."""
     display: Mapping[str, object] = field(default_factory=dict)
     """How to show an example in a report, e.g. {"image_shape": (8, 8)}; optional."""
+    weights: Tensor | None = None
+    """w (N,), finite and not negative: a weight for each training example, whose loss is then
+    w_n ℓ_n in everything: the objective (1/N) Σ w_n ℓ_n, which is not divided by Σ w_n; training
+    (a batch's mean of w_n ℓ_n), gradients (g_n = w_n ∇ℓ_n) and curvature (w_n Λ_n; of Kronecker
+    factors S carries the weights, and A is the unweighted mean). Queries have none. None: all 1."""
     layout: Layout = field(init=False, repr=False)
     """Blocks and trainable parameters."""
     output_shape: tuple[int, ...] = field(init=False, repr=False)
@@ -96,9 +108,10 @@ class Problem:
         put("loss", as_loss(self.loss))
         put("train", checked_pair(self.train, "train"))
         put("query", checked_pair(self.query, "query"))
+        put("weights", checked_weights(self.weights, self.train[1]))
         check_fields(self, RULES, ProblemError)
         check_alike(self.train[0], self.query[0])
-        check_places(self.model, self.train, self.query)
+        check_places(self.model, self.train, self.query, self.weights)
         check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
         if self.initial is not None:
@@ -108,24 +121,50 @@ class Problem:
         for where in ("train", "query"):
             x, y = getattr(self, where)
             f = finite_outputs(model, x, where)
-            check_positions(self.loss_function, f)
-            put(where, (x, self.loss_function.check(f, y, where)))
+            check_positions(self.query_loss, f)
+            put(where, (x, self.query_loss.check(f, y, where)))
             shapes[where] = tuple(f.shape[1:])
         if shapes["train"] != shapes["query"]:
             raise ProblemError(
                 f"an example's outputs have the shape {shapes['train']} in training and "
                 f"{shapes['query']} in queries: pad both to one number of positions"
             )
+        for split in ("train", "query"):
+            self.rows(split)
         put("output_shape", shapes["train"])
         put("layout", check_model(model, first_rows(self.train[0], self.query[0])))
         if not self.allow_query_in_train:
             check_disjoint(self.train[0], self.query[0])
 
     @property
-    def loss_function(self) -> Loss:
-        """The loss as a decomposition.losses.Loss."""
+    def query_loss(self) -> Loss:
+        """ℓ of outputs and targets as they are given: the loss without weights of examples."""
         assert isinstance(self.loss, Loss)
         return self.loss
+
+    @property
+    def loss_function(self) -> Loss:
+        """The loss of ``rows``: ℓ, or w ℓ where there are weights."""
+        if self.weights is None:
+            return self.query_loss
+        return Weighted(self.query_loss, self.train[1])
+
+    def rows(self, split: Split) -> tuple[Inputs, Tensor]:
+        """Inputs, and targets as ``loss_function`` takes them: with weights, 1 for a query."""
+        x, y = self.train if split == "train" else self.query
+        loss = self.loss_function
+        if not isinstance(loss, Weighted) or self.weights is None:
+            return x, y
+        weights = self.weights if split == "train" else self.weights.new_ones(len(y))
+        return x, loss.rows(y, weights)
+
+    def of_examples(self, rows: slice) -> Problem:
+        """This problem with some of its training examples, not checked again."""
+        (x, y), few = self.train, copy.copy(self)
+        object.__setattr__(few, "train", (take(x, rows), y[rows]))
+        if self.weights is not None:
+            object.__setattr__(few, "weights", self.weights[rows])
+        return few
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -146,8 +185,9 @@ class Problem:
     def notes(self) -> tuple[str, ...]:
         """What a reader of a result must know: stand-ins, frozen parameters, constants."""
         targets = {"train": self.train[1], "query": self.query[1]}
-        about_targets = target_notes(self.loss_function, targets, self.output_shape)
-        return (*self.layout.notes, *self.loss_function.notes, *about_targets)
+        about_targets = target_notes(self.query_loss, targets, self.output_shape)
+        about_weights = weight_notes(self.weights)
+        return (*self.layout.notes, *self.query_loss.notes, *about_targets, *about_weights)
 
     @property
     def outputs(self) -> int:
@@ -211,6 +251,7 @@ class Problem:
             train=move(self.train),
             query=move(self.query),
             initial=initial,
+            weights=None if self.weights is None else self.weights.to(where),
         )
 
     def double_model(self) -> nn.Module:

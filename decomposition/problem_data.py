@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.checks import Unfit, instance, several, whole
@@ -55,6 +56,49 @@ def checked_pair(pair: object, where: str) -> tuple[Inputs, Tensor]:
     return x, y
 
 
+def checked_weights(weights: object, y: Tensor) -> Float[Tensor, " N"] | None:
+    """Weights of the training examples with these targets, in float64; None if there are none.
+
+    Raises:
+        ProblemError: not one real number for every example, a number that is negative or not
+            finite, or nothing but zeros.
+    """
+    if weights is None:
+        return None
+    w = _tensor(weights, "weights")
+    if w.shape != y.shape[:1]:
+        raise ProblemError(
+            f"weights must be one number for each of the {len(y)} training examples, shape "
+            f"({len(y)},), got {tuple(w.shape)}"
+        )
+    if w.is_complex():
+        raise ProblemError(f"weights are {w.dtype}: a weight is a real number >= 0")
+    w = w.double()
+    bad = torch.nonzero(~(torch.isfinite(w.float()) & (w >= 0))).flatten()
+    if len(bad):
+        raise ProblemError(
+            f"the weight of training example {int(bad[0])} is {float(w[bad[0]])}: weights are >= 0 "
+            "and finite, also in float32; 0 leaves an example out of the objective"
+        )
+    if not w.any():
+        raise ProblemError("every training example has weight 0: nothing is left to study")
+    return w
+
+
+def weight_notes(weights: Tensor | None) -> tuple[str, ...]:
+    """What weights of examples mean for the objective."""
+    if weights is None:
+        return ()
+    zeros = int((weights == 0).sum())
+    return (
+        f"training examples have weights from {float(weights.min()):g} to "
+        f"{float(weights.max()):g}"
+        + (f", {zeros} of them 0" if zeros else "")
+        + f": the objective is (1/N) Σ w ℓ, not divided by the mean weight "
+        f"{float(weights.mean()):.4g}; queries have no weights",
+    )
+
+
 def _inputs(x: object, what: str) -> Inputs:
     if isinstance(x, Mapping):
         if not x or not all(isinstance(name, str) for name in x):
@@ -97,12 +141,14 @@ def first_rows(train: Inputs, query: Inputs) -> Inputs:
     return joined if isinstance(train, Mapping) else tuple(joined.values())
 
 
-def check_places(model: nn.Module, train: tuple, query: tuple) -> None:
+def check_places(model: nn.Module, train: tuple, query: tuple, weights: Tensor | None) -> None:
     """Raise ProblemError unless model and data lie on one device."""
     places = {f"parameter {name}": p.device for name, p in model.named_parameters()}
     for where, (x, y) in (("train", train), ("query", query)):
         places |= {f"{where} inputs {name}".rstrip(): p.device for name, p in parts_of(x).items()}
         places[f"{where} targets"] = y.device
+    if weights is not None:
+        places["weights"] = weights.device
     first, *rest = places.items()
     for what, device in rest:
         if device != first[1]:

@@ -51,8 +51,8 @@ class Gradients:
 def loss_gradients(problem: Problem) -> Gradients:
     """g_i of every training example and g_q of every query."""
     return Gradients(
-        per_example_gradients(problem, *problem.train).T,
-        per_example_gradients(problem, *problem.query).T,
+        per_example_gradients(problem, *problem.rows("train")).T,
+        per_example_gradients(problem, *problem.rows("query")).T,
     )
 
 
@@ -70,8 +70,8 @@ def target_gradients(problem: Problem, function: Measure = "loss") -> Gradients:
     check_problem(problem, function)
     margin = replace(problem, loss=Margin())
     return Gradients(
-        per_example_gradients(problem, *problem.train).T,
-        per_example_gradients(margin, *problem.query).T,
+        per_example_gradients(problem, *problem.rows("train")).T,
+        per_example_gradients(margin, *problem.rows("query")).T,
     )
 
 

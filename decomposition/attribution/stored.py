@@ -150,7 +150,7 @@ class StoredGradients:
     def _write(self, progress: bool) -> None:
         """The chunks after the finished ones; each is on the disk before it counts."""
         rows = self._file()
-        x, y = self._problem.train
+        x, y = self._problem.rows("train")
         total = len(self._chunks)
         with tqdm(
             total=total,

@@ -105,7 +105,7 @@ class StreamedScores:
         return shrinking(self.query_gradients, self._problem.queries, most, shrunk=self._shrunk)
 
     def _made(self, rows: slice) -> Float[Tensor, "P k"]:
-        x, y = self._problem.query
+        x, y = self._problem.rows("query")
         return per_example_gradients(self._asked, take(x, rows), y[rows]).T
 
     def _most(self) -> int:
@@ -126,7 +126,7 @@ class StreamedScores:
 
     def _by_gradients(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """Every gradient is made once, whatever the number of columns."""
-        x, y = self._problem.train
+        x, y = self._problem.rows("train")
 
         def some(rows: slice) -> Float[Tensor, "k n"]:
             return matmul(per_example_gradients(self._problem, take(x, rows), y[rows]), v).T
@@ -153,6 +153,7 @@ class StreamedScores:
                 with evaluation.guarded():
                     return torch.func.vmap(derivative, 1, 0)(chunk)
 
-            return torch.cat(list(evaluation.over(self._problem.train, chunk.shape[1], batch)), 1)
+            parts = evaluation.over(self._problem.rows("train"), chunk.shape[1], batch)
+            return torch.cat(list(parts), 1)
 
         return torch.cat(list(evaluation.by_columns(v.shape[1], some)))

@@ -44,6 +44,7 @@ from decomposition.losses import (
     MeanSquaredError,
 )
 from decomposition.losses.positions import by_position, side_by_side
+from decomposition.losses.weighted import Weighted
 from decomposition.problem import Problem
 
 
@@ -173,6 +174,13 @@ def _(loss: BinaryCrossEntropy, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
 def _(loss: MeanSquaredError, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
     """2 (f − ỹ) / C = √(2/C) ε: ℓ = ‖f − y‖²/C is the density of ỹ ~ N(f, (C/2) I)."""
     return (2.0 / f.shape[-1]) ** 0.5 * torch.special.ndtri(u)
+
+
+@sampled_gradient.register
+def _(loss: Weighted, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
+    """√w times that of the loss without weights."""
+    targets, weights = loss.split(y)
+    return weights.sqrt()[:, None] * sampled_gradient(loss.loss, f, targets, u)
 
 
 @sampled_gradient.register

@@ -124,7 +124,7 @@ def on_batches(
         OutOfMemoryError: a single example does not fit.
     """
     fitting = chunk_bytes(problem.device, min(BATCH_BYTES, most or BATCH_BYTES))
-    x, y = problem.train
+    x, y = problem.rows("train")
 
     def one(rows: slice) -> Result:
         return work(double(take(x, rows)), as_double(y[rows]), rows.start)

@@ -215,7 +215,7 @@ def on_plain_batches(
     outputs = sum(b.d_out for b in blocks)
     per_example = outputs * (outputs + columns + sum(b.width for b in blocks))
     size = chunk_bytes(problem.device, BATCH_BYTES) // (8 * per_example)
-    x, y = problem.train
+    x, y = problem.rows("train")
     assert isinstance(x, Tensor)
 
     def one(rows: slice) -> Result:

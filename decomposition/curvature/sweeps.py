@@ -45,7 +45,8 @@ def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
     model, every = positions.model, positions.parameters
     chosen = {name: every[name] for name in problem.trainable}
     sizes = [value.numel() for value in chosen.values()]
-    x_all, y_all = double(problem.train[0]), as_double(problem.train[1])
+    x, y = problem.rows("train")
+    x_all, y_all = double(x), as_double(y)
     numbers = positions.numbers_per_example(x_all, 1)
     numbers += sum(part[0].numel() for part in parts_of(x_all).values())
     size = problem.parameters

@@ -32,8 +32,8 @@ def as_weights(
     if (weights.ndim != 1 and not shaped) or weights.numel() == 0:
         raise ProblemError(
             f"{option} must be one number for every output of the model, got shape "
-            f"{tuple(weights.shape)}: weights of single examples are not supported, "
-            "repeat an example instead"
+            f"{tuple(weights.shape)}: weights of single examples go into "
+            "Problem(weights=…), or repeat an example"
         )
     bad = torch.nonzero(~(torch.isfinite(weights) & (weights >= 0)))
     if len(bad):
@@ -70,7 +70,8 @@ def check_broadcast(weights: Tensor | None, option: str, shape: Sequence[int]) -
         raise ProblemError(
             f"{option} has the shape {tuple(weights.shape)}, which torch does not broadcast to an "
             f"example's outputs {tuple(shape)}: one number for every channel has the shape "
-            f"{channels}; weights of single examples are not supported, repeat an example instead"
+            f"{channels}; weights of single examples go into Problem(weights=…), or repeat an "
+            "example"
         )
 
 

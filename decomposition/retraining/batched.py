@@ -16,6 +16,7 @@ from torch import Tensor
 
 from decomposition.inputs import each, rows_in, take, to
 from decomposition.losses import CrossEntropy, Loss
+from decomposition.losses.weighted import Weighted
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.retraining.activations import numbers_per_example
@@ -37,7 +38,7 @@ class BatchedTrainer:
         self.recipe = problem.recipe
         self.model = problem.model
         dtype = self.recipe.torch_dtype
-        x, y = problem.train
+        x, y = problem.rows("train")
         self.x = each(to(x, dtype), torch.Tensor.contiguous)
         self.y = to(y, dtype)
         self.query_x = to(problem.query[0], dtype)
@@ -129,12 +130,17 @@ class BatchedTrainer:
 def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Float[Tensor, "M B C"]:
     """∂/∂f of the batch means (1/B) Σ_b ℓ(f_mb, y_mb) of every model."""
     models, batch, outputs = f.shape
-    if type(loss) is CrossEntropy and loss.one_hot_targets and y.ndim == 2:
-        # closed form (softmax(f) − onehot(y)) / B, along the storage order of f; an ignored
+    own, labels, weights = loss, y, None
+    if isinstance(loss, Weighted):
+        own, (labels, weights) = loss.loss, loss.split(y)
+    if type(own) is CrossEntropy and own.one_hot_targets and labels.ndim == 2:
+        # closed form w (softmax(f) − onehot(y)) / B, along the storage order of f; an ignored
         # label weighs nothing, and need not be an index
-        scale = (y != loss.ignore_index).to(f.dtype).mul_(1.0 / batch)[:, None]
+        scale = (labels != own.ignore_index).to(f.dtype).mul_(1.0 / batch)[:, None]
+        if weights is not None:
+            scale.mul_(weights[:, None])
         gradient = torch.softmax(f.mT, dim=1).mul_(scale)
-        gradient.scatter_add_(1, y.clamp(0, outputs - 1)[:, None], -scale)
+        gradient.scatter_add_(1, labels.clamp(0, outputs - 1)[:, None], -scale)
         return gradient.mT
     leaf = f.reshape(models * batch, outputs).requires_grad_()
     with torch.enable_grad():

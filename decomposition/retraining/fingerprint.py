@@ -25,7 +25,7 @@ MODULES = (
 )
 LOSSES = (
     "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options "
-    "positions"
+    "positions weighted"
 )
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),
@@ -50,7 +50,7 @@ def study_fingerprint(problem: Problem, plan: BankPlan, start: Mapping[str, Tens
     recipe = asdict(problem.recipe) | {"checkpoint": problem.recipe.last_epoch}
     if plan.randomness == "independent":
         del recipe["seed"]  # the base model's order plays no part
-    loss = problem.loss_function
+    loss = problem.query_loss
     facts = {
         "trainer": source_hash(*TRAINER),
         "versions": {name: _version(name) for name in ("curvature-decomposition", "torch")},
@@ -68,6 +68,8 @@ def study_fingerprint(problem: Problem, plan: BankPlan, start: Mapping[str, Tens
     x, y = problem.query
     _add_inputs(digest, "X", problem.train[0])
     _add(digest, "Y", problem.train[1])
+    if problem.weights is not None:
+        _add(digest, "W", problem.weights)
     _add_inputs(digest, "Q", x)
     for name, tensor in zip(("f", "loss"), _probe(problem, start, x, y), strict=True):
         _add(digest, name, tensor)
@@ -87,7 +89,7 @@ def _probe(
     model = copy.deepcopy(problem.model).double().eval()
     with torch.no_grad():
         f = apply_with(model, {k: v.to(y.device).double() for k, v in start.items()}, double(x))
-        loss = problem.loss_function.per_example(f, y.double() if y.is_floating_point() else y)
+        loss = problem.query_loss.per_example(f, y.double() if y.is_floating_point() else y)
     return _rounded(f), _rounded(loss)
 
 

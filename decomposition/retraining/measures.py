@@ -34,9 +34,9 @@ def measure(
         raise ProblemError(
             f"function must be one of {', '.join(get_args(Measure))}, got {function!r}"
         )
-    if function == "margin" and not isinstance(problem.loss_function, CrossEntropy):
+    if function == "margin" and not isinstance(problem.query_loss, CrossEntropy):
         raise ProblemError(
-            f"the margin needs classes, but the loss is {problem.loss_function.name}: use "
+            f"the margin needs classes, but the loss is {problem.query_loss.name}: use "
             "function='loss'"
         )
     if function == "margin":
@@ -56,7 +56,7 @@ def check_labelled(problem: Problem) -> None:
     A query with a label at each of its positions has one margin there for each: their mean would
     be no function of its loss.
     """
-    loss = problem.loss_function
+    loss = problem.query_loss
     if isinstance(loss, CrossEntropy):
         if len(problem.output_shape) > 1:
             raise ProblemError(
@@ -78,5 +78,5 @@ def _measure(problem: Problem, f: Tensor, y: Tensor, function: Measure) -> Tenso
         rest = f.scatter(-1, label, -torch.inf).logsumexp(-1)
         return f.gather(-1, label)[..., 0] - rest
     targets = y.expand(models, *y.shape).flatten(0, 1)
-    values = problem.loss_function.per_example(f.reshape(-1, width), targets)
+    values = problem.query_loss.per_example(f.reshape(-1, width), targets)
     return values.view(models, queries)

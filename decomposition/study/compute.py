@@ -127,7 +127,7 @@ def _losses(problem: Problem) -> dict[str, float]:
     if not y.is_floating_point():
         outputs = outputs_on(problem, "query").unflatten(1, problem.output_shape)
         right = outputs.argmax(1) == y
-        if y.ndim > 1 and isinstance(problem.loss_function, CrossEntropy):
-            right = right[y != problem.loss_function.ignore_index]
+        if y.ndim > 1 and isinstance(problem.query_loss, CrossEntropy):
+            right = right[y != problem.query_loss.ignore_index]
         found["query_accuracy"] = float(right.double().mean())
     return found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from decomposition.curvature.base import Curvature
 from decomposition.curvature.large import MatrixFreeCurvature
-from decomposition.inputs import take
 from decomposition.problem import Problem
 from decomposition.targets.chunks import together
 from decomposition.targets.newton import newton_step
@@ -39,9 +37,7 @@ def proximal_seconds(
     if not count:
         return 0.0
     stack = min(count, together(problem.parameters))
-    x, y = problem.train
-    rows = slice(0, min(ROWS, problem.examples))
-    few = replace(problem, train=(take(x, rows), y[rows]), allow_query_in_train=True)
+    few = problem.of_examples(slice(0, min(ROWS, problem.examples)))
     objective = ProximalObjective(few, damping)
     delta = torch.zeros(stack, problem.parameters, dtype=torch.float64, device=problem.device)
     removed = torch.arange(stack, device=problem.device) % few.examples

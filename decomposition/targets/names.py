@@ -29,9 +29,9 @@ class TargetError(DecompositionError):
 
 def check_problem(problem: Problem, target: str) -> None:
     """Raise ProblemError if the problem has no such target."""
-    if target == "margin" and not isinstance(problem.loss_function, CrossEntropy):
+    if target == "margin" and not isinstance(problem.query_loss, CrossEntropy):
         raise ProblemError(
-            f"target 'margin' needs classes, but the loss is {problem.loss_function.name}: use "
+            f"target 'margin' needs classes, but the loss is {problem.query_loss.name}: use "
             "target 'loss'"
         )
     if target == "margin":

@@ -166,7 +166,7 @@ class _Solver:
     def _smallest(self) -> float:
         """FLOOR times the root mean square over all training examples of ‖∇PBO_i(θ_s)‖."""
         if self._floor == 0.0:
-            x, y = self._problem.train
+            x, y = self._problem.rows("train")
 
             def squares(rows: slice) -> float:
                 gradients = per_example_gradients(self._problem, take(x, rows), y[rows]).T

@@ -47,7 +47,7 @@ class ProximalObjective:
         self.damping, self._loss = damping, problem.loss_function
         self._model = problem.double_model().requires_grad_(False)
         self._shapes = {name: self._model.get_parameter(name).shape for name in problem.trainable}
-        x, y = problem.train
+        x, y = problem.rows("train")
         self._x, self._y = double(x), y.double() if y.is_floating_point() else y
         self._query = double(problem.query[0])
         self.theta = problem.theta()

@@ -10,7 +10,6 @@ needs none of them. The whole model's K is the sum over blocks.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from decomposition.curvature.fisher import fisher_terms, jacobian_rows, position_terms
 from decomposition.device import chunk_bytes
-from decomposition.inputs import take
 from decomposition.layers import Block, LinearBlock
 from decomposition.linalg import eigh, matmul
 from decomposition.memory import OutOfMemoryError, out_of_memory, shrinking
@@ -114,11 +112,8 @@ def _row_gram(problem: Problem, block: Block) -> Float[Tensor, "NC NC"]:
 
 def _some(problem: Problem, examples: slice) -> Problem:
     """A problem of these training examples."""
-    if examples == slice(0, problem.examples):
-        return problem
-    (x, y), few = problem.train, copy.copy(problem)  # not checked again
-    object.__setattr__(few, "train", (take(x, examples), y[examples]))
-    return few
+    everything = examples == slice(0, problem.examples)
+    return problem if everything else problem.of_examples(examples)
 
 
 def _by_terms(problem: Problem, names: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -95,7 +95,7 @@ class SweptRows:
                 moved = torch.func.vmap(along, 1, 2)(v)  # (n, C, k)
                 return torch.bmm(root.mT, moved).flatten(0, 1)
 
-        return torch.cat(list(evaluation.over(self._problem.train, v.shape[1], batch)))
+        return torch.cat(list(evaluation.over(self._problem.rows("train"), v.shape[1], batch)))
 
     def _transposed(self, u: Tensor) -> Tensor:
         evaluation = self._evaluation
@@ -108,6 +108,6 @@ class SweptRows:
                 weighted = torch.bmm(evaluation.loss.hessian_sqrt(f, y), part)
                 out.add_(torch.func.vmap(lambda c: evaluation.flat(pull(c)[0]), 2, 1)(weighted))
 
-        for _ in evaluation.over(self._problem.train, u.shape[1], batch):
+        for _ in evaluation.over(self._problem.rows("train"), u.shape[1], batch):
             pass
         return out

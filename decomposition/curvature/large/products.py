@@ -58,7 +58,7 @@ class Product:
             OutOfMemoryError: one column and one example do not fit.
         """
         check_columns(v, self.size)
-        out = _summed(self._evaluation, self._on_batch, self._problem.train, v)
+        out = _summed(self._evaluation, self._on_batch, self._problem.rows("train"), v)
         self.count += v.shape[1]
         return out.div_(self._problem.examples)
 
@@ -190,7 +190,7 @@ def _check_symmetric(evaluation: Evaluation, problem: Problem, on_batch: OnBatch
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
     v = v.to(evaluation.every[problem.trainable[0]])
-    few, (x, y) = slice(0, evaluation.examples_at_once(2)), problem.train
+    few, (x, y) = slice(0, evaluation.examples_at_once(2)), problem.rows("train")
     image = _summed(evaluation, on_batch, (take(x, few), y[few]), v).to(v)
     there, back = float(v[:, 0] @ image[:, 1]), float(v[:, 1] @ image[:, 0])
     scale = float(torch.linalg.vector_norm(v[:, 0]) * torch.linalg.vector_norm(image[:, 1]))
