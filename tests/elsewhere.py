@@ -36,6 +36,7 @@ class Elsewhere(torch.Tensor):
 
     values: torch.Tensor
     __slots__ = ("values",)
+    is_meta = False  # pyright: ignore[reportAssignmentType] -- it has values
 
     @staticmethod
     def __new__(cls, values: torch.Tensor) -> Elsewhere:

@@ -33,6 +33,7 @@ from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.fingerprint import study_fingerprint
 from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
+from tests.curvature.large import wide
 from tests.elsewhere import elsewhere
 
 RECIPE = Recipe(lr=0.1, epochs=3, batch_size=5, dtype="float64", seed=3)
@@ -182,7 +183,7 @@ def test_h_is_that_of_torchs_weighted_mean() -> None:
     close(build_chain(problem)["hessian"].dense(), expected)
 
 
-@pytest.mark.parametrize("make", [cases.tanh, at_positions, general.attention])
+@pytest.mark.parametrize("make", [wide.plain, general.cnn, general.attention])
 def test_products_dual_forms_and_streams_carry_the_weights(
     make: Callable[[], Problem], tmp_path: Path
 ) -> None:
@@ -258,7 +259,9 @@ def test_queries_have_no_weights() -> None:
 def test_weights_are_part_of_what_names_a_bank_and_stored_gradients(tmp_path: Path) -> None:
     problem = weighted(cases.tanh()).trained()
     start = dict(problem.model.named_parameters())
-    others = [replace(problem, weights=w) for w in (None, problem.weights, weights_for(problem) * 2)]
+    others = [
+        replace(problem, weights=w) for w in (None, problem.weights, weights_for(problem) * 2)
+    ]
     keys = [study_fingerprint(p, PLAN, start) for p in (problem, *others)]
     assert keys[0] == keys[2]
     assert len(set(keys)) == 3
@@ -288,7 +291,7 @@ def test_targets_without_their_weights_are_refused_not_taken_for_others() -> Non
         f = torch.zeros(problem.examples, problem.outputs, dtype=torch.float64)
         with pytest.raises(ProblemError, match=re.escape('problem.rows("train")')):
             problem.loss_function.per_example(f, problem.train[1])
-        x, rows = problem.rows("train")
+        rows = problem.rows("train")[1]
         assert problem.loss_function.per_example(f, rows).shape == (problem.examples,)
 
 
