@@ -11,7 +11,7 @@ from decomposition.curvature.preactivation import as_double, differentiable
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import apply_with, double, rows_in, take
 from decomposition.memory import shrinking
-from decomposition.problem import Problem
+from decomposition.problem import Problem, Split
 
 ROWS = 256
 Order = Literal[1, 2]
@@ -35,7 +35,7 @@ def check_second_derivatives(problem: Problem) -> None:
     _check(problem, "train", 2)
 
 
-def _check(problem: Problem, split: str, order: Order) -> None:
+def _check(problem: Problem, split: Split, order: Order) -> None:
     found, rows = _Derivatives(problem), rows_in(getattr(problem, split)[0])
     parts = shrinking(lambda some: found(split, some, order), rows, ROWS)
     if any(name is not None for name in parts):
@@ -69,8 +69,8 @@ class _Derivatives:
             for name, value in self._chosen.items()
         }
 
-    def __call__(self, split: str, rows: slice, order: Order) -> str | None:
-        x, y = getattr(self._problem, split)
+    def __call__(self, split: Split, rows: slice, order: Order) -> str | None:
+        x, y = self._problem.rows(split)
         x, y = double(take(x, rows)), as_double(y[rows])
 
         def total(parameters: dict[str, Tensor]) -> Tensor:
