@@ -231,7 +231,7 @@ Y = torch.arange(20).view(5, 4) % 3
             BinaryCrossEntropy(None, torch.ones(5, 3, 4)),
             F,
             F.sigmoid(),
-            r"pos_weight .* shape \(5, 3, 4\), .* weights of single examples are not supported",
+            r"pos_weight .* shape \(5, 3, 4\), .* weights of single examples go into Problem",
         ),
     ],
 )
