@@ -32,8 +32,10 @@ from decomposition.problem_data import (
     check_places,
     checked_pair,
     checked_weights,
+    decay_notes,
     display,
     first_rows,
+    output_notes,
     target_notes,
     weight_notes,
 )
@@ -101,6 +103,8 @@ class Problem:
     """Blocks and trainable parameters."""
     output_shape: tuple[int, ...] = field(init=False, repr=False)
     """(C,), or (C, d1, …) where the model predicts at T = d1·… positions."""
+    output_notes: tuple[str, ...] = field(init=False, repr=False)
+    """What the outputs on the training data look like, if not like those that the loss takes."""
 
     def __post_init__(self) -> None:
         """Normalise the tensors and check everything once."""
@@ -124,6 +128,8 @@ class Problem:
             check_positions(self.query_loss, f)
             put(where, (x, self.query_loss.check(f, y, where)))
             shapes[where] = tuple(f.shape[1:])
+            if where == "train":
+                put("output_notes", output_notes(self.query_loss, f))
         if shapes["train"] != shapes["query"]:
             raise ProblemError(
                 f"an example's outputs have the shape {shapes['train']} in training and "
@@ -187,7 +193,8 @@ class Problem:
         targets = {"train": self.train[1], "query": self.query[1]}
         about_targets = target_notes(self.query_loss, targets, self.output_shape)
         about_weights = weight_notes(self.weights)
-        return (*self.layout.notes, *self.query_loss.notes, *about_targets, *about_weights)
+        about_loss = (*self.query_loss.notes, *self.output_notes, *about_targets, *about_weights)
+        return (*self.layout.notes, *about_loss, *decay_notes(self.recipe))
 
     @property
     def outputs(self) -> int:

@@ -16,6 +16,7 @@ from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, double, not_dense, parts_of, rows_in, shapes, take, wide
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
+from decomposition.recipe import Recipe
 
 
 def display(value: object) -> dict[str, object]:
@@ -83,6 +84,29 @@ def checked_weights(weights: object, y: Tensor) -> Float[Tensor, " N"] | None:
     if not w.any():
         raise ProblemError("every training example has weight 0: nothing is left to study")
     return w
+
+
+def output_notes(loss: Loss, f: Float[Tensor, "N C *T"]) -> tuple[str, ...]:
+    """That outputs look like probabilities where the loss takes logits."""
+    if not isinstance(loss, CrossEntropy) or bool((f < 0).any()):
+        return ()
+    if not torch.allclose(f.sum(1), f.new_ones(()), rtol=0, atol=1e-5):
+        return ()
+    return (
+        "the model's outputs are probabilities (not negative, of sum 1 over the classes), but the "
+        "cross-entropy takes logits and applies a softmax of its own: as it stands, the loss is "
+        "that of a softmax of probabilities; drop the model's last softmax if that is not meant",
+    )
+
+
+def decay_notes(recipe: Recipe) -> tuple[str, ...]:
+    """What the curvature contains of a weight decay."""
+    if not recipe.weight_decay:
+        return ()
+    return (
+        f"Recipe.weight_decay={recipe.weight_decay:g} acts in training alone: every curvature is "
+        "that of the loss without it, and the damping λ takes its place",
+    )
 
 
 def weight_notes(weights: Tensor | None) -> tuple[str, ...]:

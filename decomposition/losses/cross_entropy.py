@@ -177,6 +177,13 @@ def _wanted(f: Tensor) -> str:
 
 def _way_out(f: Tensor, y: Tensor) -> str:
     """What to do about outputs of one shape and labels of another."""
+    if y.shape == f.shape and y.is_floating_point():
+        return (
+            ": for probabilities of every class use decomposition.CustomLoss(lambda f, q: "
+            "-(q * f.log_softmax(1)).sum(1), 'soft cross-entropy')"
+            if f.ndim == 2
+            else ""
+        )
     if f.ndim == 2:
         positions = y.ndim > 1 and y.shape[1:].numel() > 1 and not y.is_floating_point()
         return ": labels of several positions go with outputs (N, C, d1, …)" if positions else ""

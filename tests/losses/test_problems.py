@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from decomposition import Problem, build_chain
+from decomposition import Problem, Recipe, build_chain
 from decomposition.attribution.influence import target_gradients
 from decomposition.errors import ProblemError
+from decomposition.evaluation import mean_loss as mean_loss_on
 from decomposition.losses import CrossEntropy, CustomLoss
 from decomposition.problems.digits import mlp
 from decomposition.retraining.measures import measure
@@ -112,3 +113,40 @@ def test_ignored_queries_have_the_loss_zero() -> None:
     f = np.random.default_rng(0).normal(size=(3, QUERIES, C))
     values = measure(problem, f)
     np.testing.assert_array_equal(values == 0.0, (problem.query[1] == 255).expand(3, -1))
+
+
+def soft() -> tuple[nn.Module, Tensor, Tensor]:
+    """A network, inputs, and a probability for every class."""
+    generator = torch.Generator().manual_seed(0)
+    x, q = (torch.randn(12, C, generator=generator, dtype=torch.float64) for _ in range(2))
+    return mlp((C, 4, C), nn.Tanh, 0).double(), x, q.softmax(1)
+
+
+def test_soft_labels_are_refused_with_a_loss_that_takes_them() -> None:
+    model, x, q = soft()
+    parts = ((x[:8], q[:8]), (x[8:], q[8:]))
+    with pytest.raises(ProblemError, match="probabilities of every class") as refused:
+        Problem(model, nn.CrossEntropyLoss(), *parts)
+    code = str(refused.value).partition("use decomposition.")[2]
+    problem = Problem(model, eval(code, {"CustomLoss": CustomLoss}), *parts)
+    unreduced = torch.nn.functional.cross_entropy(model(x).detach(), q, reduction="none")
+    assert mean_loss_on(problem, "train") == pytest.approx(float(unreduced[:8].mean()), rel=1e-12)
+    assert float(build_chain(problem)["ggn"].trace()) > 0
+
+
+def test_probabilities_where_logits_belong_are_noted() -> None:
+    model, x, q = soft()
+    data = ((x[:8], q.argmax(1)[:8]), (x[8:], q.argmax(1)[8:]))
+    for last, said in ((nn.Softmax(1), True), (nn.LogSoftmax(1), False), (nn.Identity(), False)):
+        problem = Problem(nn.Sequential(model, last), nn.CrossEntropyLoss(), *data)
+        assert any("outputs are probabilities" in note for note in problem.notes) is said
+
+
+def test_weight_decay_is_noted_as_no_part_of_the_curvature() -> None:
+    problem = make(CASES["cross_entropy"])
+    decayed = replace(problem, recipe=Recipe(weight_decay=0.01))
+    (note,) = set(decayed.notes) - set(problem.notes)
+    assert "Recipe.weight_decay=0.01 acts in training alone" in note
+    assert torch.equal(
+        build_chain(decayed)["hessian"].dense(), build_chain(problem)["hessian"].dense()
+    )
