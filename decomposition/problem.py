@@ -28,6 +28,7 @@ from decomposition.model_checks import (
 )
 from decomposition.problem_data import (
     check_alike,
+    check_decay,
     check_disjoint,
     check_places,
     checked_pair,
@@ -48,6 +49,7 @@ RULES: dict[str, Rule] = {
     "name": text,
     "initial": optional(instance(Mapping)),
     "allow_query_in_train": flag,
+    "weight_decay_in_curvature": flag,
     "display": display,
 }
 """What each field of a Problem may be, but for its loss and its data."""
@@ -99,6 +101,10 @@ class Problem:
     w_n ℓ_n in everything: the objective (1/N) Σ w_n ℓ_n, which is not divided by Σ w_n; training
     (a batch's mean of w_n ℓ_n), gradients (g_n = w_n ∇ℓ_n) and curvature (w_n Λ_n; of Kronecker
     factors S carries the weights, and A is the unweighted mean). Queries have none. None: all 1."""
+    weight_decay_in_curvature: bool = False
+    """Whether every rung is the curvature of the loss with the L2 penalty of training, C + w I
+    with w = Recipe.weight_decay (SGD, Adam). Gradients stay those of the loss. Units of tr G / P,
+    eigenvalues and norms then include w. For models whose matrices fit into memory."""
     layout: Layout = field(init=False, repr=False)
     """Blocks and trainable parameters."""
     output_shape: tuple[int, ...] = field(init=False, repr=False)
@@ -114,6 +120,7 @@ class Problem:
         put("query", checked_pair(self.query, "query"))
         put("weights", checked_weights(self.weights, self.train[1]))
         check_fields(self, RULES, ProblemError)
+        check_decay(self.recipe, self.weight_decay_in_curvature)
         check_alike(self.train[0], self.query[0])
         check_places(self.model, self.train, self.query, self.weights)
         check_modules(self.model)  # the structure first: its errors are the clearest
@@ -141,6 +148,11 @@ class Problem:
         put("layout", check_model(model, first_rows(self.train[0], self.query[0])))
         if not self.allow_query_in_train:
             check_disjoint(self.train[0], self.query[0])
+
+    @property
+    def curvature_decay(self) -> float:
+        """w, what is added to every eigenvalue of the loss's curvature: the weight decay, or 0."""
+        return self.recipe.weight_decay if self.weight_decay_in_curvature else 0.0
 
     @property
     def query_loss(self) -> Loss:
@@ -194,7 +206,11 @@ class Problem:
         about_targets = target_notes(self.query_loss, targets, self.output_shape)
         about_weights = weight_notes(self.weights)
         about_loss = (*self.query_loss.notes, *self.output_notes, *about_targets, *about_weights)
-        return (*self.layout.notes, *about_loss, *decay_notes(self.recipe))
+        return (
+            *self.layout.notes,
+            *about_loss,
+            *decay_notes(self.recipe, self.weight_decay_in_curvature),
+        )
 
     @property
     def outputs(self) -> int:

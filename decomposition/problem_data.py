@@ -99,10 +99,26 @@ def output_notes(loss: Loss, f: Float[Tensor, "N C *T"]) -> tuple[str, ...]:
     )
 
 
-def decay_notes(recipe: Recipe) -> tuple[str, ...]:
+def check_decay(recipe: Recipe, in_curvature: bool) -> None:
+    """Raise ProblemError if a decay that belongs to no loss is asked for in the curvature."""
+    if in_curvature and recipe.weight_decay and recipe.optimizer == "adamw":
+        raise ProblemError(
+            "weight_decay_in_curvature: the decay of adamw acts beside its gradient steps and is "
+            "the derivative of no loss, so it has no curvature; use optimizer='adam' or 'sgd', or "
+            "leave it out, where the damping λ takes its place"
+        )
+
+
+def decay_notes(recipe: Recipe, in_curvature: bool) -> tuple[str, ...]:
     """What the curvature contains of a weight decay."""
     if not recipe.weight_decay:
         return ()
+    if in_curvature:
+        return (
+            f"every curvature is that of the loss with its L2 penalty: "
+            f"Recipe.weight_decay={recipe.weight_decay:g} is added to all eigenvalues, and traces, "
+            "norms and the units of the dampings include it",
+        )
     return (
         f"Recipe.weight_decay={recipe.weight_decay:g} acts in training alone: every curvature is "
         "that of the loss without it, and the damping λ takes its place",

@@ -74,6 +74,7 @@ def build_lattice(
             bases,
             hessian_diagonals(problem, bases, parts.hessian),
             stand_ins=parts.hessian_stand_ins(),
+            decay=problem.curvature_decay,
         ),
         "ekfac": EKFAC().build(parts),
         "kfac": KFAC().build(parts),

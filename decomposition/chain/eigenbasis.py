@@ -22,6 +22,7 @@ def in_kronecker_basis(
     diagonals: Mapping[str, Tensor],
     factored_damping: bool = False,
     stand_ins: StandIns = (),
+    decay: float = 0.0,
 ) -> BlockDiagonal:
     """⊕_l Q_l diag(d_l) Q_lᵀ with d_l = diag(Q_lᵀ C_ll Q_l): Frobenius-optimal in its basis.
 
@@ -29,7 +30,8 @@ def in_kronecker_basis(
         bases: of layers, or of weights and biases, in parameter order.
         diagonals: d of every basis.
         factored_damping: whether λ damps the factors, not their product.
-        stand_ins: exact blocks, which take their place in parameter order.
+        stand_ins: exact blocks, which take their place in parameter order, as they are.
+        decay: added to every d, in whose eigenbasis it is as in any other.
 
     Returns:
         A block for every layer; a separated layer's is ``weight`` ⊕ ``bias``.
@@ -37,7 +39,7 @@ def in_kronecker_basis(
     layers: dict[str, dict[str, KroneckerCurvature]] = {}
     starts: dict[str, int] = {}
     for key, basis in bases.items():
-        part = KroneckerCurvature(basis, diagonals[key], factored_damping)
+        part = KroneckerCurvature(basis, diagonals[key], factored_damping, decay)
         layers.setdefault(basis.block.name, {})[basis.part] = part
         starts.setdefault(basis.block.name, basis.block.start)
     found = {name: _layer(parts) for name, parts in layers.items()}

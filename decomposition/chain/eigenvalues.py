@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from decomposition.chain.eigenbasis import StandIns, in_kronecker_basis
 from decomposition.curvature import BlockDiagonal, KroneckerBasis
+from decomposition.errors import DecompositionError
 
 
 def kfac(
     bases: Mapping[str, KroneckerBasis],
     factored_damping: bool = False,
     stand_ins: StandIns = (),
+    decay: float = 0.0,
 ) -> BlockDiagonal:
     """⊕_l A_l ⊗ S_l, in the same eigenbasis as EK-FAC.
 
@@ -21,7 +23,12 @@ def kfac(
     """
     products = {key: basis.products() for key, basis in bases.items()}
     if not factored_damping:
-        return in_kronecker_basis(bases, products, stand_ins=stand_ins)
+        return in_kronecker_basis(bases, products, stand_ins=stand_ins, decay=decay)
+    if decay:
+        raise DecompositionError(
+            "factored damping acts on A and S, and a K-FAC with the weight decay in it is no "
+            "product of two factors: leave out weight_decay_in_curvature, or factored_damping"
+        )
     curvature = in_kronecker_basis(bases, products, True, stand_ins)
     note = "factored damping: λ stands for (A + π√λ I) ⊗ (S + (√λ/π) I), not for A ⊗ S + λI"
     curvature.notes = (*curvature.notes, note)

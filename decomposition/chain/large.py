@@ -18,6 +18,7 @@ from decomposition.curvature.large import (
 )
 from decomposition.errors import DecompositionError
 from decomposition.planner import Plan
+from decomposition.problem import Problem
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 """Relative residual of iterative solves, by the precision of the products."""
@@ -28,6 +29,15 @@ class Limits(TypedDict):
 
     tolerance: float
     krylov_steps: int
+
+
+def check_decay_held(problem: Problem) -> None:
+    """Raise DecompositionError if the weight decay is to be in curvatures that are not formed."""
+    if problem.curvature_decay:
+        raise DecompositionError(
+            f"P = {problem.parameters:,}: weight_decay_in_curvature is for models whose matrices "
+            "fit into memory; raise --memory, or leave it out, where the damping λ takes its place"
+        )
 
 
 def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str, Curvature]:
@@ -41,6 +51,7 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
     if plan.dense:
         raise DecompositionError("this plan forms every matrix: use build_chain")
     problem, dtype = parts.problem, getattr(torch, plan.products)
+    check_decay_held(problem)
     limits: Limits = {"tolerance": TOLERANCES[plan.products], "krylov_steps": plan.krylov_steps}
     ekfac, kfac = EKFAC().build(parts), KFAC().build(parts)
     ggn: Curvature

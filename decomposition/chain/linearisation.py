@@ -15,9 +15,12 @@ from decomposition.problem import Problem
 def ggn(problem: Problem, fisher: Fisher = EXACT) -> DenseCurvature:
     """G = (1/N) Σ J_nᵀ Λ_n J_n (Schraudolph 2002): H without the term Σ_c (∇_f ℓ)_c ∇²_θ f_c.
 
-    A sampled or empirical ``fisher`` takes the place of Λ.
+    A sampled or empirical ``fisher`` takes the place of Λ. With the weight decay where it is part
+    of the curvature, here and in ``blocks``.
     """
-    return DenseCurvature(assemble_ggn(problem, fisher), {b.name: b.slice for b in problem.blocks})
+    matrix = assemble_ggn(problem, fisher)
+    matrix.diagonal().add_(problem.curvature_decay)
+    return DenseCurvature(matrix, {b.name: b.slice for b in problem.blocks})
 
 
 def blocks(
@@ -31,5 +34,6 @@ def blocks(
         for rows in jacobian_rows(problem, fisher, [block]):
             flat = rows.flatten(0, 1)
             total += matmul(flat.T, flat)
-        found.append((block, DenseCurvature(total / problem.examples)))
+        total.div_(problem.examples).diagonal().add_(problem.curvature_decay)
+        found.append((block, DenseCurvature(total)))
     return found

@@ -8,5 +8,7 @@ from decomposition.problem import Problem
 
 
 def hessian(problem: Problem) -> DenseCurvature:
-    """H = (1/N) Σ ∇²_θ ℓ_n."""
-    return DenseCurvature(assemble_hessian(problem), {b.name: b.slice for b in problem.blocks})
+    """H = (1/N) Σ ∇²_θ ℓ_n, and the weight decay where it is part of the curvature."""
+    matrix = assemble_hessian(problem)
+    matrix.diagonal().add_(problem.curvature_decay)
+    return DenseCurvature(matrix, {b.name: b.slice for b in problem.blocks})

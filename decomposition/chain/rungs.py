@@ -100,7 +100,8 @@ class EKFAC(Rung):
         choices = (self.fisher, self.separate_bias, self.sharing)
         stand_ins = parts.stand_ins(self.fisher)
         bases, diagonals = parts.bases(*choices), parts.diagonals(*choices)
-        return in_kronecker_basis(bases, diagonals, stand_ins=stand_ins)
+        decay = parts.problem.curvature_decay
+        return in_kronecker_basis(bases, diagonals, stand_ins=stand_ins, decay=decay)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class KFAC(Rung):
     def build(self, parts: Parts) -> BlockDiagonal:
         """Eigenvalues are products, whatever the damping."""
         bases = parts.bases(self.fisher, self.separate_bias, self.sharing)
-        return kfac(bases, self.factored_damping, parts.stand_ins(self.fisher))
+        decay = parts.problem.curvature_decay
+        return kfac(bases, self.factored_damping, parts.stand_ins(self.fisher), decay)
 
 
 def sampled_kfac(samples: int = 1, seed: int = 0) -> KFAC:

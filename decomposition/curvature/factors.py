@@ -195,7 +195,8 @@ def hessian_diagonals(
 ) -> dict[str, Float[Tensor, "d_out width"]]:
     """diag(Qᵀ H_ll Q)_ij = (1/N) Σ_n (Q_S,iᵀ M_n Q_S,i) (a_n · Q_A,j)²: H's own diagonal.
 
-    From the terms M_n of a plain problem, from the blocks of ``hessian`` otherwise.
+    From the terms M_n of a plain problem, from the blocks of ``hessian`` otherwise. It is that of
+    the loss: a weight decay that ``hessian`` contains is taken off.
 
     Raises:
         DecompositionError: the problem is not plain and there is no ``hessian``.
@@ -208,7 +209,8 @@ def hessian_diagonals(
             )
         blocks = hessian.diagonal_blocks()
         return {
-            key: _in_basis(blocks[basis.block.name].dense(), basis) for key, basis in bases.items()
+            key: _in_basis(blocks[basis.block.name].dense(), basis) - problem.curvature_decay
+            for key, basis in bases.items()
         }
 
     def along(terms: HessianTerms, name: str, q: Tensor) -> Tensor:

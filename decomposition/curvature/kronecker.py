@@ -139,10 +139,14 @@ class KroneckerCurvature(Diagonalised):
         basis: KroneckerBasis,
         values: Float[Tensor, "d_out width"],
         factored_damping: bool = False,
+        decay: float = 0.0,
     ) -> None:
-        """Give the basis its eigenvalues, and say whether λ damps the factors one by one."""
+        """Give the basis its eigenvalues, and say whether λ damps the factors one by one.
+
+        A weight ``decay`` is added to the eigenvalues.
+        """
         self.basis = basis
-        self.values = values
+        self.values = values + decay if decay else values
         self._factored = basis.factored_damping() if factored_damping else None
         self.size, self.device = basis.block.size, values.device
         self.notes = (*basis.notes(), *basis.null_space_notes(values))

@@ -10,6 +10,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from decomposition.chain.eigenbasis import in_kronecker_basis
+from decomposition.chain.large import check_decay_held
 from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.curvature import Curvature, DenseCurvature
@@ -98,6 +99,7 @@ def estimated_measures(
     Raises:
         DecompositionError: unknown rung or block.
     """
+    check_decay_held(problem)
     plan = plan or Estimation()
     for rung in rungs:
         if rung not in ESTIMATED:

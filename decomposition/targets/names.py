@@ -36,6 +36,11 @@ def check_problem(problem: Problem, target: str) -> None:
         )
     if target == "margin":
         check_labelled(problem)
+    if target == "pbrf" and problem.curvature_decay:
+        raise ProblemError(
+            "target 'pbrf' is defined with its own λ in place of a weight decay: leave out "
+            "weight_decay_in_curvature, or use target 'loss'"
+        )
 
 
 def measured_function(target: str) -> Measure:
