@@ -29,6 +29,7 @@ class Weighted(Loss):
         """Nothing is computed."""
         self.loss, self.shape, self.dtype = loss, like.shape[1:], like.dtype
         self.name, self.notes, self.positions = f"{loss.name} times weight", loss.notes, False
+        self.nonnegative = loss.nonnegative
 
     def rows(self, y: Tensor, weights: Float[Tensor, " n"]) -> Float[Tensor, "n K1"]:
         """[y | w] in float64.

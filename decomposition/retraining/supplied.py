@@ -199,7 +199,7 @@ def _numbers(values: np.ndarray, name: str, shape: tuple[int | None, ...]) -> np
 
 def _check_sign(losses: np.ndarray, name: str, problem: Problem) -> None:
     """Raise BankFileError at a loss that the problem's loss function cannot have."""
-    function = problem.loss_function
+    function = problem.query_loss
     below = np.argwhere(losses < -ROUNDING * max(1.0, float(np.abs(losses).max())))
     if function.nonnegative and len(below):
         place = tuple(map(int, below[0]))
