@@ -159,6 +159,11 @@ def check_modules(model: nn.Module) -> None:
                 "which couples the examples of a batch; use track_running_stats=True"
             )
     for name, parameter in model.named_parameters():
+        if "" in name.split("."):
+            raise UnsupportedModelError(
+                f"parameter {name!r} lies in a module whose name is empty or has a dot, under "
+                "which torch does not find it: give that module another name"
+            )
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UnsupportedModelError(f"parameter {name} is lazy: run one forward pass first")
         if reason := not_dense(parameter):

@@ -26,6 +26,7 @@ from decomposition.model_checks import (
     double_copy,
     finite_outputs,
 )
+from decomposition.names import printable
 from decomposition.problem_data import (
     check_alike,
     check_decay,
@@ -88,7 +89,7 @@ class Problem:
     recipe: Recipe = field(default_factory=Recipe)
     """Training recipe of the base model and of every retrained model."""
     name: str = "problem"
-    """Name shown in results and reports."""
+    """Name shown in results and reports; what cannot be printed becomes %XX."""
     initial: Mapping[str, Tensor] | None = None
     """Parameters that training started from. None: the model's present parameters are the
     initialisation and ``run`` trains first. Given: the model is the trained one."""
@@ -121,6 +122,7 @@ class Problem:
         put("weights", checked_weights(self.weights, self.train[1]))
         check_fields(self, RULES, ProblemError)
         check_decay(self.recipe, self.weight_decay_in_curvature)
+        put("name", printable(self.name))
         check_alike(self.train[0], self.query[0])
         check_places(self.model, self.train, self.query, self.weights)
         check_modules(self.model)  # the structure first: its errors are the clearest

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.attribution.influence import Gradients
-from decomposition.chain.build import CHAIN, LATTICE, Approximation
+from decomposition.chain.build import CHAIN, LATTICE, Approximation, check_extra
 from decomposition.curvature import Curvature
 from decomposition.device import describe, full_precision, resolve_device
 from decomposition.planner import Plan, Precision, plan_chain
@@ -84,6 +84,7 @@ def run(
     Raises:
         DecompositionError: anything wrong with the problem, an approximation or the folder.
     """
+    check_extra(extra)
     settings = settings or Settings()
     if device is not None:
         settings = replace(settings, device=device)

@@ -13,6 +13,7 @@ from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
+from decomposition.names import printable
 from decomposition.planner import Plan, plan_chain
 from decomposition.problem import Problem
 
@@ -85,13 +86,36 @@ def build_lattice(
 RESERVED = frozenset((*LATTICE, "identity", "random"))
 
 
+def check_extra(extra: Mapping[str, Approximation] | None) -> None:
+    """Nothing, if rungs of one's own have names that a result can hold, and can be made.
+
+    Raises:
+        DecompositionError: a name of the chain's, or one that is no printable text, or a value
+            that is no function.
+    """
+    for name, approximation in (extra or {}).items():
+        if name in RESERVED:
+            raise DecompositionError(
+                f"extra rung {name!r} has a name that the chain uses itself: choose another"
+            )
+        if not isinstance(name, str) or not name.strip() or printable(name) != name:
+            raise DecompositionError(
+                f"extra rung {name!r} needs a name of printable characters, which tables and "
+                "figures show"
+            )
+        if not (isinstance(approximation, Rung) or callable(approximation)):
+            raise DecompositionError(
+                f"extra rung {name!r} must be a function from a problem to a Curvature, got "
+                f"{type(approximation).__name__}"
+            )
+
+
 def add_extra(
     chain: dict[str, Curvature], parts: Parts, extra: Mapping[str, Approximation] | None
 ) -> dict[str, Curvature]:
     """Append the user's rungs, checked."""
+    check_extra(extra)
     for name, approximation in (extra or {}).items():
-        if name in RESERVED:
-            raise DecompositionError(f"extra rung {name!r} has a name that the chain uses itself")
         own = isinstance(approximation, Rung)
         curvature = approximation.build(parts) if own else approximation(parts.problem)
         if not isinstance(curvature, Curvature):

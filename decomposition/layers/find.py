@@ -22,6 +22,7 @@ from decomposition.layers.check import not_linear
 from decomposition.layers.convert import becomes_linear
 from decomposition.layers.hooks import output_hooks
 from decomposition.layers.positions import has_kronecker_form, linear_block
+from decomposition.names import printable
 
 EXACT_LIMIT = 8192
 """Largest block without a Kronecker form: its dense matrix and eigenvectors take 1 GB."""
@@ -96,9 +97,12 @@ def layers_of(model: nn.Module, blocks: tuple[Block, ...]) -> dict[str, nn.Modul
 
 
 def _block_name(model: nn.Module, path: str) -> str:
-    """The module's path; the model itself, which has none, gets a name that no child has."""
+    """The module's path; the model itself, which has none, gets a name that no child has.
+
+    A block is a group of a result, in whose name a slash would be another group.
+    """
     if path:
-        return path
+        return printable(path, "/%")
     name = "linear" if isinstance(model, nn.Linear) else "model"
     while name in model._modules:
         name += "_"
@@ -229,12 +233,12 @@ def _notes(model: nn.Module, blocks: tuple[Block, ...], frozen: list[str]) -> It
         count = sum(model.get_parameter(name).numel() for name in frozen)
         yield (
             f"{count:,} frozen parameters are no part of the curvature: "
-            + ", ".join(frozen[:5])
+            + ", ".join(map(printable, frozen[:5]))
             + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
         )
     for path, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             yield (
-                f"{path or 'model'} ({type(module).__name__}) runs in evaluation mode, in training "
-                "too: its running statistics are constants"
+                f"{printable(path) or 'model'} ({type(module).__name__}) runs in evaluation mode, "
+                "in training too: its running statistics are constants"
             )

@@ -132,4 +132,7 @@ def _version(name: str) -> str:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, default=str, sort_keys=isinstance(value, dict), ensure_ascii=False)
+    text = json.dumps(value, default=str, sort_keys=isinstance(value, dict), ensure_ascii=False)
+    return text.encode("utf-8", "replace").decode(
+        "utf-8"
+    )  # halves of surrogates, in a model's repr

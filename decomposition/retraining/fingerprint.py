@@ -105,7 +105,7 @@ def _add_inputs(digest: hashlib._Hash, name: str, x: Inputs) -> None:
 
 def _add(digest: hashlib._Hash, name: str, tensor: Tensor) -> None:
     array = wide(tensor.detach()).cpu().contiguous().numpy()
-    digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+    digest.update(f"{name!a} {array.dtype} {array.shape}\n".encode())
     digest.update(array.tobytes())
 
 

@@ -25,10 +25,12 @@ _MARKERS = "osD^vPX*<>"
 def pairs(block: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Exact (EK-FAC) and product (K-FAC) eigenvalues of a block, positive pairs, thinned."""
     exact, product = (block[f"{r}_eigenvalues"].values for r in ("ekfac", "kfac"))
-    floor = 1e-14 * max(np.nanmax(exact, initial=0), np.nanmax(product, initial=0))
-    keep = (exact > floor) & (product > floor)
+    finite = np.isfinite(exact) & np.isfinite(product)
+    floor = 1e-14 * np.maximum(exact, product).max(initial=0, where=finite)
+    keep = finite & (exact > floor) & (product > floor)
     order = np.flatnonzero(keep)[np.argsort(exact[keep])]
-    picked = order[np.unique(np.linspace(0, max(len(order) - 1, 0), POINTS).round().astype(int))]
+    places = np.linspace(0, len(order) - 1, min(POINTS, len(order)))
+    picked = order[np.unique(places.round().astype(int))]
     return exact[picked], product[picked]
 
 
