@@ -118,8 +118,11 @@ def legend_below(ax: Axes, columns: int = 4) -> None:
 def log_scale(ax: Axes, *names: str) -> None:
     """Logarithmic axes whose labels are plain text, as names are never parsed as mathematics."""
     for name in names:
-        ax.set(**{f"{name}scale": "log"})
         axis = ax.xaxis if name == "x" else ax.yaxis
+        low, high = axis.get_data_interval()
+        if 0 < low == high:  # a single value has decades around it too
+            ax.set(**{f"{name}lim": (low / 10, high * 10)})
+        ax.set(**{f"{name}scale": "log"})
         axis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
         axis.set_minor_locator(NullLocator())
 

@@ -50,7 +50,7 @@ def plot_waterfall(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None =
         ax.set_yticks(range(len(rows)), [_label(name) for name in rows])
         ax.set_ylim(len(rows) - 0.4, -0.6)
         top = max(v.upper if np.isfinite(v.upper) else v.estimate for v in rows.values())
-        ax.set_xlim(floor - 0.02 if floor < 0 else 0.0, top * 1.32)
+        ax.set_xlim(floor - 0.02 if floor < 0 else 0.0, 1.32 * max(0.05, top))
         ax.set_xticks([tick for tick in ax.get_xticks() if floor - 0.02 <= tick < 1.01])
         ax.set_xlabel("LDS (mean rank correlation over queries)")
         ax.set_title(f"LDS by rung, {PROTOCOLS.get(protocol, protocol)}")
