@@ -64,7 +64,7 @@ def wide(values: Tensor) -> Tensor:
 
 def not_dense(values: Tensor) -> str | None:
     """What keeps a tensor from being numbers in memory, with the way out; None: nothing does."""
-    if values.is_meta and type(values) in (Tensor, nn.Parameter):  # a subclass may hold values
+    if values.is_meta:
         return "on the device meta, where nothing has a value: make it on a real one"
     if values.is_quantized:
         return "quantised: give its .dequantize()"

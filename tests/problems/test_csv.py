@@ -333,7 +333,10 @@ def test_quoted_line_breaks_in_every_row_hide_no_separator(tmp_path: Path) -> No
     ("content", "message"),
     [
         (b"a,b\n1,x\n2,\0\n", "line 3: a NUL character"),
-        (gzip.compress(b"a,b\n1,x\n2,y\n")[:-6], "cannot be read as UTF-8 text .*: decompress"),
+        (
+            gzip.compress(b"a,b\n1,x\n2,y\n", mtime=0)[:-6],
+            "cannot be read as UTF-8 text .*: decompress",
+        ),
         ("a,b\n1,é\n".encode("latin-1"), "cannot be read as UTF-8 text"),
         (b"a,b\n" + b"1,x\n2,y\n" * 40 + b'"3,x\n', "line 82: unexpected end of data"),
         (b"a,b\n" + b"1,x\n2,y\n" * 40 + b'"3"4,x\n', "line 82: ',' expected after"),
