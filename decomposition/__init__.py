@@ -18,41 +18,55 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from decomposition.attribution.influence import influence_scores
     from decomposition.chain import build_chain, build_lattice
+    from decomposition.chain.rungs import EKFAC, KFAC
+    from decomposition.curvature import Curvature
     from decomposition.errors import DecompositionError
     from decomposition.losses import CustomLoss
     from decomposition.problem import Problem
     from decomposition.recipe import Recipe
     from decomposition.results import open_result
+    from decomposition.retraining import read_bank
     from decomposition.run import run
     from decomposition.settings import Settings
+    from decomposition.study import Study
 
     __version__: str
 
 _HOMES = {
+    "EKFAC": "chain.rungs",
+    "KFAC": "chain.rungs",
+    "Curvature": "curvature",
     "CustomLoss": "losses",
     "DecompositionError": "errors",
     "Problem": "problem",
     "Recipe": "recipe",
     "Settings": "settings",
+    "Study": "study",
     "build_chain": "chain",
     "build_lattice": "chain",
     "influence_scores": "attribution.influence",
     "open_result": "results",
+    "read_bank": "retraining",
     "run": "run",
 }
 """Name → module that defines it."""
 
 __all__ = [
+    "EKFAC",
+    "KFAC",
+    "Curvature",
     "CustomLoss",
     "DecompositionError",
     "Problem",
     "Recipe",
     "Settings",
+    "Study",
     "__version__",
     "build_chain",
     "build_lattice",
     "influence_scores",
     "open_result",
+    "read_bank",
     "run",
 ]
 

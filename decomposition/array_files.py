@@ -35,7 +35,7 @@ SIZES_FOLLOW = 0x08
 """Flag of a local header: checksum and sizes stand behind the data."""
 
 
-class ArrayFileError(DecompositionError):
+class ArrayFileError(DecompositionError, ValueError):
     """A file is damaged or holds something else; the message is the reason alone."""
 
 

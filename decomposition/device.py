@@ -25,7 +25,7 @@ SHARE_OF_FREE_MEMORY = 0.25
 on the way takes as much again, and more."""
 
 
-class DeviceError(DecompositionError):
+class DeviceError(DecompositionError, ValueError):
     """A device is unknown, not there, or cannot compute what is asked."""
 
 

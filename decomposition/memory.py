@@ -15,7 +15,7 @@ SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_F
 interprets some forward derivatives as TorchScript, which keeps the text alone."""
 
 
-class OutOfMemoryError(DecompositionError):
+class OutOfMemoryError(DecompositionError, MemoryError):
     """Not even the smallest piece of a computation fits into memory."""
 
 

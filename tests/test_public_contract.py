@@ -120,3 +120,22 @@ def test_importing_the_package_draws_no_figures() -> None:
     code = "import sys, decomposition; print(sorted({'matplotlib', 'seaborn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_what_it_says() -> None:
+    """Names are imported when they are used; each is the one thing, not a module beside it."""
+    for name in decomposition.__all__:
+        assert getattr(decomposition, name) is getattr(decomposition, name)
+        assert not isinstance(getattr(decomposition, name), type(sys))
+    assert {"Curvature", "EKFAC", "KFAC", "Study", "read_bank"} <= set(decomposition.__all__)
+
+
+def test_errors_are_one_tree_and_memory_is_no_value() -> None:
+    from decomposition.errors import ProblemError
+    from decomposition.memory import OutOfMemoryError
+
+    assert issubclass(ProblemError, decomposition.DecompositionError)
+    assert issubclass(ProblemError, ValueError)
+    assert issubclass(OutOfMemoryError, decomposition.DecompositionError)
+    assert issubclass(OutOfMemoryError, MemoryError)
+    assert not issubclass(OutOfMemoryError, ValueError)

@@ -21,7 +21,7 @@ DIVERGED = (
 OVERFLOW = "the inverse of the curvature overflows; raise the damping"
 
 
-class ScoreError(DecompositionError):
+class ScoreError(DecompositionError, ValueError):
     """Arrays of masks, scores or measured outputs do not fit together."""
 
 

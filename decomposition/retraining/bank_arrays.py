@@ -34,7 +34,7 @@ CODED = {"scale_factor", "add_offset", "_Unsigned"}
 """Attributes of netCDF by which the numbers that are meant are not those that are stored."""
 
 
-class BankFileError(DecompositionError):
+class BankFileError(DecompositionError, ValueError):
     """A supplied bank cannot be read, or does not fit the problem."""
 
 

@@ -19,7 +19,7 @@ from decomposition.chain.step import Step
 from decomposition.errors import DecompositionError
 
 
-class ShareError(DecompositionError):
+class ShareError(DecompositionError, ValueError):
     """Nodes, steps and levels do not fit together."""
 
 

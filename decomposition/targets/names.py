@@ -23,7 +23,7 @@ ONE_AT_A_TIME = ("leave_one_out", "pbrf")
 """Targets in which single examples are removed: their ``mask`` dimension counts examples."""
 
 
-class TargetError(DecompositionError):
+class TargetError(DecompositionError, ValueError):
     """A target is unknown, does not fit the problem, or could not be computed."""
 
 

@@ -16,7 +16,7 @@ Apply = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
 """v (P, k) → A v."""
 
 
-class SolverError(DecompositionError):
+class SolverError(DecompositionError, ValueError):
     """An iterative solve has not reached its tolerance, or its matrix is not what it must be."""
 
 
