@@ -12,13 +12,13 @@ positions that *expand* and that *reduce*. ``--quick`` takes small networks and 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import xarray as xr
 
 from decomposition import Settings, run
 from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.problems import load_problem
+from decomposition.results.write import output_folder
 
 PROBLEMS = ("digits_cnn", "chars")
 REDUCED = {"ekfac_reduce": EKFAC(sharing="reduce"), "kfac_reduce": KFAC(sharing="reduce")}
@@ -47,7 +47,7 @@ def table(result: xr.DataTree) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small networks, 40 subsets")
-    parser.add_argument("--out", type=Path, help="folder for results and reports")
+    parser.add_argument("--out", help="folder for results and reports")
     asked = parser.parse_args()
     for name in PROBLEMS:
         problem = load_problem(name, quick=asked.quick)
@@ -55,7 +55,7 @@ def main() -> None:
         print("\n".join(f"  {note}" for note in problem.notes))
         result = run(
             problem,
-            out=None if asked.out is None else asked.out / name,
+            out=None if asked.out is None else output_folder(asked.out) / name,
             extra=REDUCED,
             settings=QUICK if asked.quick else SETTINGS,
         )

@@ -15,11 +15,17 @@ import time
 import uuid
 from pathlib import Path
 
-UNFINISHED = ".partial"
+UNFINISHED = ".decomposition-partial"
+"""How names of unfinished files end, and those of no other program's files."""
 ABANDONED_AFTER = 3600.0
 """Seconds after which an unfinished file is taken for that of a killed process."""
 
 Content = bytes | memoryview
+
+
+def unfinished(target: Path) -> Path:
+    """Where ``target`` may be written before it gets its name; another path in every call."""
+    return target.with_name(f".{target.stem[:16]}-{uuid.uuid4().hex}{UNFINISHED}")
 
 
 def write_atomically(target: Path, *parts: Content) -> None:
@@ -30,7 +36,7 @@ def write_atomically(target: Path, *parts: Content) -> None:
     Raises:
         OSError: the folder is absent or cannot be written, or the disk is full.
     """
-    temporary = target.with_name(f".{target.stem[:16]}-{uuid.uuid4().hex}{UNFINISHED}")
+    temporary = unfinished(target)
     try:
         with temporary.open("xb") as file:
             for part in parts:
@@ -73,7 +79,7 @@ def remove_abandoned(folder: Path) -> None:
     Raises:
         OSError: the folder cannot be read.
     """
-    for path in folder.glob(f"*{UNFINISHED}"):
+    for path in folder.glob(f".*{UNFINISHED}"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                 path.unlink()

@@ -68,22 +68,24 @@ def _main() -> None:
 
 def _run(command: Run) -> None:
     from decomposition.problems import load_problem
+    from decomposition.results.write import output_folder
     from decomposition.run import run
 
+    folder = output_folder(command.out)
     settings = command.settings.checked()
     if command.quick:
         settings = quick_settings(settings)
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
     run(
         problem,
-        command.out,
+        folder,
         settings=settings,
         command=shlex.join(["decompose", *sys.argv[1:]]),
         bank=command.bank,
         memory=command.memory,
         products=command.products,
     )
-    print(f"wrote {command.out / 'result.nc'} and {command.out / 'report.html'}")
+    print(f"wrote {folder / 'result.nc'} and {folder / 'report.html'}")
 
 
 def quick_settings(settings: Settings) -> Settings:
@@ -103,8 +105,9 @@ def quick_settings(settings: Settings) -> Settings:
 
 def _spectrum(command: Spectrum) -> None:
     from decomposition.inspection.command import default_folder, inspect_spectra
+    from decomposition.results.write import output_folder
 
-    out = command.out or default_folder(command.source)
+    out = default_folder(command.source) if command.out is None else output_folder(command.out)
     inspect_spectra(command.source, out, command.inspection, command.problem_seed, command.quick)
     print(f"wrote {out / 'spectrum.nc'}, {out / 'tables'} and {out / 'figures'}")
 
@@ -112,16 +115,17 @@ def _spectrum(command: Spectrum) -> None:
 def _report(command: Report) -> None:
     from decomposition import report
     from decomposition.errors import ResultFileError
+    from decomposition.results.write import output_folder
 
     if not command.results:
         raise ResultFileError("no result named; say where it is: decompose report out/")
     first = command.results[0]
+    folder = _folder(first) if command.out is None else output_folder(command.out)
     if _is_study(first):
         from decomposition.report.grid import write_study_report
 
-        print(f"wrote {write_study_report(first, command.out or _folder(first))}")
+        print(f"wrote {write_study_report(first, folder)}")
         return
-    folder = command.out or _folder(first)
     html = command.format == "html"
     if len(command.results) > 1:
         write = report.write_comparison if html else report.write_comparison_markdown

@@ -46,7 +46,7 @@ class Run:
 
     problem: tyro.conf.Positional[str]
     """Built-in name, data file, or file.py:function; options as 'NAME?option=value'."""
-    out: Path
+    out: str
     """Folder for result.nc, report.html and the bank."""
     settings: tyro.conf.OmitArgPrefixes[Choices]
     """What to compute."""
@@ -81,7 +81,7 @@ class Report:
     """Folders that hold result.nc, or the files themselves."""
     format: Literal["html", "md"] = "html"
     """One self-contained page, or Markdown with its figures in a folder beside it."""
-    out: Path | None = None
+    out: str | None = None
     """Folder to write to; default that of the first result."""
 
 
@@ -103,7 +103,7 @@ class Spectrum:
     """Built-in problem, data file, file.py:function, or a result (the file or its folder)."""
     inspection: tyro.conf.OmitArgPrefixes[Inspection]
     """What to compute."""
-    out: Path | None = None
+    out: str | None = None
     """Folder for the files; default `spectrum` beside the result, or in the current folder."""
     quick: bool = False
     """A smaller network for the built-in problems."""

@@ -16,7 +16,7 @@ from decomposition.device import describe, full_precision, resolve_device
 from decomposition.planner import Plan, Precision, plan_chain
 from decomposition.problem import Problem
 from decomposition.results import provenance, write_result
-from decomposition.results.write import check_writable
+from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable, output_folder
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.base import other_base
 from decomposition.retraining.supplied import as_supplied
@@ -92,9 +92,9 @@ def run(
     supplied = None if bank is None else as_supplied(bank, problem)
     if supplied is not None:
         settings = settings_of(supplied, settings)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else output_folder(out)
     if folder is not None:
-        check_writable(folder)  # before the work, not after it
+        check_writable(folder, RESULT_NAME, REPORT_NAME)  # before the work, not after it
     clock = Clock()
     budget = None if memory is None else int(memory * 2**30)
     plan = plan_chain(problem, budget, products, place, settings.krylov_steps)

@@ -18,7 +18,6 @@ import io
 import json
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.atomic import UNFINISHED, remove_abandoned, write_atomically
+from decomposition.atomic import remove_abandoned, unfinished, write_atomically
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.errors import DecompositionError, StoreError
 from decomposition.inputs import take
@@ -183,7 +182,7 @@ class StoredGradients:
         remove_abandoned(self._folder)
         if not (self.path.exists() and self.path.stat().st_size == self._bytes()):
             self._check_space()
-            new = self.path.with_suffix(f".{uuid.uuid4().hex}{UNFINISHED}")
+            new = unfinished(self.path)
             try:
                 np.lib.format.open_memmap(new, "w+", np.dtype(self.precision), self.shape).flush()
                 if hasattr(os, "posix_fallocate"):

@@ -21,10 +21,17 @@ from decomposition.problem import Problem
 from decomposition.problems import load_problem
 from decomposition.report.drawing import draw
 from decomposition.results import open_result, provenance
-from decomposition.results.write import check_writable, write_tree, write_whole
+from decomposition.results.write import (
+    check_replaceable,
+    check_writable,
+    output_folder,
+    write_tree,
+    write_whole,
+)
 from decomposition.spectrum.gather import check_blocks
 from decomposition.spectrum.training import training_spectra
 
+SPECTRUM_NAME = "spectrum.nc"
 DENSE_LIMIT = 12_000
 """P above which matrices are not formed unless asked for: 1.2 GiB each."""
 
@@ -40,7 +47,7 @@ def default_folder(source: str) -> Path:
 @full_precision()
 def inspect_spectra(
     source: str,
-    out: Path,
+    out: str | Path,
     inspection: Inspection | None = None,
     problem_seed: int = 0,
     quick: bool = False,
@@ -57,6 +64,8 @@ def inspect_spectra(
     Raises:
         DecompositionError: anything wrong with source, rungs, blocks, device or folder.
     """
+    folder = output_folder(out)
+    check_replaceable(folder / SPECTRUM_NAME)
     inspection = inspection or Inspection()
     rungs, blocks = inspection.rungs or None, inspection.blocks or None
     if is_result(source):
@@ -67,7 +76,7 @@ def inspect_spectra(
         known_rungs(rungs)
         problem = load_problem(source, problem_seed, quick=quick)
         check_blocks(blocks, (block.name for block in problem.blocks))
-        check_writable(out)
+        check_writable(folder)
         trained = problem.to(resolve_device(inspection.device)).trained(progress=True)
         large = problem.parameters > DENSE_LIMIT
         if inspection.method == "estimate" or (inspection.method == "auto" and large):
@@ -81,7 +90,7 @@ def inspect_spectra(
                 )
             )
         tree.attrs |= _attributes(trained, inspection, problem_seed)
-    write_inspection(tree, out)
+    write_inspection(tree, folder)
     return tree
 
 
@@ -111,7 +120,7 @@ def write_inspection(tree: xr.DataTree, out: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    write_tree(tree, out / "spectrum.nc")
+    write_tree(tree, out / SPECTRUM_NAME)
     for name, data in sections(tree):
         frame = data.drop_attrs().to_dataframe().dropna(how="all", subset=list(data.data_vars))
         text = frame.to_csv(float_format="%.9g")

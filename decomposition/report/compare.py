@@ -23,7 +23,7 @@ from decomposition.report.study import PROTOCOLS, SHARE_METRICS, STEP_LABELS, St
 from decomposition.report.verdict import sentences, spectral_sentence
 from decomposition.report.wording import fixed, isolated, joined
 from decomposition.results.schema import CHAIN, STEPS
-from decomposition.results.write import write_whole
+from decomposition.results.write import output_folder, write_whole
 
 COMPARISON_NAME = "comparison.html"
 
@@ -38,7 +38,7 @@ def write_comparison(
         StoreError: the folder cannot be written.
     """
     found = comparison(results)
-    target = Path(folder) / COMPARISON_NAME
+    target = output_folder(folder) / COMPARISON_NAME
     html = page(found.title, found.byline, found.version, found.sections)
     write_whole(target, html.encode("utf-8"))
     return target

@@ -23,7 +23,7 @@ from decomposition.report.content import (
 from decomposition.report.drawing import draw
 from decomposition.report.page import as_tree, report_sections, report_title
 from decomposition.report.study import Study
-from decomposition.results.write import write_whole
+from decomposition.results.write import output_folder, write_whole
 
 MARKDOWN_NAME = "report.md"
 COMPARISON_MARKDOWN = "comparison.md"
@@ -41,7 +41,7 @@ def write_markdown(
         StoreError: the folder cannot be written.
     """
     study = Study(as_tree(tree_or_path))
-    target = Path(folder) / MARKDOWN_NAME
+    target = output_folder(folder) / MARKDOWN_NAME
     return _write(report_title(study), report_sections(study), target)
 
 
@@ -55,7 +55,7 @@ def write_comparison_markdown(
         StoreError: the folder cannot be written.
     """
     found = comparison(results)
-    return _write(found.title, found.sections, Path(folder) / COMPARISON_MARKDOWN)
+    return _write(found.title, found.sections, output_folder(folder) / COMPARISON_MARKDOWN)
 
 
 def _write(title: str, sections: Sequence[Section], target: Path) -> Path:

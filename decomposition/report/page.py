@@ -13,10 +13,7 @@ from decomposition.report.sections import SECTIONS
 from decomposition.report.study import Study
 from decomposition.report.wording import isolated
 from decomposition.results.read import open_result
-from decomposition.results.write import write_whole
-
-REPORT_NAME = "report.html"
-"""File name of a report inside its folder."""
+from decomposition.results.write import REPORT_NAME, output_folder, write_whole
 
 
 def write_report(
@@ -35,7 +32,7 @@ def write_report(
         StoreError: the folder cannot be written.
     """
     tree = as_tree(tree_or_path)
-    target = Path(folder) / REPORT_NAME
+    target = output_folder(folder) / REPORT_NAME
     write_whole(target, report_html(tree).encode("utf-8"))
     return target
 

@@ -27,7 +27,7 @@ GIB = 1 << 30
 class Execution:
     """Where a study is kept and what computes it."""
 
-    out: Path
+    out: str
     """Folder for cells, study.nc and report.html. Stop at any time: the same command resumes, and
     several processes or machines may work on one folder."""
     tiny: bool = False

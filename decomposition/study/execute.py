@@ -11,7 +11,13 @@ import xarray as xr
 
 from decomposition.resources import size_text
 from decomposition.results.provenance import origin
-from decomposition.results.write import STUDY_NAME, check_writable, write_tree
+from decomposition.results.write import (
+    REPORT_NAME,
+    STUDY_NAME,
+    check_writable,
+    output_folder,
+    write_tree,
+)
 from decomposition.study.backends import Backend
 from decomposition.study.combine import combine
 from decomposition.study.design import Study
@@ -55,8 +61,8 @@ def run_study(
     Raises:
         DecompositionError: the study, the folder or the backend cannot be used.
     """
-    folder, backend = Path(out), backend or Backend()
-    check_writable(folder)
+    folder, backend = output_folder(out), backend or Backend()
+    check_writable(folder, STUDY_NAME, REPORT_NAME)
     tasks = tasks_of(study, Speed.measure(study.cells))
     groups = missing_groups(tasks, folder, backend, memory)
     if progress or dry_run:

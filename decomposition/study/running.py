@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from decomposition.atomic import UNFINISHED, remove_abandoned
+from decomposition.atomic import remove_abandoned, unfinished
 from decomposition.study.machine import birth, machine
 
 HEARTBEAT = 15.0
@@ -159,7 +159,7 @@ class RunningTasks:
 
     def _create(self, key: str, content: bytes) -> bool:
         """Create the marker whole: a name that exists is never seen with half a content."""
-        whole = self.folder / f".{uuid.uuid4().hex}{UNFINISHED}"
+        whole = unfinished(self._path(key))
         whole.write_bytes(content)
         try:
             os.link(whole, self._path(key))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from decomposition.atomic import ABANDONED_AFTER
+from decomposition.atomic import ABANDONED_AFTER, unfinished
 from decomposition.errors import ProblemError, StoreError
 from decomposition.problem import Problem
 from decomposition.retraining import Bank, BankPlan, retrain_bank, retrain_part
@@ -108,13 +108,13 @@ def test_a_chunk_under_the_name_of_another_is_not_used(trained: Problem, tmp_pat
 
 
 def test_what_a_killed_process_left_is_removed_in_time(tmp_path: Path) -> None:
-    old, new = tmp_path / "a.partial", tmp_path / "b.partial"
+    old, new = unfinished(tmp_path / "a"), unfinished(tmp_path / "b")
     old.touch()
     new.touch()
     past = new.stat().st_mtime - 2 * ABANDONED_AFTER
     os.utime(old, (past, past))
     ChunkStore(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["b.partial"]
+    assert list(tmp_path.iterdir()) == [new]
 
 
 @pytest.mark.parametrize("parent", ["file", "proc"])

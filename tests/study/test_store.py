@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from decomposition.atomic import ABANDONED_AFTER
+from decomposition.atomic import ABANDONED_AFTER, unfinished
 from decomposition.errors import StoreError
 from decomposition.study.failure import Failure
 from decomposition.study.store import CellStore, Timing
@@ -124,7 +124,7 @@ def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_in_time(store: CellStore) -> None:
-    old, new = store.cells / ".a.partial", store.cells / ".b.partial"
+    old, new = unfinished(store.cells / "a"), unfinished(store.cells / "b")
     old.touch()
     new.touch()
     past = new.stat().st_mtime - 2 * ABANDONED_AFTER

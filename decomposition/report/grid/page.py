@@ -12,9 +12,7 @@ from decomposition.report.grid.html import study_page
 from decomposition.report.grid.open import open_study
 from decomposition.report.grid.sections import SECTIONS
 from decomposition.report.wording import isolated, plural
-from decomposition.results.write import write_whole
-
-REPORT_NAME = "report.html"
+from decomposition.results.write import REPORT_NAME, output_folder, write_whole
 
 
 def write_study_report(
@@ -33,7 +31,7 @@ def write_study_report(
         StoreError: the folder cannot be written.
     """
     tree = open_study(tree_or_folder)
-    target = Path(folder) / REPORT_NAME
+    target = output_folder(folder) / REPORT_NAME
     write_whole(target, study_html(tree).encode("utf-8"))
     return target
 
