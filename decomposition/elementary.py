@@ -23,6 +23,7 @@ class ElementaryOperations(TorchFunctionMode):
     - Embeddings: the row at ``padding_idx`` has no gradient, but in forward mode it has a tangent,
       and under ``vmap`` over parameters the rows of all copies but one have a gradient; here it is
       a constant. A bag has no batched form.
+    - ``bilinear``: has no batched form.
     - Weight normalisation: the fused one's second derivative lacks a part under ``torch.func``.
     - Attention: fused kernels have no second derivative and no batched form.
     - Transformers without gradients: nested tensors and fused layers, which torch chooses only
@@ -132,6 +133,12 @@ def _multi_head_attention(
     return found, weights if need_weights else None
 
 
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y_o = x₁ᵀ W_o x₂ + b_o."""
+    found = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
+    return found if bias is None else found + bias
+
+
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """g v / ‖v‖, a norm for every index of ``dim``; −1: one norm of all."""
     axes = [axis for axis in range(v.ndim) if axis != dim]
@@ -187,6 +194,7 @@ _ELEMENTARY: dict[Any, Callable] = {
     torch.Tensor.prelu: _prelu,
     nn.functional.embedding: _embedding,
     nn.functional.embedding_bag: _embedding_bag,
+    torch.bilinear: _bilinear,
     torch._weight_norm: _weight_norm,  # pyright: ignore[reportPrivateImportUsage]
     nn.functional.scaled_dot_product_attention: _scaled_dot_product_attention,
     nn.functional.multi_head_attention_forward: _multi_head_attention,

@@ -36,10 +36,11 @@ def from_numpy(array: np.ndarray, like: Tensor | torch.device) -> Tensor:
 
 
 def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """a @ b for 2-D tensors."""
+    """a @ b for 2-D tensors, infinite or NaN where it overflows."""
     if a.device.type != "cpu":
         return torch.matmul(a, b, out=out)
-    result = np.matmul(a.numpy(), b.numpy(), out=None if out is None else out.numpy())
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named by its readers
+        result = np.matmul(a.numpy(), b.numpy(), out=None if out is None else out.numpy())
     return torch.from_numpy(result)
 
 

@@ -12,6 +12,7 @@ from decomposition.chain import LATTICE, build_lattice
 from decomposition.curvature.rows import per_example_gradients
 from decomposition.elementary import ElementaryOperations
 from decomposition.problem import Problem
+from decomposition.retraining.choice import choose_way
 from tests import general as cases
 from tests.models import Applied
 from tests.oracles import autograd
@@ -109,6 +110,32 @@ def test_weight_normalisation_is_what_it_is_written_out(n: int) -> None:
     inner = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     ggn = torch.einsum("ncp,ncd,ndq->pq", jacobian, inner, jacobian) / n
     torch.testing.assert_close(chain["ggn"].dense(), ggn, rtol=0, atol=1e-10)
+
+
+def _bilinear(function: Callable) -> Problem:
+    return cases.study(
+        lambda: Applied(
+            lambda m, x: m.out(torch.tanh(function(m.pair, x, x.flip(1)))),
+            pair=nn.Bilinear(4, 4, 3),
+            out=nn.Linear(3, cases.CLASSES),
+        ),
+        cases.images(4),
+    )
+
+
+def test_a_bilinear_layer_is_what_it_is_written_out() -> None:
+    """PyTorch's own has no batched form: it is slow, and says so in a warning."""
+    one = _bilinear(lambda pair, a, b: pair(a, b))
+    written = _bilinear(
+        lambda pair, a, b: ((a @ pair.weight) * b[None]).sum(2).T + pair.bias  # (o, n, j) by o
+    )
+    found, expected = build_lattice(one), build_lattice(written)
+    for rung in LATTICE:
+        torch.testing.assert_close(found[rung].dense(), expected[rung].dense(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        found["hessian"].dense(), autograd.double_backward(written), rtol=0, atol=1e-12
+    )
+    assert choose_way(one.model, one.train[0]) == "function"
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2, -1])
