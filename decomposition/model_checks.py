@@ -41,6 +41,12 @@ WRAPPERS = {
 }
 """Modules around a model, of torch.nn.parallel and torch.compile, and where the model is."""
 
+REAL = (
+    "keep its real and imaginary parts by themselves, and put them together in the forward pass, "
+    "torch.complex(real, imag)"
+)
+"""What to do with complex numbers of a model."""
+
 
 def double_copy(model: nn.Module) -> nn.Module:
     """A float64 copy in evaluation mode.
@@ -92,7 +98,11 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
             raise ProblemError(
                 f"the model cannot be applied in float64 to {where} inputs of shape {shapes(x)}: "
                 f"{_first_line(error)}"
-                + ("; whole numbers stay whole: give features as x.float()" if whole else "")
+                + (
+                    "; whole numbers stay whole: give features as x.float(), and tokens as x.long()"
+                    if whole
+                    else ""
+                )
             ) from error
         fits = isinstance(few, Tensor) and few.ndim >= 2 and len(few) == rows_in(few_rows)
         if not fits or not few.is_floating_point() or few.numel() == 0:
@@ -169,7 +179,10 @@ def check_modules(model: nn.Module) -> None:
         if reason := not_dense(parameter):
             raise UnsupportedModelError(f"parameter {name} is {reason}")
         if not parameter.is_floating_point():
-            raise UnsupportedModelError(f"parameter {name} is {parameter.dtype}, not real")
+            raise UnsupportedModelError(f"parameter {name} is {parameter.dtype}, not real: {REAL}")
+    for name, buffer in model.named_buffers():
+        if buffer.is_complex():  # a change of precision would drop the imaginary part
+            raise UnsupportedModelError(f"buffer {name} is {buffer.dtype}, not real: {REAL}")
 
 
 def check_model(model: nn.Module, x: Inputs) -> Layout:

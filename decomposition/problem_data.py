@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from decomposition.checks import Unfit, instance, several, whole
 from decomposition.errors import ProblemError
+from decomposition.foreign_data import from_array, signed, way_out
 from decomposition.inputs import Inputs, double, not_dense, parts_of, rows_in, shapes, take, wide
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
@@ -42,7 +43,9 @@ def checked_pair(pair: object, where: str) -> tuple[Inputs, Tensor]:
         ProblemError: not a pair, not tensors, no rows, not as many of each, or not finite.
     """
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
-        raise ProblemError(f"{where} must be a pair (inputs, targets), got {type(pair).__name__}")
+        raise ProblemError(
+            f"{where} must be a pair (inputs, targets), got {type(pair).__name__}{way_out(pair)}"
+        )
     x, y = _inputs(pair[0], f"{where} inputs"), _tensor(pair[1], f"{where} targets")
     for name, part in parts_of(x).items():
         _check_part(part, where, f" {name}" if name else "")
@@ -211,15 +214,14 @@ def check_alike(train: Inputs, query: Inputs) -> None:
 def _tensor(part: object, what: str) -> Tensor:
     """A detached tensor; arrays are copied, half precision becomes float32 without loss."""
     if isinstance(part, np.ndarray):
-        try:
-            part = torch.from_numpy(part.astype(part.dtype.newbyteorder("="), copy=True))
-        except TypeError as error:
-            raise ProblemError(f"{what} cannot be a tensor: {error}") from error
+        part = from_array(part, what)
     if not isinstance(part, Tensor):
-        raise ProblemError(f"{what} must be a tensor or a NumPy array, got {type(part).__name__}")
+        raise ProblemError(
+            f"{what} must be a tensor or a NumPy array, got {type(part).__name__}{way_out(part)}"
+        )
     if reason := not_dense(part):
         raise ProblemError(f"{what}: the tensor is {reason}")
-    return wide(part.detach())
+    return wide(signed(part.detach(), what))
 
 
 def target_notes(
