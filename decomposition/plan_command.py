@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from decomposition.device import describe
-from decomposition.errors import UnsupportedModelError
-from decomposition.planner import (
+from decomposition.chain.plan import (
     Plan,
     Precision,
     Rates,
@@ -15,6 +13,8 @@ from decomposition.planner import (
     predicted_seconds,
     product_seconds,
 )
+from decomposition.device import describe
+from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
 from decomposition.resources import size_text
 from decomposition.retraining.cost import retraining_cost

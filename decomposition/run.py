@@ -11,9 +11,9 @@ import xarray as xr
 
 from decomposition.attribution.influence import Gradients
 from decomposition.chain.build import CHAIN, LATTICE, Approximation, check_extra
+from decomposition.chain.plan import Plan, Precision, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.device import describe, full_precision, resolve_device
-from decomposition.planner import Plan, Precision, plan_chain
 from decomposition.problem import Problem
 from decomposition.results import provenance, write_result
 from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable, output_folder

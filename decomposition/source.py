@@ -56,6 +56,8 @@ def _imported(path: Path) -> set[str]:
             modules = [parts, *([*parts, alias.name] for alias in node.names)]
             # Packages on the way count; the root's __init__, which re-exports, only by itself.
             packages = [parts[:i] for i in range(1, len(parts))] + modules
+            if not parts and all((PACKAGE / f"{alias.name}.py").is_file() for alias in node.names):
+                packages = modules[1:]  # modules of the root, and nothing that it re-exports
             names = ["/".join([*one, "__init__"]) for one in packages]
             names += ["/".join(one) for one in modules if one]
             found |= {f"{name}.py" for name in names if (PACKAGE / f"{name}.py").is_file()}

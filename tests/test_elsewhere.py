@@ -18,6 +18,7 @@ from decomposition.attribution.scorer import scorers_of
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
 from decomposition.chain.ladder import ladder_rungs
+from decomposition.chain.plan import Rates, plan_chain
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
 from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
@@ -29,7 +30,6 @@ from decomposition.curvature.large.products import (
 from decomposition.errors import DecompositionError
 from decomposition.evaluation import mean_loss
 from decomposition.plan_command import plan_text
-from decomposition.planner import Rates, plan_chain
 from decomposition.problem import Problem
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan

@@ -10,9 +10,9 @@ import torch
 
 from decomposition import Problem, Recipe, Settings, build_chain, influence_scores, run
 from decomposition.chain import build_lattice
+from decomposition.chain.plan import plan_chain
 from decomposition.chain.rungs import KFAC, fisher_rungs
 from decomposition.errors import DecompositionError, ProblemError
-from decomposition.planner import plan_chain
 from decomposition.spectrum.gather import estimated_measures
 from tests import cases, general
 from tests.oracles import autograd

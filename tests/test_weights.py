@@ -19,6 +19,7 @@ from decomposition.attribution.influence import loss_gradients, target_gradients
 from decomposition.attribution.stored import StoredGradients
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
+from decomposition.chain.plan import Rates
 from decomposition.chain.rungs import FullGGN, fisher_rungs, sampled_kfac
 from decomposition.curvature import DenseCurvature, Sampled
 from decomposition.curvature.large import dual_rungs
@@ -26,7 +27,6 @@ from decomposition.curvature.large.products import BlockGGNProduct, ggn_product,
 from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss
 from decomposition.inputs import take
-from decomposition.planner import Rates
 from decomposition.problems.least_squares import least_squares
 from decomposition.retraining import BankPlan
 from decomposition.retraining.bank import retrain_bank

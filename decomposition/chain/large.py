@@ -7,6 +7,7 @@ from typing import TypedDict
 import torch
 
 from decomposition.chain.parts import Parts
+from decomposition.chain.plan import Plan
 from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.curvature import Curvature
 from decomposition.curvature.large import (
@@ -17,7 +18,6 @@ from decomposition.curvature.large import (
     hessian_product,
 )
 from decomposition.errors import DecompositionError
-from decomposition.planner import Plan
 from decomposition.problem import Problem
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}

@@ -24,10 +24,10 @@ from decomposition.attribution.scorer import (
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
+from decomposition.chain.plan import Plan
 from decomposition.curvature import Curvature
 from decomposition.device import CPU, full_precision, resolve_device
 from decomposition.linalg import from_numpy
-from decomposition.planner import Plan
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank

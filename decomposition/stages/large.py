@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.chain.names import CHAIN, STEPS
+from decomposition.chain.plan import Plan
 from decomposition.curvature import BlockDiagonal, Curvature
 from decomposition.curvature.large import MatrixFreeCurvature
 from decomposition.linalg import to_numpy
-from decomposition.planner import Plan
 from decomposition.spectrum.estimates import Estimate, probes, relative_error, xtrace
 
 PROBES = 16

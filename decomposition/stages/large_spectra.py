@@ -17,9 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.chain.names import CHAIN
+from decomposition.chain.plan import Plan
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.large import MatrixFreeCurvature
-from decomposition.planner import Plan
 from decomposition.problem import Problem
 from decomposition.spectrum.difference import CHEAP_STEPS, difference_norms
 from decomposition.spectrum.estimates import Estimate

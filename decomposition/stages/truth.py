@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from decomposition.chain.plan import duration
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.errors import UnsupportedModelError
-from decomposition.planner import duration
 from decomposition.problem import Problem
 from decomposition.retraining.cost import retraining_cost
 from decomposition.retraining.plan import BankPlan

@@ -174,7 +174,9 @@ def test_a_loss_without_a_sampler_is_named() -> None:
     kronecker_factors(problem, Empirical())
 
 
-@pytest.mark.parametrize(("samples", "seed", "said"), [(0, 0, "samples >= 1"), (1, -1, "seed")])
+@pytest.mark.parametrize(
+    ("samples", "seed", "said"), [(0, 0, "must be a whole number >= 1"), (1, -1, "seed")]
+)
 def test_impossible_samples_are_refused(samples: int, seed: int, said: str) -> None:
     with pytest.raises(DecompositionError, match=said):
         Sampled(samples, seed)

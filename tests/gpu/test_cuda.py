@@ -19,6 +19,7 @@ from decomposition.attribution.influence import influence_scores
 from decomposition.attribution.projected import Projection, projected_gradients
 from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
+from decomposition.chain.plan import Rates, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.large import (
@@ -41,7 +42,6 @@ from decomposition.device import (
 from decomposition.linalg import eigh
 from decomposition.memory import shrinking
 from decomposition.plan_command import plan_text
-from decomposition.planner import Rates, plan_chain
 from decomposition.problem import Problem
 from decomposition.problems.digits import mlp
 from decomposition.retraining.bank import retrain_bank

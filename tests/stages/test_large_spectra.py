@@ -12,8 +12,8 @@ from torch import nn
 
 from decomposition.chain import build_chain
 from decomposition.chain.names import CHAIN
+from decomposition.chain.plan import Choice, Plan, Way
 from decomposition.curvature import Curvature
-from decomposition.planner import Choice, Plan, Way
 from decomposition.problem import Problem
 from decomposition.problems.digits import mlp
 from decomposition.report.page import report_html

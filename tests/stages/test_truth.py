@@ -12,8 +12,8 @@ from scipy import stats
 
 from decomposition import Problem, Settings, build_chain, run
 from decomposition.attribution.influence import score_grid, target_gradients
+from decomposition.chain.plan import plan_chain
 from decomposition.errors import DecompositionError, ProblemError
-from decomposition.planner import plan_chain
 from decomposition.retraining.measures import measure
 from decomposition.stages.truth import measured_truth
 from decomposition.targets.measurement import measure_proximal_responses

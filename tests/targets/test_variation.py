@@ -85,7 +85,7 @@ def test_a_bank_of_two_masks_says_nothing(tmp_path: Path) -> None:
 def test_equal_masks_count_as_repeats_of_one(tmp_path: Path) -> None:
     """Six masks with many models each give what the six means give."""
     masks, random = halves(10), np.random.default_rng(2)
-    losses, second = random.random((10, 1, 4)), random.random((5, 4))
+    losses, second = 9 + random.random((10, 1, 4)), 9 + random.random((5, 4))
     often = np.sort(random.permutation(np.arange(40) % 10))
     noise = random.normal(size=(40, 1, 4))
     group_mean = np.stack([noise[often == one].mean(0) for one in range(10)])
@@ -132,7 +132,7 @@ def test_intervals_of_clustered_noise_cover_zero() -> None:
         often = np.repeat(np.arange(60), random.integers(1, 30, 60))
         masks = halves(60, seed=study)[often]
         of_mask = random.normal(size=(60, 1, 1)) + np.zeros(4)
-        losses = of_mask[often] + 0.1 * random.normal(size=(len(often), 1, 4))
+        losses = 9 + of_mask[often] + 0.1 * random.normal(size=(len(often), 1, 4))
         found = measure_supplied(given, _memory(masks, losses), "loss")
         scores = np.tile(random.normal(size=masks.shape[1]), (4, 1))
         for truth, weights, seen in (

@@ -12,9 +12,9 @@ from torch import nn
 
 from decomposition import Problem, Settings, build_chain
 from decomposition.chain.names import CHAIN
+from decomposition.chain.plan import Plan, Rates, plan_chain, product_seconds
 from decomposition.curvature.large import DualCurvature, MatrixFreeCurvature
 from decomposition.plan_command import plan_text
-from decomposition.planner import Plan, Rates, plan_chain, product_seconds
 
 SMALL, HUGE = 1 << 18, 1 << 34
 
