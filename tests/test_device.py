@@ -22,6 +22,7 @@ from decomposition.device import (
 from decomposition.errors import ProblemError
 from decomposition.linalg import from_numpy, to_numpy
 from tests import cases
+from tests.elsewhere import elsewhere
 
 UNKNOWN = {
     "no device": ("gpu", "unknown device 'gpu': use cpu, cuda or cuda:N"),
@@ -73,7 +74,8 @@ def test_a_problem_that_lies_there_is_not_copied() -> None:
 def test_model_and_data_lie_on_one_device() -> None:
     problem = cases.tanh()
     x, y = problem.query
-    with pytest.raises(ProblemError, match=r"parameter 0\.weight is on cpu, query targets on meta"):
+    said = r"parameter 0\.weight is on cpu, query targets on meta"
+    with elsewhere(), pytest.raises(ProblemError, match=said):
         replace(problem, query=(x, y.to("meta")))
 
 
