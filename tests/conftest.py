@@ -1,11 +1,21 @@
 """Fixtures shared by all tests."""
 
+import os
+
 import pytest
+import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from decomposition.problem import Problem
 from tests.cases import CASES
 from tests.general import GENERAL
+
+# Tests run side by side: one thread each, or they fight for the cores. xdist's workers and every
+# other process started from here inherit the variables; in this one the libraries are loaded.
+os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
+threadpool_limits(1)
+torch.set_num_threads(1)
 
 # Examples are drawn the same way every time, and a slow machine fails no test.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
