@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import time
@@ -45,12 +44,13 @@ class LokyPool:
         def handed_out() -> Iterator[object]:
             for job in jobs:
                 out[job.key] = None
-                yield delayed(_execute)(job, os.getpid())
+                yield delayed(_execute)(job)
 
         # with one worker joblib would compute in this process, which must survive its jobs
         workers = max(2, limit)
+        watched: dict[str, Any] = {"initializer": _watch, "initargs": (os.getpid(),)}
         threads = jobs[0].threads
-        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
+        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads, **watched):
             options: dict[str, Any] = {"batch_size": 1, "pre_dispatch": limit}
             parallel = Parallel(return_as="generator_unordered", **options)
             try:
@@ -67,9 +67,8 @@ class LokyPool:
         get_reusable_executor(**options).shutdown(wait=True, kill_workers=True)
 
 
-def _execute(job: Job, driver: int) -> Report:
+def _execute(job: Job) -> Report:
     """Finish the job and keep its result even if the driver is killed, and then end too."""
-    _watch(driver)
     with _at_work:
         return execute(job)
 
@@ -78,9 +77,8 @@ _at_work = threading.Lock()
 """Held while a job is computed."""
 
 
-@functools.cache
 def _watch(driver: int) -> None:
-    """From now on this process ends within seconds of its driver's death, unless it computes."""
+    """This process, a worker, ends within seconds of its driver's death, unless it computes."""
 
     def watch() -> None:
         while os.getppid() == driver:
