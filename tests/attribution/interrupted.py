@@ -1,8 +1,13 @@
-"""Gradients slow enough to be interrupted: ``python -m tests.attribution.interrupted FOLDER``."""
+"""Gradients to be interrupted: ``python -m tests.attribution.interrupted FOLDER``.
+
+It stops before its last chunk counts and waits, so that it cannot end before the signal.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from pathlib import Path
 
 from decomposition.attribution import stored
@@ -24,5 +29,23 @@ def gradients(folder: Path) -> StoredGradients:
     return StoredGradients(problem(), folder, "float64")
 
 
+def finished(folder: Path) -> int:
+    """Chunks in the record."""
+    found = list(folder.glob("*.json"))
+    return len(json.loads(found[0].read_bytes())["checksums"]) if found else 0
+
+
+def stop_before_the_last_chunk(folder: Path) -> None:
+    write = stored.write_atomically
+
+    def written(path: Path, content: bytes) -> None:
+        if finished(folder) == CHUNKS - 1:
+            time.sleep(600)
+        write(path, content)
+
+    stored.write_atomically = written
+
+
 if __name__ == "__main__":
+    stop_before_the_last_chunk(Path(sys.argv[1]))
     gradients(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -26,7 +25,7 @@ from decomposition.curvature.rows import per_example_gradients
 from decomposition.errors import DecompositionError, StoreError
 from decomposition.problem import Problem
 from tests import general
-from tests.attribution.interrupted import CHUNKS, gradients
+from tests.attribution.interrupted import CHUNKS, finished, gradients
 from tests.attribution.interrupted import problem as slow
 from tests.elsewhere import elsewhere
 
@@ -104,19 +103,14 @@ def test_other_parameters_and_precisions_are_other_files(problem: Problem, tmp_p
 
 def test_a_killed_process_is_resumed(tmp_path: Path) -> None:
     """What was finished is kept, and the whole is what one process writes."""
-
-    def finished() -> int:
-        found = list(tmp_path.glob("*.json"))
-        return len(json.loads(found[0].read_bytes())["checksums"]) if found else 0
-
     command = [sys.executable, "-m", "tests.attribution.interrupted", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
-        while finished() < 3 and process.poll() is None:
+        while finished(tmp_path) < 3 and process.poll() is None:
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     assert process.returncode != 0
-    done = finished()
+    done = finished(tmp_path)
     assert 3 <= done < CHUNKS
     (path,) = tmp_path.glob("*.npy")
     rows = np.load(path, mmap_mode="r+")
@@ -127,7 +121,7 @@ def test_a_killed_process_is_resumed(tmp_path: Path) -> None:
         os.utime(file, (0, 0))
     kept = gradients(tmp_path)
     assert kept.path == path
-    assert finished() == CHUNKS
+    assert finished(tmp_path) == CHUNKS
     exact = per_example_gradients(slow(), *slow().train)
     torch.testing.assert_close(kept.rows(slice(0, CHUNKS)), exact, rtol=1e-12, atol=1e-14)
     np.testing.assert_array_equal(kept.rows(slice(0, done)), before)
