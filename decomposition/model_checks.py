@@ -30,6 +30,7 @@ from decomposition.inputs import (
 )
 from decomposition.layers import Layout, find_layout
 from decomposition.memory import shrinking
+from decomposition.output_forms import outputs_way_out
 
 ROWS = 4
 FORWARD_ROWS = 1024
@@ -106,10 +107,12 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
             ) from error
         fits = isinstance(few, Tensor) and few.ndim >= 2 and len(few) == rows_in(few_rows)
         if not fits or not few.is_floating_point() or few.numel() == 0:
-            got = f"{few.dtype} {tuple(few.shape)}" if isinstance(few, Tensor) else type(few)
+            tensor = isinstance(few, Tensor)
+            got = f"{few.dtype} {tuple(few.shape)}" if tensor else type(few).__name__
             raise ProblemError(
                 "the model must return floating-point outputs of shape (N, C), or (N, C, d1, …) "
                 f"with positions, got {got} for {rows_in(few_rows)} examples"
+                f"{outputs_way_out(few, rows_in(few_rows))}"
             )
         _check_inputs_kept(few_rows)
         parts = shrinking(lambda rows: call(model, take(x, rows)), rows_in(x), FORWARD_ROWS)
@@ -208,15 +211,21 @@ def quiet_generator() -> Iterator[None]:
 
 def _check_independent_examples(model: nn.Module, x: Inputs) -> None:
     with torch.no_grad():
-        together, again = apply(model, x), apply(model, x)
-        alone = [apply(model, take(x, [row])) for row in range(rows_in(x))]
+        together, again = call(model, x), call(model, x)
+        alone = [call(model, take(x, [row])) for row in range(rows_in(x))]
     if not _same(together, again):
         raise UnsupportedModelError(
             "two forward passes on the same inputs differ: the model is random, and its training "
             "loss has no Hessian"
         )
-    fits = all(one.shape[1:] == together.shape[1:] for one in alone)
-    if not fits or not _same(together, torch.cat(alone)):
+    for one in alone:
+        if one.shape != (1, *together.shape[1:]):
+            raise UnsupportedModelError(
+                f"an example's output changes with the rest of its batch: {len(together)} examples "
+                f"have outputs {tuple(together.shape)}, one alone {tuple(one.shape)}; a squeeze() "
+                "needs the dimension that it takes away, or is left out"
+            )
+    if not _same(together, torch.cat(alone)):
         raise UnsupportedModelError(
             "an example's output changes with the rest of its batch: the mean over examples that "
             "defines the curvature does not exist for this model"
