@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from decomposition.report.study import Interval
-from decomposition.report.wording import number, percent, span
+from decomposition.report.wording import number, percent, span, visible
 
 Cell = str | int | float | Interval | None
 
@@ -96,7 +96,7 @@ class Table:
             header += [f"{column} {b}" for b in bounds] if is_wide else [column]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow(map(csv_text, header))
         for row in self.rows:
             line: list[object] = []
             for cell, is_wide in zip(row, wide, strict=True):
@@ -163,9 +163,22 @@ def missing(what: str) -> Text:
     return Text(what, kind="missing")
 
 
+def csv_text(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe before what looks like one."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return visible(text)
+    try:
+        float(text)
+    except ValueError:
+        return "'" + visible(text)
+    return text
+
+
 def _plain(cell: Cell) -> object:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if isinstance(cell, str):
+        return csv_text(cell)
     return repr(cell) if isinstance(cell, float) else cell
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from decomposition.report.figures.canvas import HINT, report_style
 from decomposition.report.palette import dark_colors
+from decomposition.report.wording import visible
 
 DPI = 150
 """Pixels to the inch of a PNG."""
@@ -61,7 +62,7 @@ def draw(axes: Axes, name: str) -> Drawing:
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     pixels = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     pixels.save(png, "png", dpi=(DPI, DPI))
-    text = _with_hints(svg.getvalue().decode())
+    text = visible(_with_hints(svg.getvalue().decode()))
     return Drawing(_inline(text, name), text.encode(), png.getvalue())
 
 

@@ -28,6 +28,7 @@ from decomposition.report.content import (
 )
 from decomposition.report.drawing import draw
 from decomposition.report.palette import dark_colors
+from decomposition.report.wording import visible
 
 
 def page(
@@ -52,7 +53,7 @@ def page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     render = body or section_html
     rendered = [{"anchor": s.anchor, "title": s.title, "body": render(s)} for s in sections]
-    return template("report.html.j2").render(
+    html = template("report.html.j2").render(
         title=title,
         byline=byline,
         version=version,
@@ -62,6 +63,7 @@ def page(
         script=Markup(script),
         script_hash=digest,
     )
+    return visible(html)
 
 
 def section_html(section: Section) -> Markup:
@@ -85,7 +87,7 @@ def table_html(table: Table) -> str:
         for column in range(len(table.columns))
         if any(table.key(row[column]) for row in table.rows)
     }
-    return _macro("table")(table, data_uri(table.csv().encode(), "text/csv"), numeric)
+    return visible(_macro("table")(table, data_uri(table.csv().encode(), "text/csv"), numeric))
 
 
 def _block(block: Block) -> str:
@@ -95,7 +97,7 @@ def _block(block: Block) -> str:
         case Items():
             return _macro("items")(block)
         case Code():
-            return _macro("code")(block, data_uri(block.code.encode(), "application/json"))
+            return _macro("code")(block, data_uri(visible(block.code).encode(), "application/json"))
         case Formula():
             return _macro("formula")(block)
         case Table():

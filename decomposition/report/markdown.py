@@ -23,6 +23,7 @@ from decomposition.report.content import (
 from decomposition.report.drawing import draw
 from decomposition.report.page import as_tree, report_sections, report_title
 from decomposition.report.study import Study
+from decomposition.report.wording import visible
 from decomposition.results.write import output_folder, write_whole
 
 MARKDOWN_NAME = "report.md"
@@ -66,7 +67,7 @@ def _write(title: str, sections: Sequence[Section], target: Path) -> Path:
                 drawing = draw(block.plot(), block.name)
                 write_whole(target.parent / figures / f"{block.name}.svg", drawing.svg)
     parts = [f"# {escaped(title)}", *(section_markdown(s, figures) for s in sections)]
-    write_whole(target, ("\n\n".join(parts) + "\n").encode("utf-8"))
+    write_whole(target, (visible("\n\n".join(parts)) + "\n").encode("utf-8"))
     return target
 
 

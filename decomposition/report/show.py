@@ -12,6 +12,7 @@ from decomposition.report.content import Section, Table
 from decomposition.report.page import as_tree, report_sections, report_title
 from decomposition.report.study import Study
 from decomposition.report.verdict import sentences
+from decomposition.report.wording import visible
 
 SUMMARY = ("levels", "shares")
 """Tables that a summary shows; the others are a name away."""
@@ -32,11 +33,12 @@ class Summary:
         shown = [self.tables[name]._repr_html_() for name in SUMMARY if name in self.tables]
         others = [escape(name) for name in self.tables if name not in SUMMARY]
         more = f"<p>Further tables: {', '.join(others)}.</p>" if others else ""
-        return f"<h3><bdi>{escape(self.title)}</bdi></h3>{answer}{''.join(shown)}{more}"
+        heading = f"<h3><bdi>{escape(self.title)}</bdi></h3>"
+        return visible(f"{heading}{answer}{''.join(shown)}{more}")
 
     def __str__(self) -> str:
         """The title and the verdict, for a terminal."""
-        return "\n".join([self.title, *self.verdict])
+        return visible("\n".join([self.title, *self.verdict]))
 
 
 def show(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> Summary:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 
 from decomposition.report.interval import Interval
 
 MINUS = "−"
 _DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff\ufffe\uffff]")
+
+
+def visible(text: str) -> str:
+    """``text`` for any page: control characters, halves of surrogates and orders to turn the
+    writing direction around are written out, as ``\\x1b`` and ``\\u202e``.
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def number(value: float, digits: int = 3) -> str:
