@@ -98,7 +98,7 @@ def output_folder(out: str | os.PathLike[str]) -> Path:
     if not name:
         raise StoreError(f"the name of the output folder is empty: {_SAY_IT}")
     if os.path.lexists(name) and not os.path.isdir(name):
-        raise StoreError(f"{name} is no folder that results could go to: {_OTHER}")
+        raise StoreError(f"cannot write to {name}: it is no folder; {_OTHER}")
     return Path(name)
 
 
