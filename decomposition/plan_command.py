@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import (
     Plan,
     Precision,
@@ -16,12 +17,10 @@ from decomposition.chain.plan import (
 from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
-from decomposition.resources import size_text
+from decomposition.resources import bytes_of, size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
 from decomposition.stages.large_spectra import planned_products
-
-GIB = 1 << 30
 
 
 def plan_text(
@@ -37,10 +36,15 @@ def plan_text(
         memory: GiB that may be used; default three quarters of what is free there.
         products: precision of matrix-free products.
         settings: whose retraining is predicted; default those of a run.
+
+    Raises:
+        DecompositionError: memory or products are none, or the plan has no place for the weight
+            decay.
     """
+    budget = bytes_of(memory)
     settings = settings or Settings()
-    budget = None if memory is None else int(memory * GIB)
     plan = plan_chain(problem, budget, products, krylov_steps=settings.krylov_steps)
+    check_decay_held(problem, plan)
     rates = Rates.measure(problem, products)
     seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
     said = [_retraining(problem, plan, settings)]

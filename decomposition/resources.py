@@ -6,6 +6,10 @@ from pathlib import Path
 
 import joblib
 
+from decomposition.checks import checked, number, optional
+from decomposition.errors import DecompositionError
+
+GIB = 1 << 30
 FRACTION = 0.75
 """Of the free memory that is taken unless told otherwise."""
 _FALLBACK = 4 << 30
@@ -16,6 +20,16 @@ _CGROUPS = (
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     ),
 )
+
+
+def bytes_of(gib: object) -> int | None:
+    """A user's limit of memory; None: it is to be chosen.
+
+    Raises:
+        DecompositionError: not a number above zero.
+    """
+    found = checked("memory, in GiB,", gib, optional(number(0, above=True)), DecompositionError)
+    return None if found is None else int(found * GIB)
 
 
 def size_text(size: float) -> str:

@@ -11,10 +11,12 @@ import xarray as xr
 
 from decomposition.attribution.influence import Gradients
 from decomposition.chain.build import CHAIN, LATTICE, Approximation, check_extra
+from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, Precision, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.device import describe, full_precision, resolve_device
 from decomposition.problem import Problem
+from decomposition.resources import bytes_of
 from decomposition.results import provenance, write_result
 from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable, output_folder
 from decomposition.retraining.bank import Bank
@@ -84,6 +86,7 @@ def run(
     Raises:
         DecompositionError: anything wrong with the problem, an approximation or the folder.
     """
+    budget = bytes_of(memory)
     check_extra(extra)
     settings = settings or Settings()
     if device is not None:
@@ -96,8 +99,8 @@ def run(
     if folder is not None:
         check_writable(folder, RESULT_NAME, REPORT_NAME)  # before the work, not after it
     clock = Clock()
-    budget = None if memory is None else int(memory * 2**30)
     plan = plan_chain(problem, budget, products, place, settings.krylov_steps)
+    check_decay_held(problem, plan)
     base = prepare(problem, folder, extra, settings, clock, progress, supplied, plan)
     groups: dict[str, xr.Dataset] = {}
     notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]

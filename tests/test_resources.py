@@ -1,8 +1,12 @@
-"""Sizes in words."""
+"""Sizes in words, and limits of memory."""
 
+import numpy as np
 import pytest
 
-from decomposition.resources import size_text
+from decomposition import DecompositionError, run
+from decomposition.plan_command import plan_text
+from decomposition.resources import bytes_of, size_text
+from tests import cases
 
 MIB, GIB = 2**20, 2**30
 
@@ -20,3 +24,16 @@ MIB, GIB = 2**20, 2**30
 )
 def test_sizes_are_told_in_the_unit_that_shows_them(size: float, text: str) -> None:
     assert size_text(size) == text
+
+
+@pytest.mark.parametrize("memory", [float("nan"), float("inf"), -1.0, 0, "8", True])
+def test_a_limit_of_memory_is_a_number_above_zero(memory: object) -> None:
+    for limited in (run, plan_text):
+        with pytest.raises(DecompositionError, match=r"memory, in GiB, must .* \(0, inf\)"):
+            limited(cases.tanh(), memory=memory)  # type: ignore[operator]
+    with pytest.raises(DecompositionError, match="products must be one of float64, float32"):
+        plan_text(cases.tanh(), 8, products=None)  # type: ignore[arg-type]
+
+
+def test_no_limit_of_memory_is_one_to_choose() -> None:
+    assert (bytes_of(None), bytes_of(np.float32(0.5))) == (None, 2**29)

@@ -13,6 +13,7 @@ from decomposition.chain import build_lattice
 from decomposition.chain.plan import plan_chain
 from decomposition.chain.rungs import KFAC, fisher_rungs
 from decomposition.errors import DecompositionError, ProblemError
+from decomposition.plan_command import plan_text
 from decomposition.spectrum.gather import estimated_measures
 from tests import cases, general
 from tests.oracles import autograd
@@ -66,6 +67,11 @@ def test_where_a_decay_has_no_place_it_is_refused_with_the_way_out() -> None:
         build_chain(found, plan=plan_chain(found, 1000))
     with pytest.raises(DecompositionError, match="leave it out"):
         run(found, memory=1e-9)
+    diverging = replace(found, recipe=replace(found.recipe, lr=1e30))
+    with pytest.raises(DecompositionError, match="leave it out"):
+        run(diverging, memory=1e-9)  # before it is trained
+    with pytest.raises(DecompositionError, match="leave it out"):
+        plan_text(found, memory=1e-9)
     with pytest.raises(DecompositionError, match="leave it out"):
         estimated_measures(found)
     with pytest.raises(DecompositionError, match="or factored_damping"):

@@ -31,9 +31,12 @@ class Limits(TypedDict):
     krylov_steps: int
 
 
-def check_decay_held(problem: Problem) -> None:
-    """Raise DecompositionError if the weight decay is to be in curvatures that are not formed."""
-    if problem.curvature_decay:
+def check_decay_held(problem: Problem, plan: Plan | None = None) -> None:
+    """Raise DecompositionError if the weight decay is to be in curvatures that are not formed.
+
+    They are formed by a plan that is dense; None: by none.
+    """
+    if problem.curvature_decay and not (plan is not None and plan.dense):
         raise DecompositionError(
             f"P = {problem.parameters:,}: weight_decay_in_curvature is for models whose matrices "
             "fit into memory; raise --memory, or leave it out, where the damping λ takes its place"

@@ -15,14 +15,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from decomposition.chain.names import CHAIN
+from decomposition.checks import checked, one_of
 from decomposition.curvature.large.dual import kept_bytes
 from decomposition.curvature.large.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
 from decomposition.device import chunk_bytes, free_memory_on, synchronise
+from decomposition.errors import DecompositionError
 from decomposition.inputs import rows_in
 from decomposition.layers import ExactBlock
 from decomposition.linalg import eigh, matmul
@@ -95,7 +97,11 @@ def plan_chain(
             relative rounding of 1e-6.
         device: where it will run; default where the problem lies.
         krylov_steps: most matrix-free products for each vector that is solved at many dampings.
+
+    Raises:
+        DecompositionError: no precision.
     """
+    products = checked("products", products, one_of(*get_args(Precision)), DecompositionError)
     device = device or problem.device
     budget = int(FRACTION * free_memory_on(device)) if memory is None else memory
     p, rows = problem.parameters, problem.examples * problem.outputs

@@ -14,13 +14,13 @@ import tyro
 
 from decomposition import interruption
 from decomposition.errors import DecompositionError
+from decomposition.resources import bytes_of
 from decomposition.settings import Settings
 from decomposition.study.backends import Backend
 from decomposition.study.design import Study
 from decomposition.study.execute import run_study
 
 TINY_MASKS, TINY_EXAMPLES, LEAVE_ONE_OUT_EXAMPLES = 24, 12, 200
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _study(parsed: Any, execution: Execution) -> object:
             backend=Backend(
                 execution.backend, execution.jobs, execution.address, execution.threads
             ),
-            memory=None if execution.memory is None else int(execution.memory * GIB),
+            memory=bytes_of(execution.memory),
             dry_run=execution.dry_run,
             command=shlex.join(["python", *sys.argv]),
         )
