@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from decomposition import __version__, interruption
-from decomposition.errors import DecompositionError
+from decomposition.errors import DecompositionError, StoreError
 
 if TYPE_CHECKING:
     from decomposition.commands import Plan, Report, Run, Spectrum, Study
     from decomposition.settings import Settings
 
+QUESTION = "Which step of a curvature approximation costs how much attribution quality?"
+
 
 def main() -> None:
     """What ``decompose`` does; exit codes: 0 done, 1 said what is wrong, 130 interrupted."""
-    if "--version" in sys.argv[1:2]:
-        print(f"decompose {__version__}")
-        return
     with interruption.reported():
-        _main()
+        try:
+            if "--version" in sys.argv[1:2]:
+                _say(f"decompose {__version__}")
+            else:
+                _main()
+        except DecompositionError as error:
+            print(f"decompose: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _say(text: str) -> None:
+    with _output():
+        print(text)
+
+
+@contextlib.contextmanager
+def _output() -> Iterator[None]:
+    """Around what prints: a failure is met here, not when the interpreter ends.
+
+    Raises:
+        StoreError: the standard output is a file, and its disk is full.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough: `... | head`
+            sys.exit(0)
+        raise StoreError(
+            f"cannot write to the standard output ({error.strerror or error}): free space, or "
+            "send it elsewhere"
+        ) from error
 
 
 def _main() -> None:
@@ -32,38 +67,32 @@ def _main() -> None:
 
     from decomposition.commands import Plan, Problems, Report, Run, Spectrum, Study
 
-    command = tyro.cli(
-        Annotated[Run, tyro.conf.subcommand("run")]
-        | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
-        | Annotated[Report, tyro.conf.subcommand("report")]
-        | Annotated[Plan, tyro.conf.subcommand("plan")]
-        | Annotated[Problems, tyro.conf.subcommand("problems")]
-        | Annotated[Study, tyro.conf.subcommand("study")],
-        prog="decompose",
-        description="Which step of a curvature approximation costs how much attribution quality?",
-    )
+    with _output():
+        command = tyro.cli(
+            Annotated[Run, tyro.conf.subcommand("run")]
+            | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
+            | Annotated[Report, tyro.conf.subcommand("report")]
+            | Annotated[Plan, tyro.conf.subcommand("plan")]
+            | Annotated[Problems, tyro.conf.subcommand("problems")]
+            | Annotated[Study, tyro.conf.subcommand("study")],
+            prog="decompose",
+            description=QUESTION,
+        )
     if isinstance(command, Run | Spectrum):
         import_module("decomposition.run")  # now, so that no exception meets an import
     interruption.begin()
-    try:
-        if isinstance(command, Run):
-            _run(command)
-        elif isinstance(command, Spectrum):
-            _spectrum(command)
-        elif isinstance(command, Report):
-            _report(command)
-        elif isinstance(command, Study):
-            _study(command)
-        elif isinstance(command, Plan):
-            _plan(command)
-        else:
-            _problems()
-    except DecompositionError as error:
-        print(f"decompose: {error}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:  # the reader has seen enough: `decompose problems | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    if isinstance(command, Run):
+        _run(command)
+    elif isinstance(command, Spectrum):
+        _spectrum(command)
+    elif isinstance(command, Report):
+        _report(command)
+    elif isinstance(command, Study):
+        _study(command)
+    elif isinstance(command, Plan):
+        _plan(command)
+    else:
+        _problems()
 
 
 def _run(command: Run) -> None:
@@ -85,7 +114,7 @@ def _run(command: Run) -> None:
         memory=command.memory,
         products=command.products,
     )
-    print(f"wrote {folder / 'result.nc'} and {folder / 'report.html'}")
+    _say(f"wrote {folder / 'result.nc'} and {folder / 'report.html'}")
 
 
 def quick_settings(settings: Settings) -> Settings:
@@ -109,7 +138,7 @@ def _spectrum(command: Spectrum) -> None:
 
     out = default_folder(command.source) if command.out is None else output_folder(command.out)
     inspect_spectra(command.source, out, command.inspection, command.problem_seed, command.quick)
-    print(f"wrote {out / 'spectrum.nc'}, {out / 'tables'} and {out / 'figures'}")
+    _say(f"wrote {out / 'spectrum.nc'}, {out / 'tables'} and {out / 'figures'}")
 
 
 def _report(command: Report) -> None:
@@ -124,21 +153,21 @@ def _report(command: Report) -> None:
     if _is_study(first):
         from decomposition.report.grid import write_study_report
 
-        print(f"wrote {write_study_report(first, folder)}")
+        _say(f"wrote {write_study_report(first, folder)}")
         return
     html = command.format == "html"
     if len(command.results) > 1:
         write = report.write_comparison if html else report.write_comparison_markdown
-        print(f"wrote {write(command.results, folder)}")
+        _say(f"wrote {write(command.results, folder)}")
     else:
         write = report.write_report if html else report.write_markdown
-        print(f"wrote {write(first, folder)}")
+        _say(f"wrote {write(first, folder)}")
 
 
 def _study(command: Study) -> None:
     from decomposition.study.status import study_status
 
-    print(study_status(command.out).text(everything=command.all))
+    _say(study_status(command.out).text(everything=command.all))
 
 
 def _plan(command: Plan) -> None:
@@ -146,7 +175,7 @@ def _plan(command: Plan) -> None:
     from decomposition.problems import load_problem
 
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    print(plan_text(problem.to(command.device), command.memory, command.products))
+    _say(plan_text(problem.to(command.device), command.memory, command.products))
 
 
 def _is_study(path: Path) -> bool:
@@ -162,7 +191,7 @@ def _folder(result: Path) -> Path:
 def _problems() -> None:
     from decomposition.problems.listing import listing
 
-    print(listing())
+    _say(listing())
 
 
 if __name__ == "__main__":

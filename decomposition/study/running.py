@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from decomposition.atomic import remove_abandoned, unfinished
+from decomposition.errors import StoreError
 from decomposition.study.machine import birth, machine
 
 HEARTBEAT = 15.0
@@ -55,6 +56,7 @@ class RunningTasks:
 
     Raises:
         OSError: the folder cannot be used.
+        StoreError: no marker can be written in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -160,14 +162,23 @@ class RunningTasks:
     def _create(self, key: str, content: bytes) -> bool:
         """Create the marker whole: a name that exists is never seen with half a content."""
         whole = unfinished(self._path(key))
-        whole.write_bytes(content)
         try:
+            whole.write_bytes(content)
             os.link(whole, self._path(key))
         except FileExistsError:
             return False
+        except OSError as error:
+            raise self._failure(error) from error
         finally:
             whole.unlink(missing_ok=True)
         return True
+
+    def _failure(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"the study's folder {self.folder.parent} cannot be written "
+            f"({error.strerror or error}): free space or choose another folder; finished tasks "
+            "are kept and the same command goes on after them"
+        )
 
     def _read(self, key: str) -> Owner | None:
         try:
@@ -188,8 +199,11 @@ class RunningTasks:
     def _now(self) -> float:
         """The time by the clock of the file system, which is the one that dates the markers."""
         clock = self.folder / ".clock"
-        clock.touch()
-        return clock.stat().st_mtime
+        try:
+            clock.touch()
+            return clock.stat().st_mtime
+        except OSError as error:
+            raise self._failure(error) from error
 
     def _remove(self, key: str, dead: Owner) -> None:
         """Remove the marker of ``dead``, and never that of whoever has taken over since."""
@@ -199,7 +213,11 @@ class RunningTasks:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("a") as file:
+        try:
+            lock = (self.folder / ".lock").open("a")
+        except OSError as error:
+            raise self._failure(error) from error
+        with lock as file:
             # a file system or platform without locks risks computing a task twice, no more
             with contextlib.suppress(ImportError, OSError):
                 import fcntl

@@ -123,8 +123,8 @@ def _attempt(job: Job, store: CellStore, owner: Owner) -> Report:
         failure = Failure.of(job.task.label, error, seconds)
         try:
             store.save_failure(job.key, failure)
-        except StoreError:
-            log.exception("the failure of %s cannot be kept", job.task.label)
+        except StoreError as refused:
+            log.warning("the failure of %s cannot be kept: %s", job.task.label, refused)
         return Report(job.key, "failed", owner.host, seconds, failure)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from decomposition.errors import StoreError
 from decomposition.study import running as module
 from decomposition.study.machine import birth
 from decomposition.study.running import SILENCE, Owner, RunningTasks
@@ -148,3 +150,15 @@ def test_a_new_driver_removes_what_dead_runs_left(running: RunningTasks) -> None
         put(running, replace(Owner("", "one"), pid=gone()))
         with running.announce("two", "driver"):
             assert path.exists()
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_a_marker(running: RunningTasks) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        with pytest.raises(StoreError, match=r"cannot be written .* finished tasks are kept"):
+            running.take(KEY, "tiny", "one")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(running.folder.iterdir()) == []
+    assert running.take(KEY, "tiny", "one") is not None
