@@ -20,6 +20,15 @@ from decomposition.model_checks import ROWS
 from decomposition.recipe import Recipe
 
 
+class QueryInTrainError(ProblemError):
+    """A query is a training example."""
+
+    def __init__(self, said: str, way_out: str) -> None:
+        """``said`` without the way out, which is another one where the data are a file."""
+        super().__init__(f"{said}; {way_out}")
+        self.said = said
+
+
 def display(value: object) -> dict[str, object]:
     """How to show an example, as JSON can say it: a rule, see decomposition.checks.
 
@@ -252,7 +261,7 @@ def target_notes(
 
 
 def check_disjoint(train: Inputs, query: Inputs) -> None:
-    """Raise ProblemError if a query is a training example.
+    """Raise QueryInTrainError if a query is a training example.
 
     By value: −0 equals 0, and a query is compared in the precision of the training data.
     """
@@ -260,9 +269,10 @@ def check_disjoint(train: Inputs, query: Inputs) -> None:
     rows = {row: i for i, row in enumerate(train_rows)}
     for q, row in enumerate(query_rows):
         if row in rows:
-            raise ProblemError(
+            raise QueryInTrainError(
                 f"query {q} is training example {rows[row]}: its own removal would "
-                "dominate its score; split the data, or pass allow_query_in_train=True"
+                "dominate its score",
+                "split the data, or pass allow_query_in_train=True",
             )
 
 

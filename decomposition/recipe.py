@@ -96,3 +96,11 @@ class Recipe:
         if self.schedule == "constant":
             return self.lr
         return self.lr * 0.5 * (1.0 + math.cos(math.pi * step / total))
+
+    @property
+    def diverged(self) -> str:
+        """What a message says of steps that were too large, and what to do."""
+        decay, way = "", ""
+        if self.weight_decay:
+            decay, way = f" and weight_decay = {self.weight_decay}", ", or Recipe.weight_decay"
+        return f"with lr = {self.lr}{decay}; lower Recipe.lr{way}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
+from decomposition.problem_data import QueryInTrainError
 from decomposition.problems.data_checks import (
     DUPLICATES,
     check_no_stand_ins,
@@ -66,6 +67,11 @@ def problem_of(
     settled = settle_duplicates(table, policy, row_name)
     try:
         return tabular_problem(settled, asked, seed, recipe, variant, quick)
+    except QueryInTrainError as error:  # equal in single precision alone, else settled above
+        raise ProblemError(
+            f"{table.place}: in single precision, in which models are trained, {error.said}; round "
+            "the file's numbers and use duplicates=drop, or duplicates=allow keeps all"
+        ) from error
     except ProblemError as error:
         if table.place in str(error):
             raise

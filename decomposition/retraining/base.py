@@ -78,8 +78,7 @@ def train_base_model(
     if not torch.isfinite(stack.theta).all():
         raise ProblemError(
             f"training of the base model diverged: a parameter is not finite after "
-            f"{recipe.last_epoch} epochs of {recipe.optimizer} with lr = {recipe.lr}; lower "
-            "Recipe.lr"
+            f"{recipe.last_epoch} epochs of {recipe.optimizer} {recipe.diverged}"
         )
     return snapshot()
 

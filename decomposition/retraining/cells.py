@@ -131,7 +131,7 @@ class CellTrainer:
         if not finite.all():
             raise ProblemError(
                 f"the model retrained on mask {chunk.start + int(np.argmin(finite))} (repeat "
-                f"{chunk.repeat}) diverged with lr = {self.problem.recipe.lr}; lower Recipe.lr"
+                f"{chunk.repeat}) diverged {self.problem.recipe.diverged}"
             )
         return outputs
 

@@ -352,3 +352,15 @@ def test_files_damaged_far_down_are_said_with_their_line(
     (tmp_path / "late.csv").write_bytes(content)
     with pytest.raises(ProblemError, match=rf"late\.csv.*{message}"):
         load_problem(f"csv:{tmp_path}/late.csv?target=b&duplicates=allow")
+
+
+def test_rows_that_single_precision_makes_equal_have_ways_out_in_the_file(tmp_path: Path) -> None:
+    """Distinct as written, equal as trained on."""
+    path = tmp_path / "near.csv"
+    rows = [(f"{i % 20}.{'0' * 11}{i // 20}", i % 2) for i in range(40)]
+    path.write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    with pytest.raises(ProblemError, match=r"near.csv: in single precision.*duplicates=allow"):
+        load_problem(f"csv:{path}?target=b&task=classification")
+    assert load_problem(f"csv:{path}?target=b&task=classification&duplicates=allow").examples == 32
+    path.write_text("a,b\n" + "".join(f"{float(a):.3f},{b}\n" for a, b in rows))
+    assert load_problem(f"csv:{path}?target=b&task=classification&duplicates=drop").examples == 16

@@ -152,6 +152,9 @@ def test_divergence_names_the_mask() -> None:
     wild = with_recipe(problem, replace(RECIPE, lr=1e6, epochs=40))
     with pytest.raises(ProblemError, match=r"mask \d+ \(repeat 0\) diverged.*lower Recipe\.lr"):
         bank(wild)
+    decayed = with_recipe(problem, replace(RECIPE, lr=1.0, weight_decay=1e4, epochs=40))
+    with pytest.raises(ProblemError, match=r"mask \d+ .*weight_decay = 10000\.0; .*weight_decay"):
+        bank(decayed)
 
 
 def test_a_chunk_holds_at_least_one_model(trained: Problem) -> None:

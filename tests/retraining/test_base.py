@@ -41,6 +41,9 @@ def test_divergence_is_an_error() -> None:
     recipe = replace(RECIPE, lr=1e6, epochs=40)
     with pytest.raises(ProblemError, match=r"diverged.*lr = 1000000\.0; lower Recipe\.lr"):
         train_base_model(with_recipe(CASES["deep_linear"](), recipe))
+    decayed = replace(recipe, weight_decay=1e3)
+    with pytest.raises(ProblemError, match=r"weight_decay = 1000\.0; .*, or Recipe\.weight_decay"):
+        train_base_model(with_recipe(CASES["deep_linear"](), decayed))
 
 
 def test_the_number_of_threads_is_left_alone() -> None:
