@@ -31,7 +31,7 @@ from decomposition.stages.base_model import BaseModel, Clock, prepare
 from decomposition.stages.large import forms_group
 from decomposition.stages.large_spectra import spectra_groups
 from decomposition.stages.prediction import prediction_group
-from decomposition.stages.protocols import rank_bound
+from decomposition.stages.protocols import TUNED, rank_bound
 from decomposition.stages.shares import shares
 from decomposition.stages.spectra import errors as spectral_errors
 from decomposition.stages.spectra import spectra
@@ -253,7 +253,7 @@ def _error_plan(
     """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
     scale = base.rungs["ggn"].trace() / rank_bound(base.problem)
     grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
-    headline = dampings["equal"][REFERENCE] if dampings else scale
+    headline = dampings.get("equal", dampings.get(TUNED, {})).get(REFERENCE, scale)
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
     outputs = base.problem.outputs
     return ErrorPlan(

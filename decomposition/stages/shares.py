@@ -89,7 +89,8 @@ def shares(
     groups = {"/shares": data}
     if levels is not None:
         _add_levels(data, levels, dampings, ceiling, settings)
-        groups["/shares/mismatch"] = mismatch_group(levels, settings.level)
+        if "equal" in levels.protocols:  # a rung of the user's own may share no λ with the others
+            groups["/shares/mismatch"] = mismatch_group(levels, settings.level)
         groups["/shares/resolution"] = resolution_group(levels, settings.level, by_repeats)
         if set(CURVATURE.taken) <= set(levels.nodes):
             groups |= order_groups(levels, METRICS, steps, settings.level)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from decomposition import Settings
+from decomposition import Problem, Settings, run
 from decomposition.attribution.influence import loss_gradients, random_scores
 from decomposition.attribution.scorer import FixedScorer, Scorer, scorer
 from decomposition.chain import CHAIN, build_lattice
-from decomposition.curvature import EigenpairCurvature, ScaledIdentity
+from decomposition.curvature import EigenpairCurvature, ScaledIdentity, SolveCurvature
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
 from decomposition.damping import effective_dimension
+from decomposition.errors import DampingError
 from decomposition.stages.protocols import grids, rank_bound
 from tests.stages.conftest import tiny_problem
 
@@ -111,3 +114,27 @@ def test_a_factored_damping_too_small_to_invert_gives_way(scorers: dict[str, Sco
     grid = grids({**scorers, "factored": rung}, multipliers, "hessian", RANK)["effective_dimension"]
     for damping in grid.dampings["factored"]:
         rung.check(float(damping), "absolute")
+
+
+@pytest.mark.parametrize("memory", [None, 1e-6])
+def test_rungs_that_are_solved_at_no_common_damping_leave_the_tuned_protocol(
+    memory: float | None,
+) -> None:
+    """One of the user's solvers has only the smaller dampings, the other only the larger ones."""
+
+    def solver(lowest: float, highest: float) -> Callable[[Problem], SolveCurvature]:
+        def solve(v: torch.Tensor, damping: float) -> torch.Tensor:
+            if not lowest <= damping < highest:
+                raise DampingError("out of my reach")
+            return v / (1.0 + damping)
+
+        return lambda problem: SolveCurvature(problem.parameters, solve)
+
+    extra = {"below": solver(0.0, 0.05), "above": solver(0.05, np.inf)}
+    settings = Settings(
+        masks=12, second_order_masks=0, resamples=100, damping_points=4, matrix_norms=False
+    )
+    found = run(tiny_problem(), extra=extra, settings=settings, memory=memory, progress=False)
+    assert found["/shares"]["protocol"].values.tolist() == ["tuned"]
+    assert np.isfinite(found["/shares"]["level"].sel(ci_bound="estimate")).all()
+    assert "protocol equal has no levels" in found.attrs["notes"]
