@@ -175,13 +175,14 @@ def _check_part(x: Tensor, where: str, name: str) -> None:
     if not x.is_floating_point():
         return
     rows = x.reshape(len(x), -1)
-    bad = torch.nonzero(~torch.isfinite(rows))
+    bad = torch.nonzero(~torch.isfinite(rows.float()))
     if len(bad):
         row, feature = bad[0].tolist()
         value = rows[row, feature].item()
-        raise ProblemError(
-            f"{where} input{name} at row {row}, feature {feature} is {value}: drop or impute it"
-        )
+        how = "drop or impute it"
+        if math.isfinite(value):
+            how = "it is beyond float32, in which inputs are kept; scale the feature"
+        raise ProblemError(f"{where} input{name} at row {row}, feature {feature} is {value}: {how}")
 
 
 def first_rows(train: Inputs, query: Inputs) -> Inputs:

@@ -38,7 +38,8 @@ class Recipe:
     conventions of ``torch.optim.SGD``, ``Adam`` and ``AdamW``. Every epoch visits the
     examples in a fresh order; the last batch of an epoch may be smaller and is kept.
     Weight decay acts in training only: the curvature is that of the plain mean loss,
-    and damping λ takes the place of the decay in the influence function.
+    and damping λ takes the place of the decay in the influence function, unless
+    ``Problem.weight_decay_in_curvature`` says otherwise.
 
     Raises:
         ProblemError: a value of the wrong type or outside its range; the message names it.

@@ -141,6 +141,11 @@ def not_convex(f: Tensor, y: Tensor) -> Tensor:
 MSE_NUMBERS = {"model": network(1), "loss": nn.MSELoss()}
 CASES = {
     # data
+    "huge inputs": Case(
+        "it is beyond float32, in which inputs are kept; scale the feature",
+        lambda: inputs(lambda x: 1e100 * x.double()),
+        lambda: inputs(lambda x: x.double()),
+    ),
     "nan in inputs": Case("row 3, feature 1 is nan: drop or impute it", outlier, imputed),
     "query in train": Case(
         "query 0 is training example 0: .*allow_query_in_train=True",
