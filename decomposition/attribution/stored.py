@@ -101,7 +101,15 @@ class StoredGradients:
         return self.shape[0]
 
     def rows(self, part: slice) -> Float[Tensor, "n P"]:
-        """g_i of consecutive training examples, float64, on the problem's device."""
+        """g_i of consecutive training examples, float64, on the problem's device.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        start, stop, _ = part.indices(len(self))
+        for number, chunk in enumerate(self._chunks):
+            if chunk.start < stop and start < chunk.stop:
+                self._check(number, chunk)
         return torch.from_numpy(self._rows[part].astype(np.float64)).to(self._problem.device)
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
@@ -116,16 +124,19 @@ class StoredGradients:
         return torch.cat([matmul(rows, v).T for rows in self._read()], 1)
 
     def _read(self) -> Iterator[Float[Tensor, "n P"]]:
-        """All rows, chunk by chunk, each compared with its checksum when it is first met."""
-        for number, part in enumerate(self._chunks):
-            if number not in self._checked:
-                if zlib.crc32(self._rows[part].data) != self._sums[number]:
-                    raise StoreError(
-                        f"{self.path} is damaged in rows {part.start} to {part.stop - 1}: delete "
-                        "it, and the same call writes it again"
-                    )
-                self._checked.add(number)
-            yield self.rows(part)
+        """All rows, chunk by chunk."""
+        yield from map(self.rows, self._chunks)
+
+    def _check(self, number: int, part: slice) -> None:
+        """Compare a chunk with its checksum when it is first met."""
+        if number in self._checked:
+            return
+        if zlib.crc32(self._rows[part].data) != self._sums[number]:
+            raise StoreError(
+                f"{self.path} is damaged in rows {part.start} to {part.stop - 1}: delete "
+                "it, and the same call writes it again"
+            )
+        self._checked.add(number)
 
     @property
     def _chunks(self) -> list[slice]:
@@ -140,11 +151,21 @@ class StoredGradients:
         """Checksums of the chunks that are in the file, in order."""
         try:
             record = json.loads(self._record.read_bytes())
-            whole = self.path.stat().st_size == self._bytes()
-        except (FileNotFoundError, ValueError):
-            return []
-        fits = whole and record["key"] == self._key and record["chunk"] == self._step
-        return record["checksums"] if fits else []
+            fits = record["key"] == self._key and record["chunk"] == self._step
+            sums = record["checksums"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return []  # none, or damaged: the gradients are made again
+        known = isinstance(sums, list) and all(type(one) is int for one in sums)
+        return sums if known and fits and len(sums) <= len(self._chunks) and self._whole() else []
+
+    def _whole(self) -> bool:
+        """Whether the array file is there, with the size and the header that it was made with."""
+        try:
+            with self.path.open("rb") as file:
+                size, header = os.fstat(file.fileno()).st_size, self._header()
+                return size == self._bytes() and file.read(len(header)) == header
+        except FileNotFoundError:
+            return False
 
     def _write(self, progress: bool) -> None:
         """The chunks after the finished ones; each is on the disk before it counts."""
@@ -180,7 +201,7 @@ class StoredGradients:
         process when the disk is full.
         """
         remove_abandoned(self._folder)
-        if not (self.path.exists() and self.path.stat().st_size == self._bytes()):
+        if not self._whole():
             self._check_space()
             new = unfinished(self.path)
             try:
@@ -206,10 +227,18 @@ class StoredGradients:
 
     def _bytes(self) -> int:
         """Size of the file: NumPy's header and the numbers."""
-        dtype, header = np.dtype(self.precision), io.BytesIO()
-        about = {"descr": dtype.str, "fortran_order": False, "shape": self.shape}
+        numbers = self.shape[0] * self.shape[1]
+        return len(self._header()) + numbers * np.dtype(self.precision).itemsize
+
+    def _header(self) -> bytes:
+        header = io.BytesIO()
+        about = {
+            "descr": np.dtype(self.precision).str,
+            "fortran_order": False,
+            "shape": self.shape,
+        }
         np.lib.format.write_array_header_1_0(header, about)
-        return len(header.getvalue()) + self.shape[0] * self.shape[1] * dtype.itemsize
+        return header.getvalue()
 
     def _failure(self, what: str, error: OSError) -> StoreError:
         return StoreError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -176,3 +177,43 @@ def test_rows_and_products_lie_where_the_problem_lies(problem: Problem, tmp_path
         assert there.rows(slice(0, 2)).device == device
         found = there.along(v.to(device)).cpu()
     torch.testing.assert_close(found, here.along(v), rtol=1e-10, atol=1e-12)
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGED_RECORDS = {
+    "empty object": b"{}",
+    "list": b"[1, 2]",
+    "null": b"null",
+    "bytes": b"\xff\x00",
+    "no list": b'"checksums"',
+}
+
+
+@pytest.mark.usefixtures("three_a_chunk")
+def test_a_damaged_record_or_header_is_made_again(problem: Problem, tmp_path: Path) -> None:
+    kept = StoredGradients(problem, tmp_path)
+    array, path = kept.path.read_bytes(), kept.path.with_suffix(".json")
+    record = json.loads(path.read_bytes())
+    records = [*DAMAGED_RECORDS.values()]
+    for sums in (None, ["a"], record["checksums"] * 2, {"0": 1}):
+        records.append(json.dumps(record | {"checksums": sums}).encode())
+    for damaged in records:
+        path.write_bytes(damaged)
+        assert StoredGradients(problem, tmp_path).path.read_bytes() == array
+        assert json.loads(path.read_bytes()) == record
+    for place in (0, 6, 9, array.index(b"<f4"), array.index(b"False"), array.index(b"shape") + 9):
+        kept.path.write_bytes(flipped(array, place))
+        assert StoredGradients(problem, tmp_path).path.read_bytes() == array
+
+
+@pytest.mark.usefixtures("three_a_chunk")
+def test_damaged_rows_are_not_handed_out(problem: Problem, tmp_path: Path) -> None:
+    path = StoredGradients(problem, tmp_path).path
+    path.write_bytes(flipped(path.read_bytes(), path.stat().st_size - 1))
+    again, last = StoredGradients(problem, tmp_path), problem.examples - 1
+    assert again.rows(slice(0, 3)).isfinite().all()
+    with pytest.raises(StoreError, match="damaged in rows"):
+        again.rows(slice(last, last + 1))
