@@ -6,6 +6,7 @@ where a model predicts at T positions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = ["BankFileError", "SuppliedBank", "as_supplied", "read_bank"]
 
 OUTPUTS = ("outputs", "second_outputs")
 LOSSES = ("losses", "second_losses")
+SECOND = (OUTPUTS[1], LOSSES[1])
 ROUNDING = 1e-6
 """What a loss of zero may come out below it, relative to the largest."""
 
@@ -90,37 +92,47 @@ def read_bank(path: str | Path, problem: Problem) -> SuppliedBank:
     arrays = read_arrays(path, ("masks",), (*OUTPUTS, *LOSSES, "targets"))
     source = path.name
     masks = _masks(arrays["masks"], problem, source)
-    names = OUTPUTS if "outputs" in arrays else LOSSES
-    if names[0] not in arrays:
-        raise BankFileError(f"{source} holds neither outputs (M, R, Q, C) nor losses (M, R, Q)")
-    width = (problem.outputs,) if names is OUTPUTS else ()
-    shape = (len(masks), None, problem.queries, *width)
-    positions = len(problem.output_shape) - 1 if names is OUTPUTS else 0
-    values = _numbers(_in_rows(arrays[names[0]], positions, 4), f"{source}: {names[0]}", shape)
-    if names is LOSSES:
-        _check_sign(values, f"{source}: {names[0]}", problem)
-    second = None
-    if names[1] in arrays:
-        shape = (None, problem.queries, *width)
-        second = _numbers(_in_rows(arrays[names[1]], positions, 3), f"{source}: {names[1]}", shape)
-        if names is LOSSES:
-            _check_sign(second, f"{source}: {names[1]}", problem)
-        if not 2 <= len(second) <= len(masks):
-            raise BankFileError(
-                f"{source}: {names[1]} belong to the first masks, 2 … {len(masks)} of them, got "
-                f"{len(second)}"
-            )
+    answers = _answers(arrays, len(masks), problem, source)
     _check_targets(arrays.get("targets"), problem, source)
+    values = next(iter(answers.values()))
+    second = next((answers[name] for name in SECOND if name in answers), None)
     plan = BankPlan(
         alpha=float(masks.mean()),
         masks=len(masks),
         repeats=values.shape[1],
         second_order_masks=0 if second is None else len(second),
     )
-    base = _base_outputs(problem)
-    if names is OUTPUTS:
-        return SuppliedBank(plan, masks, values, second, base, source)
-    return SuppliedBank(plan, masks, None, None, base, source, values, second)
+    empty = dict.fromkeys((*OUTPUTS, *LOSSES))
+    held = {"plan": plan, "masks": masks, "base_outputs": _base_outputs(problem), "source": source}
+    return SuppliedBank(**{**empty, **answers, **held})
+
+
+def _answers(
+    arrays: Mapping[str, np.ndarray], masks: int, problem: Problem, source: str
+) -> dict[str, np.ndarray]:
+    """The outputs or losses of a bank, and those of a second order if there are any, checked."""
+    names = OUTPUTS if "outputs" in arrays else LOSSES
+    if names[0] not in arrays:
+        raise BankFileError(f"{source} holds neither outputs (M, R, Q, C) nor losses (M, R, Q)")
+    width = (problem.outputs,) if names is OUTPUTS else ()
+    positions = len(problem.output_shape) - 1 if names is OUTPUTS else 0
+    found = {}
+    for name, leading in zip(names, ((masks, None), (None,)), strict=True):
+        if name not in arrays:
+            continue
+        shape = (*leading, problem.queries, *width)
+        axes = len(leading) + 2
+        rows = _in_rows(np.asarray(arrays[name]), positions, axes)
+        found[name] = _numbers(rows, f"{source}: {name}", shape)
+        if names is LOSSES:
+            _check_sign(found[name], f"{source}: {name}", problem)
+    second = found.get(names[1])
+    if second is not None and not 2 <= len(second) <= masks:
+        raise BankFileError(
+            f"{source}: {names[1]} belong to the first masks, 2 … {masks} of them, got "
+            f"{len(second)}"
+        )
+    return found
 
 
 def as_supplied(bank: Bank | str | Path, problem: Problem) -> SuppliedBank:
@@ -138,17 +150,11 @@ def as_supplied(bank: Bank | str | Path, problem: Problem) -> SuppliedBank:
         supplied = SuppliedBank(*held)
     else:
         raise BankFileError(f"bank must be a file or a Bank, got {type(bank).__name__}")
-    _masks(supplied.masks, problem, supplied.source)
-    values, width = supplied.outputs, (problem.outputs,)
-    if values is None:
-        values, width = supplied.losses, ()
-    shape = (len(supplied.masks), None, problem.queries, *width)
-    name = f"{supplied.source}: {'outputs' if width else 'losses'}"
-    values = _numbers(np.asarray(values), name, shape)
-    if not width:
-        _check_sign(values, name, problem)
-    held = {"outputs" if width else "losses": values}
-    return replace(supplied, base_outputs=_base_outputs(problem), **held)
+    masks = _masks(np.asarray(supplied.masks), problem, supplied.source)
+    given = {name: getattr(supplied, name) for name in (*OUTPUTS, *LOSSES)}
+    given = {name: array for name, array in given.items() if array is not None}
+    held = _answers(given, len(masks), problem, supplied.source)
+    return replace(supplied, masks=masks, base_outputs=_base_outputs(problem), **held)
 
 
 def _masks(masks: np.ndarray, problem: Problem, source: str) -> np.ndarray:

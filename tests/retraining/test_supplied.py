@@ -365,3 +365,17 @@ def test_a_bank_of_another_problem_is_refused(trained: Problem, bank: Bank) -> N
         as_supplied(other, trained)
     with pytest.raises(BankFileError, match="got int"):
         as_supplied(3, trained)  # type: ignore[arg-type]
+
+
+def test_second_outputs_of_a_bank_in_memory_are_checked_as_those_of_a_file(
+    bank: Bank, trained: Problem
+) -> None:
+    """They make the noise ceiling: one that is not finite would hide in it."""
+    second = np.asarray(bank.outputs)[:6, 0].copy()
+    whole = replace(bank, masks=bank.masks.astype(int), second_outputs=second)
+    assert as_supplied(whole, trained).masks.dtype == bool
+    with pytest.raises(BankFileError, match="second_outputs must be"):
+        as_supplied(replace(whole, second_outputs=second[:, :1]), trained)
+    second[2, 1, 0] = np.nan
+    with pytest.raises(BankFileError, match="second_outputs is nan at"):
+        as_supplied(whole, trained)
