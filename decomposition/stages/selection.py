@@ -1,7 +1,7 @@
 """Score one base model's rungs over every protocol's damping grid, and choose the dampings.
 
 What leaves this stage is small: curves against damping, and each mask's prediction at the damping
-that the other fold chose. Studies of several base models meet only in ``stages/levels.py``.
+that the other fold chose. Studies of several base models meet only in ``shares/levels.py``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from decomposition import Problem, Recipe, Settings, run
+from decomposition import Problem, Recipe, run
 from decomposition.attribution.bootstrap import bootstrap, resample
 from decomposition.attribution.lds import ScoreError
 from decomposition.attribution.linearised import linearise
@@ -24,16 +24,7 @@ from decomposition.shares.crossfit import mask_folds
 from decomposition.targets.measurement import measure_supplied
 from decomposition.targets.names import TargetError
 from decomposition.targets.variation import unmoved
-
-SETTINGS = Settings(
-    masks=20,
-    second_order_masks=4,
-    leave_one_out_examples=8,
-    matrix_norms=False,
-    lattice=False,
-    damping_points=3,
-    resamples=100,
-)
+from tests.test_ways_out import SETTINGS
 
 
 def problem(examples: int = 24, trained: bool = False, **recipe: object) -> Problem:
