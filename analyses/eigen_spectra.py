@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from decomposition import build_lattice, influence_scores
-from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerCurvature
 from decomposition.damping import damping_for_effective_dimension, effective_dimension
 from decomposition.problems import load_problem
+from decomposition.scores.gradients import loss_gradients
 from decomposition.spectrum.bands import score_error
 from decomposition.spectrum.mismatch import kronecker_values, mismatch_parts
 

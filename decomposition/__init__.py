@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from decomposition.attribution.influence import influence_scores
     from decomposition.chain import build_chain, build_lattice
     from decomposition.chain.rungs import EKFAC, KFAC
     from decomposition.curvature import Curvature
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from decomposition.results import open_result
     from decomposition.retraining import read_bank
     from decomposition.run import run
+    from decomposition.scores.gradients import influence_scores
     from decomposition.settings import Settings
     from decomposition.study import Study
 
@@ -44,7 +44,7 @@ _HOMES = {
     "Study": "study",
     "build_chain": "chain",
     "build_lattice": "chain",
-    "influence_scores": "attribution.influence",
+    "influence_scores": "scores.gradients",
     "open_result": "results",
     "read_bank": "retraining",
     "run": "run",

@@ -20,7 +20,7 @@ from decomposition.problem import Problem
 from decomposition.resources import bytes_of, size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
-from decomposition.stages.large_spectra import planned_products
+from decomposition.spectrum.estimated import planned_products
 
 
 def plan_text(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.influence import Gradients
+from decomposition.base_model import BaseModel, Clock, prepare
 from decomposition.chain.build import CHAIN, LATTICE, Approximation, check_extra
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, Precision, plan_chain
@@ -22,20 +22,20 @@ from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.base import other_base
 from decomposition.retraining.supplied import as_supplied
+from decomposition.retraining.supplied_settings import settings_of
+from decomposition.scores import attribution as scores
+from decomposition.scores.bank_group import bank_group, examples_group, top_group
+from decomposition.scores.gradients import Gradients
+from decomposition.scores.levels import Levels
+from decomposition.scores.protocols import TUNED, rank_bound
 from decomposition.settings import Settings
-from decomposition.shares.levels import Levels
+from decomposition.shares.group import shares
+from decomposition.shares.prediction import prediction_group
 from decomposition.spectrum.comparisons import ErrorPlan
-from decomposition.stages import scores
-from decomposition.stages.bank import bank_group, examples_group, top_group
-from decomposition.stages.base_model import BaseModel, Clock, prepare
-from decomposition.stages.large import forms_group
-from decomposition.stages.large_spectra import spectra_groups
-from decomposition.stages.prediction import prediction_group
-from decomposition.stages.protocols import TUNED, rank_bound
-from decomposition.stages.shares import shares
-from decomposition.stages.spectra import errors as spectral_errors
-from decomposition.stages.spectra import spectra
-from decomposition.stages.supplied import settings_of
+from decomposition.spectrum.estimated import spectra_groups
+from decomposition.spectrum.groups import errors as spectral_errors
+from decomposition.spectrum.groups import spectra
+from decomposition.spectrum.norms_group import forms_group
 
 REFERENCE = "hessian"
 ERROR_STRIDE = 3

@@ -4,10 +4,13 @@ import os
 
 import pytest
 import torch
+import xarray as xr
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from decomposition import run
 from decomposition.problem import Problem
+from tests import tiny as one_study
 from tests.cases import CASES
 from tests.general import GENERAL
 
@@ -32,3 +35,9 @@ def problem(request: pytest.FixtureRequest) -> Problem:
 def general(request: pytest.FixtureRequest) -> Problem:
     """Every small problem beyond plain multilayer perceptrons in turn."""
     return GENERAL[request.param]()
+
+
+@pytest.fixture(scope="session")
+def tiny() -> xr.DataTree:
+    """A study of two base models."""
+    return run(one_study.tiny_problem(), settings=one_study.SETTINGS, progress=False)

@@ -12,17 +12,14 @@ from torch import Tensor
 
 import decomposition.device
 from decomposition import Recipe, Settings, run
-from decomposition.attribution.influence import influence_scores, score_grid, target_gradients
-from decomposition.attribution.projected import Projection, projected_gradients
-from decomposition.attribution.scorer import scorers_of
-from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
-from decomposition.chain.ladder import ladder_rungs
+from decomposition.chain.paper_protocol import ladder_rungs
 from decomposition.chain.plan import Rates, plan_chain
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
-from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs
-from decomposition.curvature.large.products import (
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import (
     BlockGGNProduct,
     ggn_product,
     hessian_product,
@@ -33,15 +30,19 @@ from decomposition.plan_command import plan_text
 from decomposition.problem import Problem
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
+from decomposition.scores.gradients import influence_scores, score_grid, target_gradients
+from decomposition.scores.projected import Projection, projected_gradients
+from decomposition.scores.scorer import scorers_of
+from decomposition.scores.streamed import StreamedScores
 from decomposition.spectrum.bands import gradient_energy, score_error
 from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
 from decomposition.spectrum.gather import Estimation, estimated_measures, measures_of
+from decomposition.spectrum.groups import errors, spectra
 from decomposition.spectrum.lanczos import probes
 from decomposition.spectrum.mismatch import kronecker_values
 from decomposition.spectrum.norms import norms
 from decomposition.spectrum.perturbation import lattice_steps, movements
-from decomposition.stages.spectra import errors, spectra
 from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
 from tests.elsewhere import DEVICE, elsewhere

@@ -15,15 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from decomposition import CustomLoss, Problem, Recipe, Settings, build_chain, influence_scores, run
-from decomposition.attribution.influence import loss_gradients, target_gradients
-from decomposition.attribution.stored import StoredGradients
-from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
 from decomposition.chain.plan import Rates
 from decomposition.chain.rungs import FullGGN, fisher_rungs, sampled_kfac
 from decomposition.curvature import DenseCurvature, Sampled
-from decomposition.curvature.large import dual_rungs
-from decomposition.curvature.large.products import BlockGGNProduct, ggn_product, hessian_product
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
 from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss
 from decomposition.inputs import take
@@ -31,9 +28,12 @@ from decomposition.problems.least_squares import least_squares
 from decomposition.retraining import BankPlan
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.fingerprint import study_fingerprint
+from decomposition.scores.gradients import loss_gradients, target_gradients
+from decomposition.scores.stored import StoredGradients
+from decomposition.scores.streamed import StreamedScores
 from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
-from tests.curvature.large import wide
+from tests.curvature import wide
 from tests.elsewhere import elsewhere
 
 RECIPE = Recipe(lr=0.1, epochs=3, batch_size=5, dtype="float64", seed=3)

@@ -8,9 +8,9 @@ from decomposition.chain.cross_layer import block_diagonal
 from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.large import planned_chain
 from decomposition.chain.names import CHAIN, LATTICE, STEPS
-from decomposition.chain.parts import Parts
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError

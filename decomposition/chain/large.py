@@ -6,17 +6,13 @@ from typing import TypedDict
 
 import torch
 
-from decomposition.chain.parts import Parts
 from decomposition.chain.plan import Plan
 from decomposition.chain.rungs import EKFAC, KFAC
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature
-from decomposition.curvature.large import (
-    BlockGGNProduct,
-    MatrixFreeCurvature,
-    dual_rungs,
-    ggn_product,
-    hessian_product,
-)
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 

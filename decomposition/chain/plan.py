@@ -21,8 +21,8 @@ import torch
 
 from decomposition.chain.names import CHAIN
 from decomposition.checks import checked, one_of
-from decomposition.curvature.large.dual import kept_bytes
-from decomposition.curvature.large.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
+from decomposition.curvature.dual import kept_bytes
+from decomposition.curvature.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
 from decomposition.device import chunk_bytes, free_memory_on, synchronise
 from decomposition.errors import DecompositionError
 from decomposition.inputs import rows_in
@@ -175,7 +175,7 @@ class Rates:
     @staticmethod
     def measure(problem: Problem, products: Precision = "float64") -> Rates:
         """A few seconds."""
-        from decomposition.curvature.large import hessian_product
+        from decomposition.curvature.products import hessian_product
 
         device, generator = problem.device, torch.Generator().manual_seed(0)
         more = ON_CUDA if device.type == "cuda" else 1

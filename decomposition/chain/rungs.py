@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decomposition.chain.cross_layer import block_diagonal, separate_bias
 from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.eigenvalues import kfac
-from decomposition.chain.parts import Parts
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import (
     EXACT,
     BlockDiagonal,

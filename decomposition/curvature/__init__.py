@@ -5,7 +5,7 @@ from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.fisher import EXACT, Empirical, Exact, Fisher, Sampled
 from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
-from decomposition.curvature.policy import UnderPolicy
+from decomposition.curvature.negative_eigenvalues import UnderPolicy
 from decomposition.curvature.user import EigenpairCurvature, ScaledIdentity, SolveCurvature
 
 __all__ = [

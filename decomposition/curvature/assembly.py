@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.dense_hessian import assemble_by_products
 from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, jacobian_rows
 from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
@@ -28,7 +29,6 @@ from decomposition.curvature.preactivation import (
     on_plain_batches,
     plain_blocks,
 )
-from decomposition.curvature.sweeps import assemble_by_products
 from decomposition.inputs import device_of
 from decomposition.layers import LinearBlock
 from decomposition.linalg import matmul

@@ -23,16 +23,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.checks import check_fields, seed, whole
-from decomposition.curvature.draws import uniforms
-from decomposition.curvature.positions import (
+from decomposition.curvature.counter_rng import uniforms
+from decomposition.curvature.jacobian_rows import JacobianRows
+from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, on_plain_batches
+from decomposition.curvature.weight_sharing import (
     TERMS_BYTES,
     Positions,
     PositionTerms,
     Root,
     on_batches,
 )
-from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, on_plain_batches
-from decomposition.curvature.rows import JacobianRows
 from decomposition.errors import DecompositionError
 from decomposition.inputs import Inputs, double
 from decomposition.layers import Block

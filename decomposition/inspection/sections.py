@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.influence import loss_gradients
 from decomposition.chain.build import LATTICE, build_lattice
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
+from decomposition.scores.gradients import loss_gradients
 from decomposition.spectrum.bands import gradient_energy, score_error
 from decomposition.spectrum.density import density
 from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap

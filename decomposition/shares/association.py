@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decomposition.attribution.bootstrap import Draws
-from decomposition.attribution.ranks import Floats, correlation, rank
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.ranks import Floats, correlation, rank
 from decomposition.shares.steps import ShareError
 
 

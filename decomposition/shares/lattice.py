@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.steps import ShareError, Step, contrasts, excludes_zero, ratio
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.steps import ShareError, excludes_zero, ratio
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import norm
 
-from decomposition.attribution.bootstrap import VarianceParts, variance_parts
-from decomposition.attribution.lds import mean_truth
-from decomposition.attribution.linearised import linearise
-from decomposition.attribution.ranks import Floats
+from decomposition.scores.bootstrap import VarianceParts, variance_parts
+from decomposition.scores.lds import mean_truth
+from decomposition.scores.linearised import linearise
+from decomposition.scores.ranks import Floats
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decomposition.attribution.bootstrap import Draws
 from decomposition.chain.step import Step
 from decomposition.errors import DecompositionError
+from decomposition.scores.bootstrap import Draws
 
 
 class ShareError(DecompositionError, ValueError):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from decomposition.attribution.bootstrap import Draws, VarianceParts
+from decomposition.scores.bootstrap import Draws, VarianceParts
 from decomposition.shares.steps import CHAIN, Step, contrasts, drops
 
 

@@ -22,11 +22,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.attribution.influence import Gradients
 from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul, to_numpy
+from decomposition.scores.gradients import Gradients
 
 DECADES = 8
 """Decades below the largest |μ| that have a band of their own."""

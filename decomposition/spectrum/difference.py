@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decomposition.curvature.large.krylov import Matvec, krylov_spaces, tridiagonal
+from decomposition.curvature.krylov import Matvec, krylov_spaces, tridiagonal
 from decomposition.linalg import from_numpy, matmul
 from decomposition.spectrum.estimates import Estimate
 from decomposition.spectrum.lanczos import lanczos, probes

@@ -4,7 +4,7 @@ With the NC × P matrix R of rows (s_l,n,c ⊗ a_l,n)_l / √N, G = RᵀR and it
 
     (R Rᵀ)_(n,c),(m,d) = (1/N) Σ_l (s_l,n,c · s_l,m,d) (a_l,n · a_l,m),
 
-made of small products alone where that is cheaper (``curvature.large.gram``). Both have the same
+made of small products alone where that is cheaper (``curvature.gram``). Both have the same
 non-zero eigenvalues.
 """
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.large.gram import block_grams
+from decomposition.curvature.gram import block_grams
 from decomposition.errors import DecompositionError
 from decomposition.linalg import eigvalsh
 from decomposition.problem import Problem

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.large import check_decay_held
-from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC, KFAC
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature, DenseCurvature
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError

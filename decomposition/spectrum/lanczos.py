@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from decomposition.curvature.large.krylov import Matvec, krylov_spaces, tridiagonal
+from decomposition.curvature.krylov import Matvec, krylov_spaces, tridiagonal
 from decomposition.device import chunk_bytes
 from decomposition.memory import shrinking
 

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.checks import Rule, check_fields, number, seed, whole
-from decomposition.curvature.large.krylov import KrylovSpaces, krylov_spaces, tridiagonal
+from decomposition.curvature.krylov import KrylovSpaces, krylov_spaces, tridiagonal
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy, matmul, to_numpy
 from decomposition.spectrum.estimates import Estimate

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.large.products import Product, ggn_product, hessian_product
 from decomposition.curvature.preactivation import (
     GaussNewtonTerms,
     Preactivation,
     on_plain_batches,
     plain_blocks,
 )
+from decomposition.curvature.products import Product, ggn_product, hessian_product
 from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.memory import OutOfMemoryError, shrinking

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.bootstrap import Draws
 from decomposition.chain import CHAIN, STEPS
 from decomposition.results.schema import CI_BOUNDS
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.lattice import CURVATURE, drops_by_order, shapley
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import drops, shares_of

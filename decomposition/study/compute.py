@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from decomposition.attribution.bootstrap import Draws
-from decomposition.attribution.influence import Gradients
-from decomposition.attribution.scorer import effects_over
+from decomposition.base_model import BaseModel, Clock, prepare
 from decomposition.chain import CHAIN
-from decomposition.chain.ladder import ladder_rungs
+from decomposition.chain.paper_protocol import ladder_rungs
 from decomposition.evaluation import mean_loss, outputs_on
 from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
-from decomposition.shares.levels import joint_levels
-from decomposition.stages import scores
-from decomposition.stages.base_model import BaseModel, Clock, prepare
+from decomposition.scores import attribution as scores
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.gradients import Gradients
+from decomposition.scores.levels import joint_levels
+from decomposition.scores.scorer import effects_over
 from decomposition.study.cell import Cell
 from decomposition.study.distances import frobenius_errors, solution_errors
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from decomposition.chain.ladder import LADDERS
+from decomposition.chain.paper_protocol import LADDERS
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.shares.steps import drops, shares_of
 from decomposition.study.scored import ScoredCell

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.scores.bootstrap import Draws
 from decomposition.study.cell import Cell
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from decomposition.attribution.bootstrap import Draws
 from decomposition.chain import CHAIN, STEPS
 from decomposition.results.schema import CI_BOUNDS
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import contrasts
 from decomposition.study.scored import ScoredCell

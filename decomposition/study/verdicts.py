@@ -24,10 +24,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from decomposition.attribution.bootstrap import Draws
-from decomposition.chain.ladder import PAPER_CHAIN
+from decomposition.chain.paper_protocol import PAPER_CHAIN
 from decomposition.chain.step import Step
 from decomposition.results.schema import CI_BOUNDS
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.steps import CHAIN, drops
 from decomposition.shares.verdict import holm
 from decomposition.study.claims import BLAMED, CLAIMS, Claim

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from decomposition.curvature.base import Curvature
-from decomposition.curvature.large import MatrixFreeCurvature
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.problem import Problem
 from decomposition.targets.chunks import together
 from decomposition.targets.newton import newton_step

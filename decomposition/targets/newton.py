@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.base import Curvature
-from decomposition.curvature.large import MatrixFreeCurvature, Stopping, cg
+from decomposition.curvature.cg import cg
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.solution import Stopping
 
 Step = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
 """v → (G + λI)⁻¹ v, to the accuracy that the solver has; NaN where a column has diverged."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.curvature.base import Curvature, Diagonalised
-from decomposition.curvature.rows import per_example_gradients
+from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.damping import inverse_eigenvalues
 from decomposition.device import chunk_bytes
 from decomposition.inputs import take

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from decomposition.attribution.bootstrap import bootstrap, resample
-from decomposition.attribution.linearised import linearise
+from decomposition.scores.bootstrap import bootstrap, resample
+from decomposition.scores.linearised import linearise
 
 RUNGS, DAMPINGS, MASKS, QUERIES, RESAMPLES = 8, 25, 1000, 180, 2000
 

@@ -28,17 +28,13 @@ from PIL import Image
 from scipy import stats
 from torch import nn
 
-from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature
-from decomposition.curvature.large import (
-    Solution,
-    Stopping,
-    dual_rungs,
-    hessian_product,
-    minres,
-)
-from decomposition.curvature.large.products import Product
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.minres import minres
+from decomposition.curvature.products import Product, hessian_product
+from decomposition.curvature.solution import Solution, Stopping
 from decomposition.problem import Problem
 from decomposition.problems.digits import mlp
 

@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 
-from decomposition.attribution.influence import loss_gradients
-from decomposition.attribution.scorer import scorer
 from decomposition.curvature import DenseCurvature
 from decomposition.curvature.assembly import assemble_hessian
 from decomposition.problems import digits
+from decomposition.scores.gradients import loss_gradients
+from decomposition.scores.scorer import scorer
 
 
 def main() -> None:

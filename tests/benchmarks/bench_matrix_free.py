@@ -25,18 +25,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from decomposition.chain.parts import Parts
 from decomposition.chain.rungs import EKFAC
-from decomposition.curvature.large import (
-    SolverError,
-    Stopping,
-    cg,
-    hessian_product,
-    leading_curvature,
-    minres,
-)
-from decomposition.curvature.large.evaluation import Evaluation
-from decomposition.curvature.rows import per_example_gradients
+from decomposition.chain.shared_factors import Parts
+from decomposition.curvature.cg import cg
+from decomposition.curvature.evaluation import Evaluation
+from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.leading import leading_curvature
+from decomposition.curvature.minres import minres
+from decomposition.curvature.products import hessian_product
+from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.problem import Problem
 from decomposition.problems import digits
 from decomposition.problems.digits import mlp

@@ -18,9 +18,9 @@ from decomposition.chain import (
     build_lattice,
 )
 from decomposition.chain.frobenius import frobenius_split
-from decomposition.chain.parts import Parts
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, Curvature, Empirical, Fisher, Sampled
-from decomposition.curvature.rows import per_example_gradients
+from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.layers import ExactBlock
 from decomposition.problem import Problem
 from tests import general as cases

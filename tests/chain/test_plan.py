@@ -13,7 +13,8 @@ from torch import nn
 from decomposition import Problem, Settings, build_chain
 from decomposition.chain.names import CHAIN
 from decomposition.chain.plan import Plan, Rates, plan_chain, product_seconds
-from decomposition.curvature.large import DualCurvature, MatrixFreeCurvature
+from decomposition.curvature.dual import DualCurvature
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.plan_command import plan_text
 
 SMALL, HUGE = 1 << 18, 1 << 34

@@ -19,7 +19,7 @@ from decomposition.chain import (
     sampled_ekfac,
     sampled_kfac,
 )
-from decomposition.chain.parts import Parts
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature, Diagonalised, Empirical, Sampled, UnderPolicy
 from decomposition.errors import DampingError
 from decomposition.problem import Problem

@@ -8,7 +8,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg, eigsh
 
 from decomposition import build_chain
-from decomposition.curvature.large import MatrixFreeCurvature, ggn_product
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import ggn_product
 from tests import cases
 
 

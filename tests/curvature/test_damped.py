@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from decomposition.attribution.influence import influence_scores, loss_gradients
-from decomposition.attribution.scorer import scorers_of
 from decomposition.chain import KFAC, build_chain
-from decomposition.chain.ladder import ladder_rungs
-from decomposition.chain.parts import Parts
+from decomposition.chain.paper_protocol import ladder_rungs
+from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, DenseCurvature, Diagonalised, EigenpairCurvature
 from decomposition.curvature.damped import DampedSpectrum, factor_ratio
 from decomposition.curvature.factors import kronecker_factors
@@ -18,6 +16,8 @@ from decomposition.curvature.kronecker import FactorBasis, KroneckerBasis
 from decomposition.damping import damping_for_effective_dimension, effective_dimension
 from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
+from decomposition.scores.gradients import influence_scores, loss_gradients
+from decomposition.scores.scorer import scorers_of
 from decomposition.spectrum.damped import damped_errors
 from tests import cases
 

@@ -16,7 +16,7 @@ from decomposition.curvature.factors import (
     kronecker_factors,
 )
 from decomposition.curvature.fisher import sampled_gradient
-from decomposition.curvature.rows import per_example_gradients
+from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.errors import DecompositionError
 from decomposition.losses import CrossEntropy, Loss, MeanSquaredError
 from decomposition.problem import Problem

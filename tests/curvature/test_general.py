@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decomposition.curvature import Empirical, Sampled, factors, positions, sweeps
+from decomposition.curvature import Empirical, Sampled, factors
+from decomposition.curvature import dense_hessian as sweeps
+from decomposition.curvature import weight_sharing as positions
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
-from decomposition.curvature.rows import per_example_gradients
-from decomposition.curvature.sweeps import assemble_by_products
+from decomposition.curvature.dense_hessian import assemble_by_products
+from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import double, each, take, to
 from decomposition.layers import LinearBlock

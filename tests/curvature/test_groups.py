@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from decomposition.chain import EKFAC, KFAC, build_chain
+from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.factors import kronecker_factors
-from decomposition.curvature.large import dual_rungs
 from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
 from tests import general as cases

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from decomposition.chain import EKFAC, KFAC, LATTICE, build_chain, build_lattice
+from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.factor_basis import factor_basis
 from decomposition.curvature.factors import kronecker_bases, kronecker_factors
-from decomposition.curvature.large import dual_rungs, ggn_product, hessian_product
+from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.layers import ExactBlock, LinearBlock, find
 from decomposition.problem import Problem
 from tests import general as cases

@@ -22,12 +22,10 @@ from decomposition.curvature import (
     SolveCurvature,
     UnderPolicy,
 )
-from decomposition.curvature.large import (
-    MatrixFreeCurvature,
-    dual_rungs,
-    hessian_product,
-    leading_curvature,
-)
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.leading import leading_curvature
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import hessian_product
 from decomposition.damping import POLICIES
 from decomposition.errors import DampingError, DecompositionError
 from tests import cases

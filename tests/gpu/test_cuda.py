@@ -15,22 +15,16 @@ import xarray as xr
 from torch import Tensor, nn
 
 from decomposition import Recipe, Settings, run
-from decomposition.attribution.influence import influence_scores
-from decomposition.attribution.projected import Projection, projected_gradients
-from decomposition.attribution.streamed import StreamedScores
 from decomposition.chain import build_lattice
 from decomposition.chain.plan import Rates, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.curvature.base import Diagonalised
-from decomposition.curvature.large import (
-    MatrixFreeCurvature,
-    dual_rungs,
-    ggn_product,
-    hessian_product,
-    leading_curvature,
-)
-from decomposition.curvature.large.evaluation import Evaluation
-from decomposition.curvature.large.jacobian import SweptRows
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.evaluation import Evaluation
+from decomposition.curvature.jacobian import SweptRows
+from decomposition.curvature.leading import leading_curvature
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.device import (
     DeviceError,
     chunk_bytes,
@@ -46,6 +40,9 @@ from decomposition.problem import Problem
 from decomposition.problems.digits import mlp
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
+from decomposition.scores.gradients import influence_scores
+from decomposition.scores.projected import Projection, projected_gradients
+from decomposition.scores.streamed import StreamedScores
 from decomposition.spectrum.estimates import squared_norm
 from decomposition.spectrum.gather import Estimation, estimated_measures
 from decomposition.spectrum.norms import norms
@@ -332,7 +329,7 @@ def test_a_product_in_512_mib_is_the_whole_one(
 ) -> None:
     v = general.normal(big.parameters, 16)
     there = big.to(CUDA)
-    monkeypatch.setattr("decomposition.curvature.large.evaluation.chunk_bytes", lambda *_: 2**40)
+    monkeypatch.setattr("decomposition.curvature.evaluation.chunk_bytes", lambda *_: 2**40)
     close(hessian_product(there)(v.cuda()), hessian_product(big)(v))
 
 

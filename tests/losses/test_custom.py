@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decomposition import Problem, Recipe, build_chain, run
-from decomposition.curvature.large.products import ggn_product, hessian_product
+from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.errors import ProblemError
 from decomposition.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss
 from decomposition.problems.digits import mlp

@@ -10,11 +10,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from decomposition import Problem, Recipe, influence_scores
-from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature import ScaledIdentity
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
 from decomposition.problems import digits
 from decomposition.retraining import BankPlan, retrain_bank
+from decomposition.scores.gradients import loss_gradients
 
 ROW = 1203
 

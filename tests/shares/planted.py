@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from decomposition.attribution.bootstrap import (
+from decomposition.scores.bootstrap import (
     Draws,
     VarianceParts,
     bootstrap,
     resample,
     variance_parts,
 )
-from decomposition.attribution.lds import mean_truth
-from decomposition.attribution.linearised import linearise
-from tests.attribution.simulated import Population
+from decomposition.scores.lds import mean_truth
+from decomposition.scores.linearised import linearise
+from tests.scores.simulated import Population
 
 NODES = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decomposition.attribution.bootstrap import bootstrap, resample
-from decomposition.attribution.lds import mean_truth
-from decomposition.attribution.linearised import linearise
-from decomposition.shares.crossfit import at_choice, choose, fold_lds, mask_folds
-from decomposition.shares.levels import joint_levels
+from decomposition.scores.bootstrap import bootstrap, resample
+from decomposition.scores.crossfit import at_choice, choose, fold_lds, mask_folds
+from decomposition.scores.lds import mean_truth
+from decomposition.scores.levels import joint_levels
+from decomposition.scores.linearised import linearise
 from decomposition.shares.steps import step_shares
-from tests.attribution.simulated import Population
+from tests.scores.simulated import Population
 from tests.shares.planted import NODES
 
 STEPS = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.lattice import (
     CURVATURE,
     NODES,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.mismatch import damping_mismatch
 from decomposition.shares.steps import ShareError
 from tests.shares.planted import random_levels

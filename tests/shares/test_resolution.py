@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from decomposition.attribution.bootstrap import bootstrap, resample, variance_parts
-from decomposition.attribution.lds import mean_truth
-from decomposition.attribution.linearised import linearise
+from decomposition.scores.bootstrap import bootstrap, resample, variance_parts
+from decomposition.scores.lds import mean_truth
+from decomposition.scores.linearised import linearise
 from decomposition.shares.resolution import masks_curve, repeats_curve
-from tests.attribution.simulated import Population
+from tests.scores.simulated import Population
 
 FIRST = np.array([1.0, 0, 0, 0, 0])
 

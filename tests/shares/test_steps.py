@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decomposition.attribution.bootstrap import Draws
+from decomposition.scores.bootstrap import Draws
 from decomposition.shares.steps import CHAIN, ShareError, Step, exact_shares, step_shares
 from tests.shares.planted import NODES, planted_levels, random_levels
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decomposition.attribution.bootstrap import VarianceParts
+from decomposition.scores.bootstrap import VarianceParts
 from decomposition.shares.verdict import holm, masks_needed, verdict
 from tests.shares.planted import NODES, planted_levels
 

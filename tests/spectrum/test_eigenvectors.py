@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from decomposition.attribution.influence import influence_scores, loss_gradients
 from decomposition.chain import build_lattice
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import DenseCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
+from decomposition.scores.gradients import influence_scores, loss_gradients
 from decomposition.spectrum.bands import decade_bands, gradient_energy, score_error
 from decomposition.spectrum.eigenvectors import cosine_matrix, descending, subspace_overlap
 from decomposition.spectrum.mismatch import kronecker_values, mismatch_by_decade, mismatch_parts

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from decomposition import DecompositionError, Problem, build_chain, build_lattice
-from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature import ScaledIdentity, SolveCurvature
+from decomposition.scores.gradients import loss_gradients
 from decomposition.spectrum.errors import DAMPED, METRICS, ErrorPlan, spectral_errors
 from tests import cases
 

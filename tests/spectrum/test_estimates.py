@@ -10,7 +10,8 @@ import torch
 
 from decomposition.chain import build_chain
 from decomposition.curvature import Curvature, EigenpairCurvature
-from decomposition.curvature.large import MatrixFreeCurvature, ggn_product, hessian_product
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.spectrum.estimates import (

@@ -42,7 +42,7 @@ def test_equal_configurations_are_one_cell() -> None:
     assert CellTask(cell=CELL, predicted=3.0, peak=5).key() == CellTask(cell=CELL).key()
 
 
-@pytest.mark.parametrize("part", ["curvature/kronecker.py", "attribution/lds.py", "damping.py"])
+@pytest.mark.parametrize("part", ["curvature/kronecker.py", "scores/lds.py", "damping.py"])
 def test_changed_code_is_another_cell(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = CellTask(cell=CELL).key()
     read = Path.read_text

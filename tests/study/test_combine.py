@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from decomposition.chain.ladder import LADDERS, PAPER_CHAIN
+from decomposition.chain.paper_protocol import LADDERS, PAPER_CHAIN
 from decomposition.results.write import write_tree
 from decomposition.study.combine import combine
 from tests.study.planted import scored

@@ -13,7 +13,7 @@ from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.retraining import BankPlan, retrain_bank, seeds
 from decomposition.retraining.fingerprint import chunk_key
-from decomposition.stages.selection import Measured
+from decomposition.scores.selection import Measured
 from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples
 from decomposition.targets.measurement import measure_leave_one_out
 from tests.cases import CASES
@@ -66,8 +66,8 @@ def test_a_model_is_the_plain_loop_without_its_example(trained: Problem) -> None
 def test_predictions_are_the_scores_of_the_removed_examples(trained: Problem) -> None:
     """Up to a constant per query they are those of the masks, without their rounding."""
     from decomposition import build_chain
-    from decomposition.attribution.influence import influence_scores, loss_gradients
-    from decomposition.attribution.scorer import scorer
+    from decomposition.scores.gradients import influence_scores, loss_gradients
+    from decomposition.scores.scorer import scorer
 
     found = measure_leave_one_out(trained, PLAN, 8, progress=False)
     measured = Measured(found.weights, found.truth, found.second)

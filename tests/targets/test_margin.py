@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from decomposition import Settings, run
-from decomposition.attribution.influence import loss_gradients, target_gradients
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.losses import CrossEntropy
 from decomposition.retraining.measures import measure
+from decomposition.scores.gradients import loss_gradients, target_gradients
 from decomposition.targets.margin import Margin
 from tests import cases
 

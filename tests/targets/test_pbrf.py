@@ -12,15 +12,17 @@ from scipy import stats
 from torch import Tensor
 
 from decomposition import Problem, Recipe, build_chain, influence_scores
-from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature import Curvature, DenseCurvature
 from decomposition.curvature.assembly import assemble_ggn
 from decomposition.curvature.base import Diagonalised
-from decomposition.curvature.large import MatrixFreeCurvature, dual_rungs, ggn_product
+from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import ggn_product
 from decomposition.errors import DecompositionError
 from decomposition.problems.digits import mlp
 from decomposition.retraining import BankPlan
 from decomposition.retraining.measures import measure
+from decomposition.scores.gradients import loss_gradients
 from decomposition.source import import_closure
 from decomposition.targets import chunks, pbrf
 from decomposition.targets.chunks import SOURCE, responses_left

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from decomposition import Problem
-from decomposition.attribution.influence import loss_gradients
 from decomposition.curvature.assembly import assemble_ggn
 from decomposition.inputs import apply, apply_with
+from decomposition.scores.gradients import loss_gradients
 from decomposition.targets.proximal import ProximalObjective
 from tests.cases import CASES
 from tests.general import GENERAL

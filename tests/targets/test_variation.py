@@ -13,14 +13,14 @@ import xarray as xr
 from torch import nn
 
 from decomposition import Problem, Recipe, run
-from decomposition.attribution.bootstrap import bootstrap, resample
-from decomposition.attribution.lds import ScoreError
-from decomposition.attribution.linearised import linearise
 from decomposition.curvature import Curvature, SolveCurvature
 from decomposition.errors import DecompositionError
 from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.supplied import BankFileError, SuppliedBank
-from decomposition.shares.crossfit import mask_folds
+from decomposition.scores.bootstrap import bootstrap, resample
+from decomposition.scores.crossfit import mask_folds
+from decomposition.scores.lds import ScoreError
+from decomposition.scores.linearised import linearise
 from decomposition.targets.measurement import measure_supplied
 from decomposition.targets.names import TargetError
 from decomposition.targets.variation import unmoved

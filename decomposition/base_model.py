@@ -1,0 +1,222 @@
+"""One base model from training to scored rungs: what a run does once per base seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from jaxtyping import Float
+
+from decomposition.chain.build import Approximation, build_chain, build_lattice
+from decomposition.chain.frobenius import frobenius_split
+from decomposition.chain.plan import Plan
+from decomposition.curvature import Curvature
+from decomposition.curvature.vanishing import check_curvature
+from decomposition.device import CPU, full_precision, resolve_device
+from decomposition.linalg import from_numpy
+from decomposition.problem import Problem
+from decomposition.retraining.bank import Bank
+from decomposition.retraining.supplied import SuppliedBank
+from decomposition.scores.gradients import Gradients, target_gradients
+from decomposition.scores.scorer import (
+    Eigenvalues,
+    GradientSource,
+    Scorer,
+    SolvingScorer,
+    baselines,
+    scorers_of,
+)
+from decomposition.scores.selection import Measured
+from decomposition.scores.streamed import StreamedScores
+from decomposition.settings import Settings
+from decomposition.spectrum.estimated import LargeSpectra, large_spectra
+from decomposition.spectrum.groups import decompose_all
+from decomposition.spectrum.norms_group import ITEMS, Errors, frobenius_errors
+from decomposition.targets.names import check_problem, measured_function
+from decomposition.targets.truth import Truth, check_truth, measured_truth
+
+
+@dataclass
+class Clock:
+    """Wall-clock seconds of every stage, added up over base models."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        start = perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """What is known of rungs that are not all dense, each number with its error."""
+
+    errors: Errors
+    """Norms, traces and Frobenius errors."""
+    spectra: LargeSpectra
+    """Spectra, and spectral norms of differences."""
+
+    def eigenvalues(self, name: str) -> Eigenvalues | None:
+        """What damping protocols ask of a rung; None of a solver alone."""
+        found = self.spectra.spectra.get(name)
+        if found is None:
+            return None
+        nodes, counts = found.measure.pooled()
+        if name in self.errors.traces and name != "hessian":  # no negative eigenvalues
+            magnitude = self.errors.traces[name].value
+        else:
+            magnitude = found.statistic(lambda mu, w: float(w @ np.abs(mu))).value
+        return Eigenvalues(from_numpy(nodes, CPU), magnitude, from_numpy(counts, CPU))
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A trained base model with its bank, its rungs and what scores them."""
+
+    problem: Problem
+    """Trained."""
+    bank: Bank | None
+    measured: Measured | None
+    """None without attribution, or where the truth cannot be afforded."""
+    rungs: dict[str, Curvature]
+    split: dict[str, Float[np.ndarray, " probes"]]
+    """Squared Frobenius error of each step: one number, or one for every random probe."""
+    gradients: GradientSource
+    scorers: dict[str, Scorer]
+    """Rungs and baselines; empty without attribution."""
+    estimated: Estimated | None = None
+    """Where matrices do not fit; None where all rungs are dense."""
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+    """What the levels are, for ``/attribution``."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know about the target."""
+
+
+@full_precision()
+def prepare(
+    problem: Problem,
+    folder: Path | None,
+    extra: Mapping[str, Approximation] | None,
+    settings: Settings,
+    clock: Clock,
+    progress: bool,
+    bank: SuppliedBank | None = None,
+    plan: Plan | None = None,
+) -> BaseModel:
+    """Train, build every rung, measure the target, decompose the rungs, gather the gradients.
+
+    Args:
+        problem: trained or not.
+        folder: where banks are kept.
+        extra: rungs of the user's own.
+        settings: what to compute.
+        clock: gets the seconds of every stage.
+        progress: show bars.
+        bank: models retrained elsewhere: nothing is retrained, they are the truth.
+        plan: the form of every rung; None: all are dense.
+
+    Raises:
+        DecompositionError: the problem does not have the target, or as the stages.
+    """
+    check_problem(problem, settings.target)
+    check_truth(problem, settings, bank)
+    problem = problem.to(resolve_device(settings.device))
+    dense = plan is None or plan.dense
+    with clock.stage("train"):
+        trained = problem.trained(progress=progress)
+    function = measured_function(settings.target)
+    with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
+        if dense and settings.lattice:
+            rungs = build_lattice(trained, extra)
+        else:
+            rungs = build_chain(trained, extra, plan)
+        gradients: GradientSource = (
+            target_gradients(trained, function) if dense else StreamedScores(trained, function)
+        )
+        check_curvature(
+            problem, trained, rungs, gradients if isinstance(gradients, Gradients) else None
+        )
+
+    truth = partial(_truth, trained, rungs, settings, folder, clock, progress, bank, dense)
+    by_examples = settings.target != "pbrf"  # responses take an eigenbasis
+    found = truth() if by_examples else Truth(None)
+    split, estimated = _decomposed(trained, rungs, settings, clock, progress, dense)
+    if not by_examples:
+        found = truth()
+    scorers: dict[str, Scorer] = {}
+    if settings.attribution:
+        with clock.stage("scores"):
+            scorers = _scorers(trained, rungs, gradients, estimated)
+            scorers |= baselines(gradients, trained.parameters, settings.seed)
+    measured = found.found
+    return BaseModel(
+        trained,
+        None if measured is None else measured.bank,
+        None if measured is None else Measured(measured.weights, measured.truth, measured.second),
+        rungs,
+        split,
+        gradients,
+        scorers,
+        estimated,
+        {} if measured is None else measured.attributes,
+        found.notes,
+    )
+
+
+def _truth(
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    settings: Settings,
+    folder: Path | None,
+    clock: Clock,
+    progress: bool,
+    bank: SuppliedBank | None,
+    dense: bool,
+) -> Truth:
+    with clock.stage("respond" if settings.target == "pbrf" else "retrain"):
+        return measured_truth(problem, rungs, settings, folder, progress, bank, affordable=dense)
+
+
+def _decomposed(
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    settings: Settings,
+    clock: Clock,
+    progress: bool,
+    dense: bool,
+) -> tuple[dict[str, Float[np.ndarray, " probes"]], Estimated | None]:
+    """Squared Frobenius error of each step, and every spectrum: exactly, or with its error."""
+    if dense:
+        with clock.stage("eigendecompositions"):
+            split = frobenius_split(rungs)
+            decompose_all(rungs, progress)
+        return {step: np.array([value]) for step, value in split.items()}, None
+    with clock.stage("spectra"):
+        errors = frobenius_errors(rungs, settings.seed)
+        found = large_spectra(
+            rungs, problem.examples, settings.seed, settings.matrix_norms, progress=progress
+        )
+    return dict(zip(ITEMS, errors.samples, strict=True)), Estimated(errors, found)
+
+
+def _scorers(
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    gradients: GradientSource,
+    estimated: Estimated | None,
+) -> dict[str, Scorer]:
+    if estimated is None:
+        assert isinstance(gradients, Gradients)
+        return scorers_of(rungs, gradients)
+    return {
+        name: SolvingScorer(rung, gradients, estimated.eigenvalues(name), refinable=False)
+        for name, rung in rungs.items()
+    }

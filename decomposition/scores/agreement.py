@@ -1,0 +1,61 @@
+"""Agreement of two sets of scores, query by query: rank correlation and shared top examples.
+
+Shapes: scores (Q, N), one row per query, one column per training example.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decomposition.scores.lds import ScoreError, mean_defined
+from decomposition.scores.ranks import Floats, correlation, rank
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of scores with those of a reference rung."""
+
+    spearman: float
+    """Mean over queries of Spearman's ρ over examples; NaN where all are constant."""
+    top_jaccard: float
+    """Mean over queries of |A ∩ B| / |A ∪ B| for the sets of top examples."""
+    top: int
+    """Size of the sets."""
+
+
+def agreement(scores: Floats, reference: Floats, top: int = 10) -> Agreement:
+    """Agreement of `scores` with `reference`, both (Q, N).
+
+    The top examples of a query are those of largest τ: the ones whose removal is predicted to
+    raise the loss most. Equal scores go to the lower index.
+
+    Raises:
+        ScoreError: shapes differ, or `top` is not within 1 … N.
+    """
+    if scores.ndim != 2 or scores.shape != reference.shape:
+        raise ScoreError(
+            f"scores to compare must share one shape (queries, examples), got {scores.shape} "
+            f"and {reference.shape}"
+        )
+    if not 1 <= top <= scores.shape[1]:
+        raise ScoreError(f"top must lie in 1 … {scores.shape[1]} examples, got {top}")
+    rho = correlation(rank(scores), rank(reference))
+    mine, theirs = top_examples(scores, top), top_examples(reference, top)
+    shared = (mine[:, :, None] == theirs[:, None, :]).sum((1, 2))
+    jaccard = shared / (2 * top - shared)
+    return Agreement(float(mean_defined(rho)), float(jaccard.mean()), top)
+
+
+def top_examples(scores: Floats, top: int) -> NDArray[np.intp]:
+    """Indices (Q, top) of the largest scores of every query, largest first."""
+    # Only the few candidates that reach the top-th largest value are sorted.
+    threshold = -np.partition(-scores, top - 1, axis=-1)[:, top - 1 : top]
+    found = np.empty((len(scores), top), np.intp)
+    for query, reached in enumerate(scores >= threshold):
+        candidates = np.flatnonzero(reached)
+        order = np.argsort(-scores[query, candidates], kind="stable")
+        found[query] = candidates[order[:top]]
+    return found

@@ -1,0 +1,177 @@
+"""Products of any model against the matrices of the dense chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from decomposition.chain import build_chain
+from decomposition.curvature import evaluation as evaluation_module
+from decomposition.curvature.convolutions import PatchConvolution, with_patches
+from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
+from decomposition.errors import DecompositionError, UnsupportedModelError
+from decomposition.problem import Problem
+from tests import cases, general
+
+
+class HalfForgotten(torch.autograd.Function):
+    """a b, whose derivative by a forgets that it depends on b."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a, b):
+        return a * b
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        a, b = ctx.saved_tensors
+        return gradient * b.detach(), gradient * a
+
+    @staticmethod
+    def jvp(ctx, moved_a, moved_b):
+        a, b = ctx.saved_tensors
+        return moved_a * b + a * moved_b
+
+
+class Wrong(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return HalfForgotten.apply(self.first(x), self.second(x))
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    case.__name__: case
+    for case in (
+        cases.tanh,
+        cases.tanh_regression,
+        cases.residual,
+        general.cnn,
+        general.conv1d,
+        general.attention,
+        general.tied,
+        general.embedding,
+        general.frozen,
+        general.named_inputs,
+    )
+}
+MAKERS = {"hessian": hessian_product, "ggn": ggn_product, "block_ggn": BlockGGNProduct}
+
+
+@pytest.fixture(params=list(PROBLEMS))
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return PROBLEMS[request.param]()
+
+
+def columns(problem: Problem, count: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(problem.parameters, count, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_a_product_is_that_of_the_matrix(problem: Problem, name: str) -> None:
+    v = columns(problem)
+    expected = build_chain(problem)[name].dense() @ v
+    torch.testing.assert_close(MAKERS[name](problem)(v), expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_batches_and_chunks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = general.cnn()
+    v = columns(problem, 5)
+    expected = MAKERS[name](problem)(v)
+    monkeypatch.setattr(evaluation_module, "BATCH_NUMBERS", 1)
+    monkeypatch.setattr(evaluation_module, "BATCH_PARAMETERS", 0)
+    monkeypatch.setattr(evaluation_module, "COLUMNS", 2)
+    torch.testing.assert_close(MAKERS[name](problem)(v), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_single_precision_is_close_and_says_so(name: str) -> None:
+    problem = general.cnn()
+    v = columns(problem)
+    exact, product = MAKERS[name](problem)(v), MAKERS[name](problem, torch.float32)
+    error = torch.linalg.norm(product(v) - exact) / torch.linalg.norm(exact)
+    assert float(error) < 1e-5
+    assert "float32" in product.notes[0]
+
+
+def test_products_are_counted_in_columns() -> None:
+    problem = cases.tanh()
+    product = ggn_product(problem)
+    product(columns(problem, 3))
+    product(columns(problem, 2))
+    assert product.count == 5
+
+
+def test_a_block_costs_columns_of_its_own() -> None:
+    problem = cases.tanh()
+    product = BlockGGNProduct(problem)
+    product(columns(problem, 3))
+    assert product.count == 3 * len(problem.blocks)
+
+
+def test_restricted_parameters_are_whole_tensors() -> None:
+    problem = general.cnn()
+    evaluation = evaluation_module.Evaluation(problem)
+    for block in problem.blocks:
+        part = evaluation.restricted(block.slice)
+        assert part.size == block.size
+        assert part.activations <= evaluation.activations
+        x = problem.train[0].double()
+        torch.testing.assert_close(
+            part.outputs(part.chosen, x), evaluation.outputs(evaluation.chosen, x), rtol=0, atol=0
+        )
+    with pytest.raises(DecompositionError, match=r"parameters 1 to 4 of .* no whole tensors"):
+        evaluation.restricted(slice(1, 5))
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(DecompositionError, match=r"float64 or float32, not torch.float16"):
+        hessian_product(cases.tanh(), torch.float16)
+
+
+def test_a_wrong_second_derivative_is_found_out() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"not symmetric: u·Hv = "):
+        hessian_product(cases.classification(Wrong()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1},
+        {"stride": 2},
+        {"dilation": 2, "padding": 2},
+        {"stride": (2, 1), "padding": (0, 1)},
+        {"bias": False},
+    ],
+)
+def test_a_convolution_on_patches_is_the_same_function(options: dict) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 40, (3, 2), **options).double()
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64)
+    expected = layer(x)
+    model = nn.Sequential(layer)
+    layer.__class__ = PatchConvolution
+    torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_patches_are_used_where_weights_are_many() -> None:
+    def kinds(side: int) -> list[bool]:
+        model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 64, 3)).double()
+        with_patches(model, torch.zeros(2, 1, side, side, dtype=torch.float64))
+        return [isinstance(layer, PatchConvolution) for layer in model]
+
+    assert kinds(5) == [False, True]
+    assert kinds(20) == [False, False]

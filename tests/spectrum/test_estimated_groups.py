@@ -1,0 +1,279 @@
+"""Spectra of a large run against those of the matrices themselves, where both can be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from decomposition.chain import build_chain
+from decomposition.chain.names import CHAIN
+from decomposition.chain.plan import Choice, Plan, Way
+from decomposition.curvature import Curvature
+from decomposition.problem import Problem
+from decomposition.problems.digits import mlp
+from decomposition.report.page import report_html
+from decomposition.results import provenance
+from decomposition.results.validate import check_tree
+from decomposition.spectrum.density import density, symlog
+from decomposition.spectrum.estimated import (
+    Work,
+    large_spectra,
+    planned_products,
+    spectra_groups,
+)
+from decomposition.spectrum.estimated_groups import WIDTH, thinned
+from decomposition.spectrum.measure import exact_measure
+from decomposition.spectrum.norms_group import PROBES, forms_group, frobenius_errors
+from tests.cases import classification
+from tests.elsewhere import elsewhere
+from tests.test_matrix_free_run import problem as convolutional
+
+FREE: Way = "matrix-free"
+WORK = Work(end_steps=24, probes=6, steps=12, norm_steps=10)
+ABSOLUTE = 1e-9
+
+
+def wide() -> Problem:
+    """P = 67 parameters, N·C = 15: G is exact through its dual form."""
+    return classification(mlp((4, 8, 3), nn.GELU, 0), n=5)
+
+
+def forced(ggn: Way) -> Plan:
+    ways: dict[str, Way] = {"hessian": FREE, "ggn": ggn, "block_ggn": ggn}
+    choices = {name: Choice(name, ways.get(name, "structured"), 0, "") for name in CHAIN}
+    return Plan(choices, 0)
+
+
+@dataclass(frozen=True)
+class Case:
+    problem: Problem
+    dense: dict[str, Curvature]
+    groups: dict[str, xr.Dataset]
+    products: dict[str, int]
+    form: xr.Dataset
+
+    def eigenvalues(self, rung: str) -> np.ndarray:
+        return self.dense[rung].eigenvalues().numpy()
+
+    @property
+    def exact(self) -> list[str]:
+        data = self.groups["/spectral_density"]
+        return [r for r in CHAIN if not int(data["estimated"].sel(rung=r))]
+
+    @property
+    def estimated(self) -> list[str]:
+        return [r for r in CHAIN if r not in self.exact]
+
+
+@pytest.fixture(scope="module", params=["dual", FREE])
+def case(request: pytest.FixtureRequest) -> Case:
+    problem = wide() if request.param == "dual" else convolutional()
+    plan = forced(request.param)
+    rungs = build_chain(problem, plan=plan)
+    errors = frobenius_errors(rungs, 0)
+    found = large_spectra(rungs, problem.examples, 0, work=WORK)
+    groups = spectra_groups(found, errors, problem.examples * problem.outputs)
+    form = forms_group(rungs, plan, errors)
+    return Case(problem, build_chain(problem), groups, found.products, form)
+
+
+def within(
+    value: xr.DataArray, error: xr.DataArray, true: float | np.ndarray, scale: float = 1.0
+) -> bool:
+    return bool((np.abs(value - true) <= 3.0 * error + ABSOLUTE * scale).all())
+
+
+def test_rungs_with_known_eigenvalues_are_exact(case: Case) -> None:
+    dual = str(case.form["form"].sel(rung="ggn").values) == "dual"
+    assert case.exact == list(CHAIN[1:] if dual else CHAIN[3:])
+    data = case.groups["/spectral_density"].sel(rung=case.exact)
+    assert not data["standard_error"].any()
+    mu = data["eigenvalue"].values
+    for rung in case.exact:
+        values = case.eigenvalues(rung)
+        values[np.abs(values) < 1e-12 * values.max()] = 0.0
+        true = (values[:, None] < mu).sum(0)
+        for name in ("count", "count_lower", "count_upper"):
+            np.testing.assert_array_equal(data[name].sel(rung=rung), true)
+
+
+def test_the_null_space_is_counted(case: Case) -> None:
+    data = case.groups["/spectral_summary"]["value"].sel(quantity="numerical_rank")
+    for rung in case.exact:
+        values = case.eigenvalues(rung)
+        assert float(data.sel(rung=rung)) == (values > 1e-12 * values.max()).sum()
+    if "ggn" in case.exact:  # softmax: rank at most N (C − 1)
+        assert float(data.sel(rung="ggn")) == 10
+
+
+def test_densities_lie_within_three_errors(case: Case) -> None:
+    data = case.groups["/spectral_density"]
+    t, s = float(data.attrs["threshold"]), data["position"].values
+    for rung in CHAIN:
+        z = (s[:, None] - symlog(case.eigenvalues(rung), t)) / WIDTH
+        true = np.exp(-0.5 * z * z).sum(1) / (WIDTH * np.sqrt(2.0 * np.pi))
+        here = data.sel(rung=rung)
+        gap = np.abs(here["density"].values - true)
+        allowed = 3.0 * here["standard_error"].values
+        if rung in case.exact:
+            np.testing.assert_allclose(gap, 0.0, atol=1e-6 * true.max())
+        else:
+            told = np.isfinite(gap)
+            assert told.mean() > 0.3
+            assert (gap <= allowed + 0.01 * true.max())[told].mean() > 0.98
+
+
+def test_counts_lie_between_their_bounds(case: Case) -> None:
+    data = case.groups["/spectral_density"]
+    mu = data["eigenvalue"].values
+    for rung in case.estimated:
+        values, here = case.eigenvalues(rung), data.sel(rung=rung)
+        # what is zero in exact arithmetic may count on either side
+        slack = 1e-10 * np.abs(values).max()
+        below = ((values + slack)[:, None] < mu).sum(0), ((values - slack)[:, None] < mu).sum(0)
+        assert (here["count_lower"] <= below[1] + 1e-6).all()
+        assert (here["count_upper"] >= below[0] - 1e-6).all()
+
+
+def test_negative_eigenvalues_of_the_hessian(case: Case) -> None:
+    data = case.groups["/spectral_summary"]
+    values = case.eigenvalues("hessian")
+    count = data.sel(rung="hessian", quantity="negative_count")
+    assert float(count["lower"]) <= (values < 0).sum() <= float(count["upper"])
+    mass = data.sel(rung="hessian", quantity="negative_mass")
+    assert within(mass["value"], mass["standard_error"], -values[values < 0].sum())
+    others = data["value"].sel(rung=list(CHAIN[1:]), quantity=["negative_count", "negative_mass"])
+    assert float(np.abs(others).max()) <= 1e-9
+
+
+@pytest.mark.parametrize("quantity", ["nuclear", "stable_rank", "negative_share"])
+def test_summaries_lie_within_three_errors(case: Case, quantity: str) -> None:
+    data = case.groups["/spectral_summary"].sel(quantity=quantity)
+    for rung in CHAIN:
+        mu = case.eigenvalues(rung)
+        true = {
+            "nuclear": np.abs(mu).sum(),
+            "stable_rank": (mu**2).sum() / (mu**2).max(),
+            "negative_share": np.maximum(-mu, 0.0).sum() / np.abs(mu).sum(),
+        }[quantity]
+        here = data.sel(rung=rung)
+        assert within(here["value"], here["standard_error"], true, max(true, 1.0))
+
+
+def test_effective_dimensions_lie_within_three_errors(case: Case) -> None:
+    data = case.groups["/effective_dimension"]
+    for rung in CHAIN:
+        mu, damping = np.abs(case.eigenvalues(rung))[:, None], data["damping"].values
+        here = data.sel(rung=rung)
+        true = (mu / (mu + damping)).sum(0)
+        assert within(here["dimension"], here["standard_error"], true, len(mu))
+    assert not data["standard_error"].sel(rung=case.exact).any()
+
+
+def test_ends_are_eigenvalues_within_their_residuals(case: Case) -> None:
+    data = case.groups["/spectral_ends"]
+    for rung in CHAIN:
+        values = case.eigenvalues(rung)
+        here = data.sel(rung=rung).stack(place=("end", "rank")).dropna("place")
+        gap = np.abs(here["eigenvalue"].values[:, None] - values).min(1)
+        assert (gap <= here["residual"].values + 1e-9 * np.abs(values).max()).all()
+        first = data.sel(rung=rung, end="highest", rank=1)
+        assert float(first["eigenvalue"]) == pytest.approx(values[-1], rel=1e-6)
+
+
+def test_frobenius_errors_lie_within_three_standard_errors(case: Case) -> None:
+    data = case.groups["/spectral_error"].sel(metric="relative_frobenius")
+    for suffix, reference in (("", "hessian"), ("_against_ggn", "ggn")):
+        exact = case.dense[reference].dense()
+        for rung in CHAIN[1:]:
+            true = float(torch.linalg.norm(case.dense[rung].dense() - exact) / exact.norm())
+            value, error = (
+                data[f"{n}{suffix}"].sel(rung=rung) for n in ("value", "standard_error")
+            )
+            assert within(value, error, true)
+            if reference == "ggn" and "ggn" in case.exact:
+                assert float(error) == 0.0
+
+
+def test_spectral_norms_are_lower_bounds_close_to_the_norm(case: Case) -> None:
+    data = case.groups["/spectral_error"].sel(metric="relative_spectral")
+    for suffix, reference in (("", "hessian"), ("_against_ggn", "ggn")):
+        exact = case.dense[reference].dense()
+        scale = float(torch.linalg.eigvalsh(exact).abs().max())
+        for rung in CHAIN[1:]:
+            difference = torch.linalg.eigvalsh(case.dense[rung].dense() - exact).abs()
+            true = float(difference.max()) / scale
+            found = float(data[f"value{suffix}"].sel(rung=rung))
+            assert 0.97 * true - ABSOLUTE <= found <= true * (1 + 1e-6) + ABSOLUTE
+
+
+def test_overlaps_are_told_where_both_spectra_are_known(case: Case) -> None:
+    data = case.groups["/spectral_error"].sel(metric="eigenvalue_overlap")
+    assert np.isnan(data["value"].sel(rung=list(CHAIN[1:]))).all()
+    known = np.isfinite(data["value_against_ggn"].sel(rung=list(CHAIN[2:])))
+    assert bool(known.all()) == ("ggn" in case.exact)
+
+
+def test_products_are_planned(case: Case) -> None:
+    """Those of the spectra, beside PROBES for Frobenius errors and as many of H for its trace."""
+    form = str(case.form["form"].sel(rung="ggn").values)
+    planned = planned_products(forced(form), case.problem, WORK)  # type: ignore[arg-type]
+    planned["hessian"] -= PROBES
+    assert {rung: count - PROBES for rung, count in planned.items()} == case.products
+
+
+def test_products_are_counted_and_bounded(case: Case) -> None:
+    assert case.products["hessian"] == WORK.columns(len(CHAIN) - 1)
+    np.testing.assert_array_equal(
+        case.groups["/spectral_density"]["products"], list(case.products.values())
+    )
+    assert Work.of(10**9).columns(len(CHAIN) - 1) == 60
+
+
+def test_the_groups_are_a_result_with_a_report(case: Case) -> None:
+    tree = xr.DataTree.from_dict({"/large": case.form, **case.groups})
+    tree.attrs = provenance(
+        problem="tiny", config={}, seeds={}, parameters=67, examples=5, queries=7
+    )
+    check_tree(tree, "the groups", strict=True)
+    page = report_html(tree)
+    for said in ("Spectral density, whole matrix", "Number of eigenvalues beyond", "residual"):
+        assert said in page
+    assert "The spectrum of Hessian (" in page
+    assert "negative eigenvalues" in page
+    assert "Spectral error against H" in page
+
+
+def test_many_eigenvalues_are_drawn_as_fewer_nodes() -> None:
+    rng = np.random.default_rng(0)
+    values = np.sign(rng.normal(size=30_000)) * 10.0 ** rng.uniform(-8, 0, 30_000)
+    every = exact_measure(np.concatenate([values, np.zeros(5000)]))
+    few = thinned(every)
+    assert few.nodes.shape[1] < 10_000
+    assert few.weights.sum() == 35_000
+    pair = [
+        density({"whole": {"mine": m}}, threshold=1e-6, width=WIDTH)["density"].squeeze()
+        for m in (every, few)
+    ]
+    np.testing.assert_allclose(pair[1], pair[0], atol=0.01 * float(pair[0].max()))
+
+
+def test_on_another_device_the_numbers_are_the_same() -> None:
+    problem, plan = wide(), forced("dual")
+    here = large_spectra(build_chain(problem, plan=plan), problem.examples, 0, work=WORK)
+    with elsewhere() as device:
+        rungs = build_chain(problem.to(device), plan=plan)
+        there = large_spectra(rungs, problem.examples, 0, work=WORK)
+        errors = frobenius_errors(rungs, 0)
+    groups = spectra_groups(there, errors, problem.examples * problem.outputs)
+    for rung, one in here.spectra.items():
+        other = there.spectra[rung].ends.highest.value
+        assert other == pytest.approx(one.ends.highest.value, rel=1e-8)
+        norm = here.norms["hessian"][rung].value
+        assert there.norms["hessian"][rung].value == pytest.approx(norm, rel=1e-6, abs=1e-9)
+    assert np.isfinite(groups["/spectral_error"]["value"].sel(metric="relative_spectral")).all()

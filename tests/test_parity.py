@@ -1,0 +1,209 @@
+"""One path: whatever form the rungs take, a run has the same groups, numbers and settings.
+
+Forms are forced by the memory that a run is given: with none, H is known by its products and the
+GGN by its Gram matrix or its products, on either side of P = N·C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import cache
+
+import numpy as np
+import pytest
+import xarray as xr
+from torch import nn
+
+from decomposition import Problem, Recipe, Settings, run
+from decomposition.chain.names import CHAIN
+from decomposition.problems.digits import mlp
+from decomposition.scores.protocols import PROTOCOLS
+from tests import general
+from tests.cases import classification
+
+NONE, KRYLOV = 1e-6, 400
+"""GiB: nothing dense fits. Steps that are enough to solve H at every damping."""
+SETTINGS = Settings(
+    masks=24,
+    second_order_masks=8,
+    resamples=100,
+    damping_low=1e-1,
+    damping_high=1e2,
+    damping_points=4,
+    lattice=False,
+    krylov_steps=KRYLOV,
+)
+ESTIMATED = {"/large", "/spectral_density", "/spectral_summary", "/spectral_ends"}
+ESTIMATED |= {"/effective_dimension"}
+"""What stands for the eigenvalues one by one where they cannot be listed."""
+EXACT = ("/spectrum", "/spectral_error/", "/policies", "/where/layers", "/where/bands")
+"""Groups that take every eigenvalue or eigenvector, and what is made of them."""
+
+
+def with_recipe(problem: Problem) -> Problem:
+    recipe = Recipe(lr=0.1, epochs=8, batch_size=8, dtype="float64")
+    return replace(problem, recipe=recipe)
+
+
+def few_parameters() -> Problem:
+    """P = 43 < N·C = 72."""
+    return classification(mlp((4, 5, 3), nn.Tanh, 0))
+
+
+def many_parameters() -> Problem:
+    """P = 115 > N·C = 36: the GGN through its Gram matrix."""
+    return classification(mlp((4, 14, 3), nn.Tanh, 0), n=12)
+
+
+def convolutional() -> Problem:
+    """With a normalisation whose exact block stands in."""
+    return general.cnn()
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    one.__name__: one for one in (few_parameters, many_parameters, convolutional, general.tied)
+}
+
+
+@cache
+def trained(name: str) -> Problem:
+    return with_recipe(PROBLEMS[name]()).trained()
+
+
+@cache
+def both(name: str, settings: Settings = SETTINGS) -> tuple[xr.DataTree, xr.DataTree]:
+    """The same run with dense matrices and without any."""
+    problem = trained(name)
+    return (
+        run(problem, settings=settings, progress=False, memory=8.0),
+        run(problem, settings=settings, progress=False, memory=NONE),
+    )
+
+
+def paths(tree: xr.DataTree) -> set[str]:
+    return {node.path for node in tree.subtree if node.path != "/"}
+
+
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_groups_are_the_same_but_for_eigenvalues_one_by_one(name: str) -> None:
+    dense, free = map(paths, both(name))
+    assert free - dense == ESTIMATED
+    missing = dense - free - {"/where/queries", "/prediction"}
+    assert all(path.startswith(EXACT) for path in missing), missing
+
+
+@pytest.mark.parametrize("protocol", ["equal", "relative", "tuned"])
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_levels_are_the_same_under_every_protocol(name: str, protocol: str) -> None:
+    """Up to what Krylov spaces leave open (ranks of a few near ties). Tuned λ lie between the few
+    grid points here, which rungs without a basis do not leave: they agree within the interval."""
+    dense, free = (tree["shares"]["level"].sel(protocol=protocol) for tree in both(name))
+    gap = abs(dense - free.sel(rung=dense["rung"])).sel(rung=list(CHAIN))
+    width = dense.sel(ci_bound="upper") - dense.sel(ci_bound="lower")
+    allowed = width if protocol == "tuned" else 0.02
+    assert (gap.sel(ci_bound="estimate") <= allowed).all(), gap
+
+
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_curves_are_the_same_rung_by_rung(name: str) -> None:
+    dense, free = (tree["attribution"]["lds"] for tree in both(name))
+    np.testing.assert_allclose(dense["damping"], free["damping"], rtol=1e-9)
+    for rung in ("ggn", "block_ggn", "ekfac", "kfac", "identity"):
+        gap = abs(dense.sel(rung=rung).values - free.sel(rung=rung).values)
+        assert np.nanmax(gap) < 0.03, rung
+
+
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_every_protocol_is_there(name: str) -> None:
+    for tree in both(name):
+        assert tuple(tree["shares"]["protocol"].values) == PROTOCOLS
+
+
+@pytest.mark.parametrize("name", list(PROBLEMS))
+def test_steps_of_the_squared_error_agree_within_their_intervals(name: str) -> None:
+    dense, free = (
+        tree["shares"]["drop"].sel(metric="frobenius_squared", protocol="equal")
+        for tree in both(name)
+    )
+    truth = dense.sel(ci_bound="estimate")
+    slack = 1.0 * (free.sel(ci_bound="upper") - free.sel(ci_bound="lower"))
+    gap = abs(free.sel(ci_bound="estimate") - truth)
+    assert (gap <= slack + 1e-9 * abs(truth).max()).all()
+
+
+def _baseline(tree: xr.DataTree) -> np.ndarray:
+    """Intervals of a score that no form of a rung touches: they show masks and resamples."""
+    return tree["attribution"]["lds_mean"].sel(rung="identity").values
+
+
+def _hessian(tree: xr.DataTree) -> np.ndarray:
+    return tree["attribution"]["lds_mean"].sel(rung="hessian", ci_bound="estimate").values
+
+
+OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
+    "target": ({"target": "margin"}, lambda t: t["attribution"].attrs["target"]),
+    "masks": ({"masks": 30}, lambda t: t["bank"].sizes["mask"]),
+    "alpha": ({"alpha": 0.25}, lambda t: float(t["bank"]["masks"].mean())),
+    "repeats": ({"repeats": 2}, lambda t: t["bank"].sizes["repeat"]),
+    "randomness": ({"randomness": "independent"}, _baseline),
+    "base_seeds": ({"base_seeds": 2}, lambda t: t["base_models"].sizes["base_model"]),
+    "second_order_masks": ({"second_order_masks": 10}, lambda t: t["bank"].sizes["second_mask"]),
+    "leave_one_out_examples": (
+        {"target": "leave_one_out", "leave_one_out_examples": 9},
+        lambda t: t["bank"].sizes["mask"],
+    ),
+    "pbrf_damping": (
+        {"target": "pbrf", "pbrf_damping": 20.0, "leave_one_out_examples": 8},
+        lambda t: round(float(t["attribution"].attrs["pbrf_damping"]), 6),
+    ),
+    "attribution": ({"attribution": False}, lambda t: "attribution" in t.children),
+    "matrix_norms": (
+        {"matrix_norms": False},
+        lambda t: bool(
+            t["spectral_error"]["value"].sel(metric="relative_spectral", rung="kfac").isnull()
+        ),
+    ),
+    "negative": ({"negative": "clip"}, _hessian),
+    "damping_low": ({"damping_low": 1.0}, lambda t: t["attribution"]["damping"].values),
+    "damping_high": ({"damping_high": 10.0}, lambda t: t["attribution"]["damping"].values),
+    "damping_points": ({"damping_points": 3}, lambda t: t["attribution"]["damping"].values),
+    "resamples": ({"resamples": 150}, _baseline),
+    "level": ({"level": 0.5}, _baseline),
+    "seed": ({"seed": 3}, _baseline),
+}
+"""Field → a value that is not the default here, and what it must do to both results."""
+ONLY_WHERE_IT_MEANS_SOMETHING = {
+    "retrain_hours": "small models are always retrained",
+    "krylov_steps": "what is dense is not iterated",
+    "lattice": "its nodes are dense; a result without them says so",
+    "device": "there is one here",
+}
+
+
+def test_every_field_of_settings_is_in_the_table() -> None:
+    known = set(OBSERVED) | set(ONLY_WHERE_IT_MEANS_SOMETHING)
+    assert {field.name for field in fields(Settings)} == known
+
+
+@pytest.mark.parametrize("field", list(OBSERVED))
+def test_a_setting_is_honoured_in_every_form(field: str) -> None:
+    changed, observe = OBSERVED[field]
+    dense, free = map(observe, both("many_parameters", replace(SETTINGS, **changed)))
+    np.testing.assert_allclose(
+        np.asarray(dense, float) if not isinstance(dense, str) else 0,
+        np.asarray(free, float) if not isinstance(free, str) else 0,
+        atol=2e-2 if field == "negative" else 1e-6,
+    )
+    assert type(dense) is type(free)
+    if isinstance(dense, str):
+        assert dense == free
+    if "target" not in changed and field not in ("base_seeds",):
+        before = observe(both("many_parameters")[0])
+        assert np.shape(before) != np.shape(dense) or not np.allclose(before, dense)
+
+
+def test_a_lattice_that_is_not_built_is_said_to_be_missing() -> None:
+    settings = replace(SETTINGS, lattice=True)
+    tree = run(trained("few_parameters"), settings=settings, progress=False, memory=NONE)
+    assert "chain's own order alone" in tree.attrs["notes"]
