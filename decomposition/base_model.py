@@ -71,9 +71,9 @@ class Estimated:
             return None
         nodes, counts = found.measure.pooled()
         if name in self.errors.traces and name != "hessian":  # no negative eigenvalues
-            magnitude = self.errors.traces[name].value
+            magnitude = self.errors.traces[name]
         else:
-            magnitude = found.statistic(lambda mu, w: float(w @ np.abs(mu))).value
+            magnitude = found.statistic(lambda mu, w: float(w @ np.abs(mu)))
         return Eigenvalues(from_numpy(nodes, CPU), magnitude, from_numpy(counts, CPU))
 
 

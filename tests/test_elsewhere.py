@@ -18,6 +18,7 @@ from decomposition.chain.plan import Rates, plan_chain
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
 from decomposition.curvature.dual import dual_rungs
+from decomposition.curvature.estimate import probes
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import (
     BlockGGNProduct,
@@ -39,7 +40,6 @@ from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
 from decomposition.spectrum.gather import Estimation, estimated_measures, measures_of
 from decomposition.spectrum.groups import errors, spectra
-from decomposition.spectrum.lanczos import probes
 from decomposition.spectrum.mismatch import kronecker_values
 from decomposition.spectrum.norms import norms
 from decomposition.spectrum.perturbation import lattice_steps, movements

@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decomposition.curvature.krylov import Matvec, krylov_spaces, tridiagonal
+from decomposition.curvature.estimate import Estimate, Symmetric, probes
+from decomposition.curvature.krylov import Matvec, krylov_spaces, quadratures
 from decomposition.linalg import from_numpy, matmul
-from decomposition.spectrum.estimates import Estimate
-from decomposition.spectrum.lanczos import lanczos, probes
 from decomposition.spectrum.large import Ends
-from decomposition.spectrum.operators import Symmetric
 
 CHEAP_STEPS = 12
 """Products with a candidate alone, for the start of an iteration on its difference."""
@@ -48,6 +46,7 @@ def difference_norms(
     if not candidates:
         return {}
     start = probes(reference.size, len(candidates), seed, reference.device)
+    start = start / reference.size**0.5
     if ends is not None and ends.vectors.shape[1]:
         vectors = from_numpy(np.ascontiguousarray(ends.vectors), reference.device)
         values = from_numpy(ends.values.copy(), reference.device)[:, None]
@@ -67,7 +66,7 @@ def difference_norms(
         images = [one.matvec(v[:, i : i + 1]) for i, one in enumerate(candidates.values())]
         return reference.matvec(v) - torch.cat(images, 1)
 
-    ritz = lanczos(difference, start, steps)
+    (ritz,) = quadratures(difference, start, steps)
     found = {}
     for i, name in enumerate(candidates):
         largest = int(ritz.values[i].abs().argmax())
@@ -80,6 +79,6 @@ def difference_norms(
 def _leading(matvec: Matvec, start: Tensor, steps: int) -> Tensor:
     """Ritz vector (P, 1) of the largest |Ritz value|."""
     spaces = krylov_spaces(matvec, start, steps)
-    values, vectors = torch.linalg.eigh(tridiagonal(spaces.alpha, spaces.beta, spaces.steps)[0])
-    vector = spaces.basis[0].T @ vectors[:, int(values.abs().argmax())]
+    ritz = spaces.ritz()
+    vector = spaces.basis[0].T @ ritz.rotation[0][:, int(ritz.values[0].abs().argmax())]
     return (vector / torch.linalg.vector_norm(vector))[:, None]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from decomposition.chain.names import CHAIN
 from decomposition.chain.plan import Plan
 from decomposition.curvature import Curvature, NotAvailableError
+from decomposition.curvature.estimate import Estimate
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.problem import Problem
 from decomposition.spectrum.difference import CHEAP_STEPS, difference_norms
@@ -29,7 +30,6 @@ from decomposition.spectrum.estimated_groups import (
     error_group,
     summary_group,
 )
-from decomposition.spectrum.estimates import Estimate
 from decomposition.spectrum.large import (
     Estimation,
     Spectrum,
@@ -208,7 +208,7 @@ def spectra_groups(found: LargeSpectra, errors: Errors, rows: int) -> dict[str, 
         rows: N·C, the most eigenvalues of G that the examples can make non-zero.
     """
     size = found.spectra["ggn"].measure.size
-    scale = errors.traces["ggn"].value / min(size, rows)
+    scale = errors.traces["ggn"] / min(size, rows)
     return {
         "/spectral_density": density_group(found.spectra, found.products),
         "/spectral_summary": summary_group(found.spectra),

@@ -10,9 +10,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from decomposition.chain.names import CHAIN
+from decomposition.curvature.estimate import Estimate
 from decomposition.spectrum.cumulative import Counts, counts_below
 from decomposition.spectrum.density import DECADES, density, inverse_symlog, symlog
-from decomposition.spectrum.estimates import Estimate
 from decomposition.spectrum.large import Spectrum
 from decomposition.spectrum.measure import WHOLE, Measures, SpectralMeasure
 from decomposition.spectrum.overlap import eigenvalue_overlap
@@ -135,7 +135,7 @@ def summary_group(spectra: Spectra) -> xr.Dataset:
         found = _summary(one)
         for i, quantity in enumerate(FORMULAS):
             if quantity in found:
-                value[i, j], error[i, j] = found[quantity].value, found[quantity].error
+                value[i, j], error[i, j] = found[quantity], found[quantity].error
         count = _counts(rung, one, np.zeros(1))
         i = list(FORMULAS).index("negative_count")
         value[i, j], lower[i, j], upper[i, j] = (
@@ -157,8 +157,8 @@ def summary_group(spectra: Spectra) -> xr.Dataset:
 
 def _summary(one: Spectrum) -> dict[str, Estimate]:
     lowest, highest = one.ends.lowest, one.ends.highest
-    top = max(lowest, highest, key=lambda end: abs(end.value))
-    found = {"lowest": lowest, "highest": highest, "spectral": Estimate(abs(top.value), top.error)}
+    top = max(lowest, highest, key=abs)
+    found = {"lowest": lowest, "highest": highest, "spectral": Estimate(abs(top), top.error)}
     for name in FORMULAS:
         if name in QUANTITIES and name not in found and (name not in COUNTS or one.measure.exact):
             found[name] = one.statistic(QUANTITIES[name][0])
@@ -212,14 +212,14 @@ def error_group(
         value = np.full((len(METRICS), len(spectra)), np.nan)
         error = np.full_like(value, np.nan)
         ends = spectra[reference].ends
-        scale = max(abs(ends.lowest.value), abs(ends.highest.value))
+        scale = max(abs(ends.lowest), abs(ends.highest))
         for j, rung in enumerate(spectra):
             nothing = Estimate(np.nan, np.nan)
             frobenius = relative[reference].get(rung, nothing)
             spectral = norms[reference].get(rung, nothing)
             row = (
-                (frobenius.value, frobenius.error),
-                (spectral.value / scale, spectral.error / scale),
+                (frobenius, frobenius.error),
+                (spectral / scale, spectral.error / scale),
                 (_overlap(spectra[rung], spectra[reference]), 0.0),
             )
             value[:, j], error[:, j] = np.transpose(row)

@@ -24,12 +24,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.checks import Rule, check_fields, number, seed, whole
-from decomposition.curvature.krylov import KrylovSpaces, krylov_spaces, tridiagonal
+from decomposition.curvature.estimate import Estimate, Symmetric
+from decomposition.curvature.krylov import KrylovSpaces, krylov_spaces
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy, matmul, to_numpy
-from decomposition.spectrum.estimates import Estimate
 from decomposition.spectrum.measure import SpectralMeasure, Statistic, exact_measure
-from decomposition.spectrum.operators import Symmetric
 from decomposition.spectrum.summary import ROUNDING
 
 OWN_TOLERANCE = 0.03
@@ -134,32 +133,19 @@ def ends(operator: Symmetric, plan: Estimation | None = None) -> Ends:
     size = operator.size
     steps = min(size, plan.end_steps or max(4 * plan.ends, plan.steps))
     generator = np.random.default_rng((plan.seed, 0))
-    basis = np.empty((steps, size))
-    images = np.empty((steps, size))
-    current = generator.standard_normal(size)
-    current /= np.linalg.norm(current)
-    for step in range(steps):
-        basis[step] = current
-        images[step] = _product(operator, current)
-        current = images[step]
-        for _ in range(2):  # twice is enough (Parlett)
-            current = current - (basis[: step + 1] @ current) @ basis[: step + 1]
-        norm = np.linalg.norm(current)
-        if norm <= 1e-12 * np.abs(images[: step + 1]).max():  # the Krylov space is exhausted
-            basis, images = basis[: step + 1], images[: step + 1]
-            break
-        current = current / norm
-    projected = basis @ images.T
-    values, rotation = np.linalg.eigh(0.5 * (projected + projected.T))
-    vectors = basis.T @ rotation
-    residuals = np.linalg.norm(images.T @ rotation - vectors * values, axis=0)
+    start = from_numpy(generator.standard_normal(size)[:, None], operator.device)
+    spaces = krylov_spaces(operator.matvec, start, steps)
+    ritz = spaces.ritz()
+    values, residuals = to_numpy(ritz.values[0]), to_numpy(ritz.residuals[0])
     allowed = np.minimum(plan.tolerance * np.abs(values).max(), OWN_TOLERANCE * np.abs(values))
     converged = np.flatnonzero(residuals <= allowed)
     low = [i for i in converged if values[i] < 0][: plan.ends]
     high = [i for i in converged if values[i] > 0][-plan.ends :] if plan.ends else []
     kept = [*low, *high]
+    rotation = ritz.rotation[0][:, torch.tensor(kept, dtype=torch.long)]
+    vectors = to_numpy(matmul(spaces.basis[0].T, rotation))
     lowest, highest = (Estimate(float(values[i]), float(residuals[i])) for i in (0, -1))
-    return Ends(values[kept], vectors[:, kept], residuals[kept], lowest, highest)
+    return Ends(values[kept], vectors, residuals[kept], lowest, highest)
 
 
 def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> SpectralMeasure:
@@ -195,21 +181,16 @@ def _after(
     steps: int, spaces: KrylovSpaces, known: Float[np.ndarray, " k"], rest: int
 ) -> SpectralMeasure:
     """Known eigenvalues with weight 1, and the quadrature of the rest after so many steps."""
-    theta, vectors = torch.linalg.eigh(tridiagonal(spaces.alpha, spaces.beta, steps))
-    probes = len(theta)
-    nodes = np.concatenate([np.tile(known, (probes, 1)), to_numpy(theta)], 1)
-    weights = [np.ones((probes, len(known))), rest * to_numpy(vectors[:, 0].square())]
+    ritz = spaces.ritz(steps)
+    probes = len(ritz.values)
+    nodes = np.concatenate([np.tile(known, (probes, 1)), to_numpy(ritz.values)], 1)
+    weights = [np.ones((probes, len(known))), rest * to_numpy(ritz.weights)]
     order = np.argsort(nodes, axis=1, kind="stable")
     return SpectralMeasure(
         np.take_along_axis(nodes, order, 1),
         np.take_along_axis(np.concatenate(weights, 1), order, 1),
         "lanczos",
     )
-
-
-def _product(operator: Symmetric, v: np.ndarray) -> np.ndarray:
-    column = from_numpy(v.reshape(-1, 1).copy(), operator.device)
-    return to_numpy(operator.matvec(column)[:, 0])
 
 
 def _outside(vectors: Tensor, v: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.estimate import probes
+from decomposition.curvature.krylov import quadratures
 from decomposition.device import full_precision
 from decomposition.linalg import eigvalsh, matmul
-from decomposition.spectrum.lanczos import Ritz, lanczos_with_previous, probes, trace_of
 
 EXACT_SIZE = 2048
 LEADING, POWER_STEPS = 40, 4
@@ -48,16 +49,13 @@ def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_S
     values, vectors, residual = _leading(matrix, seed)
     if len(values) == len(matrix):  # nothing is left to sample
         return Norms(float(values.abs().max()), float(values.abs().sum()), residual)
-    start = probes(len(matrix), PROBES, seed + 1, matrix.device)
+    start = probes(len(matrix), PROBES, seed + 1, matrix.device) / len(matrix) ** 0.5
     start = _project_out(vectors, start)
     weight = start.square().sum(0)  # ‖(I − QQᵀ)z‖², its mean is (P − k)/P
     size, single = len(matrix), matrix.float()
     product = lambda v: matmul(single, v.float()).double()  # noqa: E731
-    previous, ritz = lanczos_with_previous(product, start / weight.sqrt(), STEPS)
-    (before, _), (after, error) = (
-        trace_of(Ritz(one.values, one.weights * weight[:, None], one.residuals), torch.abs, size)
-        for one in (previous, ritz)
-    )
+    *_, previous, ritz = quadratures(product, start / weight.sqrt(), max(2, STEPS), 2)
+    before, after = (one.trace(torch.abs, size * weight) for one in (previous, ritz))
     rest, quadrature = 0.5 * (before + after), 0.5 * abs(after - before)
     top = float(values.abs().max()) if len(values) else 0.0
     bound = residual
@@ -70,7 +68,7 @@ def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_S
         top,
         float(values.abs().sum()) + rest,
         bound + rounding,
-        math.hypot(error, quadrature, size * rounding),
+        math.hypot(after.error, quadrature, size * rounding),
     )
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from decomposition.chain.names import CHAIN, STEPS
 from decomposition.chain.plan import Plan
 from decomposition.curvature import BlockDiagonal, Curvature
+from decomposition.curvature.estimate import Estimate, probes, relative_error, xtrace
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.linalg import to_numpy
-from decomposition.spectrum.estimates import Estimate, probes, relative_error, xtrace
 
 PROBES = 16
 ITEMS = (*STEPS, "cross_term")
@@ -63,7 +63,7 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
         return to_numpy((images[first] - images[second]).square().sum(0))
 
     def known(first: str, second: str) -> np.ndarray:
-        return np.full(count, max(0.0, norms[first].value - norms[second].value))
+        return np.full(count, max(0.0, norms[first] - norms[second]))
 
     residual, rest = images["hessian"] - images["ggn"], images["ggn"] - images["kfac"]
     step = known if set(CHAIN[1:]) <= exact else gap
@@ -87,7 +87,7 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
         mixed = to_numpy(2.0 * (residual * (images["ggn"] - other)).sum(0))
         return samples["linearisation"] + mixed + exact_part
 
-    square = np.full(count, norms["ggn"].value)
+    square = np.full(count, norms["ggn"])
     if step is gap:
         square = to_numpy(images["ggn"].square().sum(0))
     scale = from_hessian(torch.zeros_like(z), square)
@@ -116,9 +116,9 @@ def forms_group(rungs: Mapping[str, Curvature], plan: Plan, errors: Errors) -> x
     return xr.Dataset(
         {
             "form": ("rung", forms),
-            "squared_norm": ("rung", [norm.value for norm in norms]),
+            "squared_norm": ("rung", norms),
             "squared_norm_error": ("rung", [norm.error for norm in norms]),
-            "trace": ("rung", [trace.value for trace in traces]),
+            "trace": ("rung", traces),
             "trace_error": ("rung", [trace.error for trace in traces]),
             "products": ("rung", [sum(one.products for one in record) for record in records]),
             "systems": ("rung", [sum(one.columns for one in record) for record in records]),

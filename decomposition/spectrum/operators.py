@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,25 +20,6 @@ from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.memory import OutOfMemoryError, shrinking
 from decomposition.problem import Problem
-
-
-class Symmetric(Protocol):
-    """Anything with a size and products: every ``Curvature``, and ``Operator``."""
-
-    @property
-    def size(self) -> int:
-        """P."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where its vectors lie."""
-        ...
-
-    @property
-    def matvec(self) -> Callable[[Tensor], Tensor]:
-        """v (P, k) → C v."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -272,8 +272,8 @@ def test_on_another_device_the_numbers_are_the_same() -> None:
         errors = frobenius_errors(rungs, 0)
     groups = spectra_groups(there, errors, problem.examples * problem.outputs)
     for rung, one in here.spectra.items():
-        other = there.spectra[rung].ends.highest.value
-        assert other == pytest.approx(one.ends.highest.value, rel=1e-8)
-        norm = here.norms["hessian"][rung].value
-        assert there.norms["hessian"][rung].value == pytest.approx(norm, rel=1e-6, abs=1e-9)
+        other = there.spectra[rung].ends.highest
+        assert other == pytest.approx(one.ends.highest, rel=1e-8)
+        norm = here.norms["hessian"][rung]
+        assert there.norms["hessian"][rung] == pytest.approx(norm, rel=1e-6, abs=1e-9)
     assert np.isfinite(groups["/spectral_error"]["value"].sel(metric="relative_spectral")).all()

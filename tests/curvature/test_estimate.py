@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -10,11 +12,7 @@ import torch
 
 from decomposition.chain import build_chain
 from decomposition.curvature import Curvature, EigenpairCurvature
-from decomposition.curvature.matrix_free import MatrixFreeCurvature
-from decomposition.curvature.products import ggn_product, hessian_product
-from decomposition.errors import DecompositionError
-from decomposition.problem import Problem
-from decomposition.spectrum.estimates import (
+from decomposition.curvature.estimate import (
     Estimate,
     inner_product,
     probes,
@@ -23,6 +21,10 @@ from decomposition.spectrum.estimates import (
     squared_norm,
     xtrace,
 )
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import ggn_product, hessian_product
+from decomposition.errors import DecompositionError
+from decomposition.problem import Problem
 from decomposition.spectrum.large import Estimation, estimated_measure
 from decomposition.spectrum.measure import exact_measure
 from tests import cases, general
@@ -44,7 +46,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[dict[str, Curvature], dict[str
 
 
 def within(found: Estimate, exact: float, scale: float) -> bool:
-    return abs(found.value - exact) <= 3.0 * found.error + 1e-8 * scale
+    return abs(found - exact) <= 3.0 * found.error + 1e-8 * scale
 
 
 @pytest.mark.parametrize("name", ["hessian", "ggn"])
@@ -92,7 +94,7 @@ def test_the_standard_error_is_that_of_repetitions() -> None:
     curvature = spectrum(np.geomspace(1.0, 1e-3, 80), 0)
     truth = curvature.trace()
     found = [xtrace(curvature, 10, seed) for seed in range(200)]
-    values = np.array([one.value for one in found])
+    values = np.array(found)
     assert abs(values.mean() - truth) < 3.0 * values.std() / np.sqrt(len(values))
     claimed = np.sqrt(np.mean([one.error**2 for one in found]))
     assert 0.5 < claimed / values.std() < 2.0
@@ -107,7 +109,7 @@ def test_a_decaying_spectrum_takes_fewer_products_than_independent_probes() -> N
 
     errors = [
         np.sqrt(np.mean([(f(seed) - truth) ** 2 for seed in range(30)]))
-        for f in (lambda s: squared_norm(curvature, 20, s).value, independent)
+        for f in (lambda s: squared_norm(curvature, 20, s), independent)
     ]
     assert errors[0] < 0.2 * errors[1]
 
@@ -115,7 +117,7 @@ def test_a_decaying_spectrum_takes_fewer_products_than_independent_probes() -> N
 def test_a_low_rank_matrix_is_exact() -> None:
     values = np.r_[np.zeros(40), 1.0, 2.0, 3.0]
     found = squared_norm(spectrum(values, 2), 8)
-    assert found.value == pytest.approx(14.0, rel=1e-8)
+    assert found == pytest.approx(14.0, rel=1e-8)
     assert found.error == 0.0
 
 
@@ -127,12 +129,22 @@ def test_one_probe_has_no_spread(ask) -> None:
 
 def test_a_relative_error_is_exact_where_its_parts_are() -> None:
     found = relative_error(np.full(4, 2.0), np.full(4, 8.0))
-    assert found == Estimate(0.5, 0.0)
-    assert np.isnan(relative_error(np.full(4, 2.0), np.zeros(4)).value)
+    assert found == 0.5
+    assert found.exact
+    assert np.isnan(relative_error(np.full(4, 2.0), np.zeros(4)))
 
 
 def test_what_probes_do_to_distance_and_norm_alike_cancels() -> None:
     norms = np.random.default_rng(0).uniform(1.0, 3.0, 16)
-    assert relative_error(0.25 * norms, norms).value == pytest.approx(0.5)
+    assert relative_error(0.25 * norms, norms) == pytest.approx(0.5)
     assert relative_error(0.25 * norms, norms).error < 1e-12
     assert relative_error(0.25 * norms[::-1], norms).error > 1e-2
+
+
+def test_an_estimate_is_a_number_that_keeps_its_error_when_it_is_copied() -> None:
+    found = Estimate(3.0, 0.5)
+    assert found + 1.0 == 4.0
+    assert not found.exact
+    assert Estimate(3.0).exact
+    for again in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+        assert (float(again), again.error) == (3.0, 0.5)

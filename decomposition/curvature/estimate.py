@@ -1,4 +1,4 @@
-"""Traces and Frobenius norms of curvatures that are known by their products, with standard errors.
+"""Numbers with their errors: traces and Frobenius norms of curvatures known by their products.
 
     ‖C‖²_F = E ‖C z‖² for z with independent ±1 entries (Hutchinson)
     tr C by XTrace: every probe in turn is left out of the basis in which the rest of the trace is
@@ -12,34 +12,76 @@ cancels before it is squared. The standard error is the spread over the probes l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.device import CPU
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
-from decomposition.spectrum.lanczos import probes as normalised
-from decomposition.spectrum.operators import Symmetric
 
 Apply = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
 RANK_TOLERANCE = 1e-10
 """Part of the largest below which a direction of C Ω counts as rounding."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its standard error; 0 where it is exact."""
+class Symmetric(Protocol):
+    """Anything with a size and products: every ``Curvature``, and every ``Product``."""
 
-    value: float
-    error: float = 0.0
+    @property
+    def size(self) -> int:
+        """P."""
+        ...
 
-    @staticmethod
-    def mean(samples: Float[np.ndarray, " k"]) -> Estimate:
-        """Mean of independent samples."""
-        return Estimate(float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5))
+    @property
+    def device(self) -> torch.device:
+        """Where its vectors lie."""
+        ...
+
+    @property
+    def matvec(self) -> Callable[[Tensor], Tensor]:
+        """v (P, k) → C v."""
+        ...
+
+
+class Estimate(float):
+    """A number that knows its standard error: ``Estimate(3.2, 0.1)`` is 3.2 ± 0.1."""
+
+    error: float
+    """Standard error, or another bound that its maker names; 0 where the number is exact."""
+
+    def __new__(cls, value: float, error: float = 0.0) -> Self:
+        """Exact unless an error is given."""
+        self = super().__new__(cls, value)
+        self.error = float(error)
+        return self
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing but rounding is between it and the truth."""
+        return self.error == 0.0
+
+    @classmethod
+    def mean(cls, samples: Float[np.ndarray, " k"]) -> Self:
+        """Mean of independent samples.
+
+        Raises:
+            DecompositionError: fewer than two, which have no spread.
+        """
+        if len(samples) < 2:
+            raise DecompositionError(f"an estimate needs at least 2 probes, got {len(samples)}")
+        return cls(float(samples.mean()), float(samples.std(ddof=1) / len(samples) ** 0.5))
+
+    def __repr__(self) -> str:
+        """The number, with its error if it has one."""
+        return float.__repr__(self) if self.exact else f"{float(self):.6g} ± {self.error:.2g}"
+
+    def __getnewargs__(self) -> tuple[float, float]:
+        """What pickle and copy make it from."""
+        return float(self), self.error
 
 
 def relative_error(gaps: Float[np.ndarray, " k"], norms: Float[np.ndarray, " k"]) -> Estimate:
@@ -59,17 +101,11 @@ def relative_error(gaps: Float[np.ndarray, " k"], norms: Float[np.ndarray, " k"]
     return Estimate(value, spread / (2.0 * value) if value else spread**0.5)
 
 
-def probes(
-    size: int, count: int, seed: int, device: torch.device | None = None
-) -> Float[Tensor, "P k"]:
-    """Columns of independent ±1 entries.
-
-    Raises:
-        DecompositionError: fewer than two, which have no spread.
-    """
-    if count < 2:
-        raise DecompositionError(f"an estimate needs at least 2 probes, got {count}")
-    return normalised(size, count, seed, device) * size**0.5
+def probes(size: int, count: int, seed: int, device: torch.device = CPU) -> Float[Tensor, "P k"]:
+    """``count`` seeded columns of independent ±1 entries."""
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (size, count), generator=generator, dtype=torch.float64)
+    return (2.0 * signs - 1.0).to(device)
 
 
 def xtrace(operator: Symmetric, count: int = 16, seed: int = 0) -> Estimate:
