@@ -168,7 +168,7 @@ def _curvature_groups(
         errors, found = base.estimated.errors, base.estimated.spectra
         rows = base.problem.examples * base.problem.outputs
         return {
-            "/large": forms_group(base.rungs, plan, errors),
+            "/forms": forms_group(base.rungs, plan, errors),
             **spectra_groups(found, errors, rows),
         }
     assert isinstance(base.gradients, Gradients)

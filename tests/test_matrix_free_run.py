@@ -117,7 +117,7 @@ def _dampings(tree: xr.DataTree, path: str) -> np.ndarray:
 
 
 def test_forms_and_solves_are_recorded(both) -> None:
-    large = both[0]["large"].to_dataset()
+    large = both[0]["forms"].to_dataset()
     assert str(large["form"].sel(rung="hessian").values) == "matrix-free"
     systems, products = (int(large[name].sel(rung="hessian")) for name in ("systems", "products"))
     dampings = {
@@ -137,7 +137,7 @@ def test_forms_and_solves_are_recorded(both) -> None:
 def test_the_gauss_newton_rungs_have_the_trace_of_ekfac(both) -> None:
     """tr G = tr B = tr E: known without a probe, however G is held."""
     trained = problem().trained()
-    large = both[0]["large"].to_dataset()
+    large = both[0]["forms"].to_dataset()
     assert str(large["form"].sel(rung="ggn").values) == "matrix-free"
     for rung in ("ggn", "block_ggn"):
         assert float(large["trace"].sel(rung=rung)) == pytest.approx(

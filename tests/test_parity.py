@@ -34,7 +34,7 @@ SETTINGS = Settings(
     lattice=False,
     krylov_steps=KRYLOV,
 )
-ESTIMATED = {"/large", "/spectral_density", "/spectral_summary", "/spectral_ends"}
+ESTIMATED = {"/forms", "/spectral_density", "/spectral_summary", "/spectral_ends"}
 ESTIMATED |= {"/effective_dimension"}
 """What stands for the eigenvalues one by one where they cannot be listed."""
 EXACT = ("/spectrum", "/spectral_error/", "/policies", "/where/layers", "/where/bands")

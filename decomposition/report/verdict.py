@@ -116,7 +116,7 @@ def spectral_sentence(study: Study) -> str:
 
 
 def _without_attribution(study: Study) -> str:
-    if study.group("/large") is not None:
+    if study.group("/forms") is not None:
         return _agreeing(study)
     if study.group("/attribution") is None:
         return (

@@ -19,14 +19,20 @@ from decomposition.array_files import (
 from decomposition.errors import ResultFileError
 from decomposition.results.digest import check_digest
 from decomposition.results.schema import SCHEMA_VERSION
+from decomposition.results.upgrade import upgraded, version_of
 from decomposition.results.validate import check_tree
-from decomposition.results.write import RESULT_NAME
+from decomposition.results.write import RESULT_NAME, STUDY_NAME
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def open_result(path: str | os.PathLike[str]) -> xr.DataTree:
-    """The result at ``path`` (the file, or the folder that holds ``result.nc``), in memory.
+    """The result at ``path``, of one cell or of many, in memory.
+
+    A result of schema 1 is read as one of the present schema.
+
+    Args:
+        path: the file, or the folder that holds ``result.nc`` or ``study.nc``.
 
     Raises:
         ResultFileError: the file is missing, truncated, not a result of this package, of a newer
@@ -35,13 +41,15 @@ def open_result(path: str | os.PathLike[str]) -> xr.DataTree:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / RESULT_NAME
+        study = path / STUDY_NAME
+        path = study if study.is_file() else path / RESULT_NAME
     _check_signature(path)
     tree = load_tree(
         path,
         "it is truncated or damaged: run the command that made it again",
-        lambda attrs: _check_version(path, attrs.get("schema_version"), attrs.get("command")),
+        lambda attrs: _check_version(path, version_of(attrs), attrs.get("command")),
     )
+    tree = upgraded(tree)
     check_tree(tree, str(path), strict=False)
     return tree
 

@@ -11,7 +11,9 @@ import xarray as xr
 from decomposition.errors import ResultFileError
 from decomposition.results.schema import (
     ATTRIBUTES,
+    CELL,
     CI_BOUNDS,
+    GROUP_JSON,
     JSON_ATTRIBUTES,
     NUMBERS,
     REQUIRED_ATTRIBUTES,
@@ -20,13 +22,6 @@ from decomposition.results.schema import (
     group_of,
 )
 
-GROUP_JSON = (
-    ("shares", "verdict"),
-    ("examples", "display"),
-    ("claims", "texts"),
-    ("claims", "effects"),
-)
-"""Groups, and their attributes that hold a JSON object."""
 _KINDS = {"float": "f", "int": "iub", "str": "OUST", "any": "fiubOUST"}
 
 
@@ -107,7 +102,7 @@ def _group_problems(node: xr.DataTree, group: Group, strict: bool) -> list[str]:
     ]
     for name in map(str, node.data_vars):
         if name in known:
-            problems += _variable_problems(node.path, data[name], known[name])
+            problems += _variable_problems(node.path, data[name], known[name], group.stacked)
         elif strict:
             problems.append(f"{node.path}/{name} is not in results/schema; add it there")
     for dim in data.dims:
@@ -120,10 +115,13 @@ def _group_problems(node: xr.DataTree, group: Group, strict: bool) -> list[str]:
     return problems
 
 
-def _variable_problems(path: str, array: xr.DataArray, variable: Variable) -> list[str]:
+def _variable_problems(
+    path: str, array: xr.DataArray, variable: Variable, stacked: bool
+) -> list[str]:
     problems: list[str] = []
     allowed = [set(dims) for dims in (variable.dims, *variable.or_dims)]
-    if set(array.dims) not in allowed:
+    own = set(array.dims) - ({CELL} if stacked else set())
+    if own not in allowed:
         found, wanted = ", ".join(map(str, array.dims)), ", ".join(variable.dims)
         problems.append(f"{path}/{array.name} has dimensions ({found}), not ({wanted})")
     if cast(str, array.dtype.kind) not in _KINDS[variable.kind]:

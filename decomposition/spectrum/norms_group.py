@@ -107,7 +107,7 @@ def _between(ekfac: Curvature, kfac: Curvature) -> float:
 
 
 def forms_group(rungs: Mapping[str, Curvature], plan: Plan, errors: Errors) -> xr.Dataset:
-    """``/large``: how each rung was held, what its solves cost, its norm and its trace."""
+    """``/forms``: how each rung was held, what its solves cost, its norm and its trace."""
     records = [r.record if isinstance(r, MatrixFreeCurvature) else [] for r in rungs.values()]
     unknown = Estimate(np.nan, np.nan)
     norms = [errors.norms.get(name, unknown) for name in rungs]

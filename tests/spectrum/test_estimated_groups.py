@@ -236,7 +236,7 @@ def test_products_are_counted_and_bounded(case: Case) -> None:
 
 
 def test_the_groups_are_a_result_with_a_report(case: Case) -> None:
-    tree = xr.DataTree.from_dict({"/large": case.form, **case.groups})
+    tree = xr.DataTree.from_dict({"/forms": case.form, **case.groups})
     tree.attrs = provenance(
         problem="tiny", config={}, seeds={}, parameters=67, examples=5, queries=7
     )

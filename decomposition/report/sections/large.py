@@ -22,7 +22,7 @@ FORMS = {
 
 def large(study: Study) -> Section | None:
     """Forms, norms and solves of the rungs, and their agreement; None for dense results."""
-    data = study.group("/large")
+    data = study.group("/forms")
     if data is None:
         return None
     blocks: list[Block] = [
