@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 
 N, QUERIES = 24, 7
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from decomposition import Problem, Recipe, Settings, run
 from decomposition.chain.names import CHAIN
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.scores.protocols import PROTOCOLS
 from tests import general
 from tests.cases import classification

@@ -22,7 +22,7 @@ from decomposition import (
     run,
 )
 from decomposition.errors import ProblemError, UnsupportedModelError
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from tests.models import Applied
 
 N, QUERIES, D, CLASSES = 12, 4, 3, 3

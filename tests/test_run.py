@@ -23,7 +23,7 @@ from decomposition import (
 )
 from decomposition.chain import CHAIN, LATTICE
 from decomposition.curvature import EigenpairCurvature, SolveCurvature
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.results.validate import check_tree
 from decomposition.targets.names import MEASURES
 

@@ -4,11 +4,10 @@ Known truths: ``linear_truth``, ``least_squares`` and ``leave_one_out`` belong t
 ``linear_gaussian``, ``teacher_truth`` to ``teacher``.
 """
 
-from decomposition.problems.digits import digits
+from decomposition.problems.bundled import digits
+from decomposition.problems.known_truth import linear_truth, teacher_truth
 from decomposition.problems.least_squares import least_squares, leave_one_out
-from decomposition.problems.linear_gaussian import linear_truth
 from decomposition.problems.registry import BUILT_IN, load_problem, make_problem
-from decomposition.problems.teacher import teacher_truth
 from decomposition.problems.variant import Variant
 
 __all__ = [

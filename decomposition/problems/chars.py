@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from importlib import resources
 
 import numpy as np
-from torch import nn
+from jaxtyping import Int
 
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
-from decomposition.problems.classes import labelled
-from decomposition.problems.network import ACTIVATIONS, check_blocks, fitting, one_width
-from decomposition.problems.sonnets import ALPHABET, sonnets, windows
-from decomposition.problems.table import Defaults, Table
-from decomposition.problems.transformer import Transformer
-from decomposition.problems.variant import Variant, varied_name
+from decomposition.problems.networks import Transformer, check_blocks, one_width
+from decomposition.problems.table import Defaults, Network, Table, problem_of
+from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
+ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
+"""Characters by their token."""
 DEFAULTS = Defaults(
     hidden=(12,),
     quick_hidden=(8,),
@@ -73,7 +73,6 @@ def chars(
     Raises:
         ProblemError: the seed is negative, more is asked for than there is, or the width is odd.
     """
-    variant = variant or Variant()
     length = length or (QUICK_LENGTH if quick else LENGTH)
     if length > LONGEST:
         raise ProblemError(f"chars: length must be 1 to {LONGEST} characters, got {length}")
@@ -83,23 +82,40 @@ def chars(
             f"chars: predictions must be 1 to the {length} characters of a window, got "
             f"{predictions}"
         )
+    width = one_width("chars", DEFAULTS.widths(variant, quick), HEADS)
+    blocks = blocks or (QUICK_BLOCKS if quick else BLOCKS)
+    check_blocks("chars", blocks)
+    sizes = (len(ALPHABET), length, width, blocks, HEADS)
+    network = Network(
+        f"{blocks} blocks of {width}",
+        lambda activation, seed: Transformer(*sizes, activation, seed, predictions),
+    )
     tokens, following = windows(sonnets(), length)
     if predictions > 1:
         following = np.column_stack([tokens, following])[:, -predictions:]
     table = Table("chars", tokens, following, classes=len(ALPHABET), standardise=False)
-    data = labelled(table, DEFAULTS, seed, variant, queries, quick)
-    hidden = DEFAULTS.quick_hidden if quick else DEFAULTS.hidden
-    width = one_width(table.name, hidden if variant.hidden is None else variant.hidden, HEADS)
-    blocks = blocks or (QUICK_BLOCKS if quick else BLOCKS)
-    activation = ACTIVATIONS[variant.activation or DEFAULTS.activation]
-    check_blocks(table.name, blocks)
-    sizes = (len(ALPHABET), length, width, blocks, HEADS)
-    model = fitting("chars", lambda: Transformer(*sizes, activation, seed, predictions))
-    return Problem(
-        model=model,
-        loss=nn.CrossEntropyLoss(),
-        train=data.train,
-        query=data.query,
-        recipe=recipe or replace(DEFAULTS.recipe, seed=seed),
-        name=varied_name(table.name, variant, f"{blocks} blocks of {width}", quick),
-    )
+    return problem_of(table, DEFAULTS, seed, recipe, variant, quick, network, queries)
+
+
+def sonnets() -> str:
+    """The verses in small letters: titles, numerals and punctuation but the apostrophe are gone.
+
+    Whatever stands between words becomes one space. About 90,000 characters of ALPHABET.
+    """
+    source = resources.files("decomposition.problems") / "data" / "sonnets.txt"
+    _, text = source.read_text("ascii").split("William Shakespeare", 1)
+    verses = re.sub(r"(?m)^[IVXLC]+$", "", text)
+    return re.sub(r"[^a-z']+", " ", verses.lower()).strip()
+
+
+def windows(text: str, length: int) -> tuple[Int[np.ndarray, "n T"], Int[np.ndarray, " n"]]:
+    """``length`` tokens and the one after them, in windows that share no character.
+
+    A window whose tokens have occurred before is left out: no two rows are equal.
+    """
+    token = {character: place for place, character in enumerate(ALPHABET)}
+    tokens = np.array([token[character] for character in text])
+    rows = tokens[: len(tokens) // (length + 1) * (length + 1)].reshape(-1, length + 1)
+    _, first = np.unique(rows[:, :-1], axis=0, return_index=True)
+    rows = rows[np.sort(first)]
+    return rows[:, :-1], rows[:, -1]

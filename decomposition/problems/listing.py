@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
-from decomposition.problems.changes import RECIPE, VARIANT
+from decomposition.problems.options import RECIPE, VARIANT
 from decomposition.problems.registry import BUILT_IN, FILES, OWN_OPTIONS, make_problem
 
 EXAMPLES = (
@@ -29,7 +29,7 @@ def listing() -> str:
         lines += ["", f"{name} has options of its own:"]
         lines += [f"  {option:12} {meaning}" for option, meaning in options.items()]
     for kind in FILES.values():
-        lines += ["", f"{kind.usage:22} {_first_line(kind.make.__doc__)}"]
+        lines += ["", f"{kind.usage:22} {_first_line(kind.read.__doc__)}"]
         lines += [f"  {option:12} {meaning}" for option, meaning in kind.options.items()]
     lines += ["", "Every problem above takes these options, as ?option=value&option=value:"]
     lines += [f"  {option:12} {meaning}" for option, meaning in (VARIANT | RECIPE).items()]

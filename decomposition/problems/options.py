@@ -1,14 +1,38 @@
-"""How a problem is named: ``NAME`` or ``KIND:PATH``, then ``?option=value&option=value``."""
+"""How a problem is named: ``NAME`` or ``KIND:PATH``, then ``?option=value&option=value``.
+
+Options that every name takes change its network and data (a Variant) and its recipe.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from decomposition.checks import shown
 from decomposition.errors import ProblemError
+from decomposition.problems.networks import ACTIVATIONS
+from decomposition.problems.variant import Variant
+from decomposition.recipe import Recipe
+
+VARIANT = {
+    "hidden": "widths of the hidden layers, such as 64-32; none for a linear model",
+    "activation": ", ".join(ACTIVATIONS),
+    "examples": "number of training rows to keep",
+    "label_noise": "fraction of wrong training labels; for regression, noise in std of the target",
+}
+RECIPE = {
+    "optimizer": "sgd, adam, adamw",
+    "lr": "learning rate",
+    "momentum": "momentum of SGD",
+    "weight_decay": "weight decay",
+    "schedule": "constant, cosine",
+    "epochs": "passes over the training rows",
+    "batch_size": "examples per step",
+}
+COMMON = VARIANT | RECIPE
+"""Option → meaning."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +57,6 @@ class Spec:
             raise ProblemError(
                 f"unknown option {unknown[0]!r} in {self.text!r}; {self.name} takes\n{listed}"
             )
-
-    def text_of(self, option: str, default: str) -> str:
-        """An option as it stands."""
-        return self.options.get(option, default)
 
     def choice(self, option: str, allowed: tuple[str, ...], default: str) -> str:
         """One of a few words."""
@@ -115,3 +135,56 @@ def file_of(path: str, what: str) -> Path:
         kind = "is a folder, not a file" if found.is_dir() else "does not exist"
         raise ProblemError(f"{what} {path} {kind}: check the path (it starts at {Path.cwd()})")
     return found
+
+
+def variant_of(spec: Spec, given: Variant | None) -> Variant:
+    """The variant that a name asks for; what ``given`` changes itself goes before.
+
+    Raises:
+        ProblemError: a value that is none.
+    """
+    named = Variant(
+        hidden=_widths(spec),
+        activation=spec.options.get("activation"),
+        examples=spec.whole("examples", None, least=2),
+        label_noise=spec.number("label_noise", 0.0),
+    )
+    if given is None:
+        return named
+    plain = Variant()
+    changed = {
+        field.name: getattr(given, field.name)
+        for field in fields(Variant)
+        if getattr(given, field.name) != getattr(plain, field.name)
+    }
+    return replace(named, **changed)
+
+
+def recipe_of(spec: Spec, recipe: Recipe) -> Recipe:
+    """A recipe with the changes that a name asks for.
+
+    Raises:
+        ProblemError: a value that is none, or outside its range.
+    """
+    changes: dict[str, object] = {}
+    for option in spec.options.keys() & RECIPE.keys():
+        kind = type(getattr(recipe, option))
+        if kind is int:
+            changes[option] = spec.whole(option, None)
+        elif kind is float:
+            changes[option] = spec.number(option, 0.0)
+        else:
+            changes[option] = spec.options[option]
+    return replace(recipe, **changes)  # type: ignore[arg-type]
+
+
+def _widths(spec: Spec) -> tuple[int, ...] | None:
+    text = spec.options.get("hidden")
+    if text is None:
+        return None
+    if text == "none":
+        return ()
+    widths = [counted(part) for part in text.split("-")]
+    if None in widths:
+        raise spec.wrong("hidden", "widths such as 64-32, or none")
+    return tuple(width for width in widths if width is not None)

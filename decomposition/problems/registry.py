@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from decomposition.errors import ProblemError
+from decomposition.errors import DecompositionError, ProblemError
 from decomposition.problem import Problem
-from decomposition.problems import chars, csv_file, digits_cnn, digits_resnet, idx, npz
-from decomposition.problems.breast_cancer import breast_cancer
-from decomposition.problems.changes import COMMON, RECIPE, recipe_of, variant_of
-from decomposition.problems.diabetes import diabetes
-from decomposition.problems.digits import digits
-from decomposition.problems.linear_gaussian import linear_gaussian
-from decomposition.problems.options import Spec, parse
-from decomposition.problems.python_file import python_problem
-from decomposition.problems.teacher import teacher
+from decomposition.problems import bundled, chars, csv_file, idx, npz
+from decomposition.problems.data_files import PERCEPTRON, file_problem
+from decomposition.problems.known_truth import linear_gaussian, teacher
+from decomposition.problems.options import COMMON, RECIPE, Spec, parse, recipe_of, variant_of
+from decomposition.problems.table import Defaults, Table
 from decomposition.problems.variant import Variant
-from decomposition.problems.wine import wine
 from decomposition.recipe import Recipe
 
 BUILT_IN: dict[str, Callable[..., Problem]] = {
     make.__name__: make
     for make in (
-        digits,
-        breast_cancer,
-        wine,
-        diabetes,
+        bundled.digits,
+        bundled.breast_cancer,
+        bundled.wine,
+        bundled.diabetes,
         linear_gaussian,
         teacher,
-        digits_cnn.digits_cnn,
+        bundled.digits_cnn,
         chars.chars,
-        digits_resnet.digits_resnet,
+        bundled.digits_resnet,
     )
 }
 """Name → function of seed, recipe, quick, variant, and of its own options."""
 
 OWN_OPTIONS: dict[str, Mapping[str, str]] = {
-    "digits_cnn": digits_cnn.OPTIONS,
+    "digits_cnn": bundled.CNN_OPTIONS,
     "chars": chars.OPTIONS,
-    "digits_resnet": digits_resnet.OPTIONS,
+    "digits_resnet": bundled.RESNET_OPTIONS,
 }
 """Name → options of that problem alone, or with a meaning of their own there."""
 
@@ -48,16 +47,17 @@ OWN_OPTIONS: dict[str, Mapping[str, str]] = {
 class FileKind:
     """Data files of one format, named ``kind:PATH?option=value``."""
 
-    make: Callable[[Spec, str, int, Recipe | None, Variant, bool], Problem]
+    read: Callable[[Spec, str], Table]
     options: Mapping[str, str]
     """Name → meaning, beside those that every problem takes."""
     usage: str
+    defaults: Defaults = PERCEPTRON
 
 
 FILES: dict[str, FileKind] = {
-    "idx": FileKind(idx.idx_problem, idx.OPTIONS, "idx:FOLDER"),
-    "csv": FileKind(csv_file.csv_problem, csv_file.OPTIONS, "csv:FILE?target=COLUMN"),
-    "npz": FileKind(npz.npz_problem, npz.OPTIONS, "npz:FILE"),
+    "idx": FileKind(idx.idx_table, idx.OPTIONS, "idx:FOLDER", idx.DEFAULTS),
+    "csv": FileKind(csv_file.csv_table, csv_file.OPTIONS, "csv:FILE?target=COLUMN"),
+    "npz": FileKind(npz.npz_table, npz.OPTIONS, "npz:FILE"),
 }
 """Formats of data files."""
 
@@ -99,7 +99,8 @@ def make_problem(
         spec.check({**file_kind.options, **COMMON})
         if not path:
             raise ProblemError(f"{name!r} names no file: write {file_kind.usage}")
-        problem = file_kind.make(spec, path, seed, recipe, variant_of(spec, variant), quick)
+        asked, table = variant_of(spec, variant), file_kind.read(spec, path)
+        problem = file_problem(spec, table, file_kind.defaults, seed, recipe, asked, quick)
     else:
         raise ProblemError(
             f"unknown problem {name!r}: use one of {', '.join(BUILT_IN)}, or file.py:function for "
@@ -133,3 +134,56 @@ def _own(name: str, recipe: Recipe | None, variant: Variant | None) -> Problem:
     path, _, function = name.rpartition(":")
     problem = python_problem(path, function)
     return problem if recipe is None else replace(problem, recipe=recipe)
+
+
+def python_problem(path: str, name: str) -> Problem:
+    """What the function ``name`` in the file ``path`` returns; it takes no argument.
+
+    Raises:
+        ProblemError: missing file or function, or a function that fails or returns something
+            else.
+    """
+    with _importable(Path(path).parent):
+        module = _import_file(Path(path))
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise ProblemError(f"{path} has no function {name!r}")
+        try:
+            problem = function()
+        except DecompositionError:
+            raise
+        except Exception as error:
+            raise ProblemError(f"{path}:{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(problem, Problem):
+        raise ProblemError(f"{path}:{name} must return a Problem, got {type(problem).__name__}")
+    return problem
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a user's file import its neighbours, at its top or when its function runs."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the file may have tidied up itself
+            sys.path.remove(entry)
+
+
+def _import_file(path: Path) -> object:
+    if not path.is_file():
+        raise ProblemError(f"no such file: {path}")
+    # Named apart from every installed module, and registered: dataclasses look themselves up.
+    name = f"_problem_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ProblemError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

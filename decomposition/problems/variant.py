@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from decomposition.checks import Rule, check_fields, number, one_of, optional, several, whole
 from decomposition.errors import ProblemError
-from decomposition.problems.network import ACTIVATIONS
+from decomposition.problems.networks import ACTIVATIONS
 
 RULES: dict[str, Rule] = {
     "hidden": optional(several(whole(1))),

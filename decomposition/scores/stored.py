@@ -45,7 +45,7 @@ Precision = Literal["float32", "float64"]
 
 CHUNK_NUMBERS = 2**25
 """Numbers in the gradients that are made, written and read together: 256 MB in float64."""
-SOURCE = "curvature/rows.py"
+SOURCE = "curvature/jacobian_rows.py"
 """The code behind a gradient, with all that it imports."""
 
 

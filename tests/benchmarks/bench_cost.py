@@ -36,7 +36,7 @@ from decomposition.curvature.minres import minres
 from decomposition.curvature.products import Product, hessian_product
 from decomposition.curvature.solution import Solution, Stopping
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 
 WIDTH, EXAMPLES, FEW_EXAMPLES = 128, (500, 1000, 2000, 4000, 8000), (100, 200, 400, 800, 1600)
 WIDTHS, MANY, FEW = (64, 108, 181, 304, 512), 2000, 200

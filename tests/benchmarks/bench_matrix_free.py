@@ -36,8 +36,8 @@ from decomposition.curvature.products import hessian_product
 from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.problem import Problem
 from decomposition.problems import digits
-from decomposition.problems.digits import mlp
-from decomposition.problems.digits_cnn import digits_cnn
+from decomposition.problems.bundled import digits_cnn
+from decomposition.problems.networks import mlp
 
 SHARES = (1.0, 3.0, 10.0)
 """λ as multiples of tr E / P."""

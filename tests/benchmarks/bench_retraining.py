@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from decomposition.problem import Problem
 from decomposition.problems import digits
+from decomposition.problems.bundled import digits_cnn
 from decomposition.problems.chars import chars
-from decomposition.problems.digits_cnn import digits_cnn
 from decomposition.retraining import BankPlan, default_chunk_size, retrain_bank
 from decomposition.retraining.batched import BatchedTrainer
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from tests import cases, general
 
 

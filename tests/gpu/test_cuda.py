@@ -38,7 +38,7 @@ from decomposition.linalg import eigh
 from decomposition.memory import shrinking
 from decomposition.plan_command import plan_text
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
 from decomposition.scores.gradients import influence_scores

@@ -15,7 +15,7 @@ from decomposition import Problem, Recipe, build_chain, run
 from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.errors import ProblemError
 from decomposition.losses import BinaryCrossEntropy, CrossEntropy, CustomLoss
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.settings import Settings
 
 TINY = Settings(masks=20, second_order_masks=4, matrix_norms=False, lattice=False, resamples=100)

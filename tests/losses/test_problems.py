@@ -14,7 +14,7 @@ from decomposition import Problem, Recipe, build_chain
 from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss as mean_loss_on
 from decomposition.losses import CrossEntropy, CustomLoss
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.retraining.measures import measure
 from decomposition.scores.gradients import target_gradients
 from tests.losses.table import CASES, C, Case

@@ -13,8 +13,7 @@ from decomposition import Problem, Recipe
 from decomposition.errors import ProblemError
 from decomposition.layers import LinearBlock
 from decomposition.problems import Variant, make_problem
-from decomposition.problems.cnn import cnn
-from decomposition.problems.network import ACTIVATIONS
+from decomposition.problems.networks import ACTIVATIONS, cnn
 from tests.problems.learning import accuracy, check_derivatives, same
 
 

@@ -15,7 +15,7 @@ from decomposition import Problem
 from decomposition.errors import ProblemError
 from decomposition.losses import CrossEntropy, MeanSquaredError
 from decomposition.problems import load_problem
-from decomposition.problems.csv_columns import encode
+from decomposition.problems.csv_file import encode
 from decomposition.problems.csv_sheet import MISSING, SEPARATORS, read_sheet
 from decomposition.problems.options import parse
 

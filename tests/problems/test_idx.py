@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from decomposition.errors import ProblemError
 from decomposition.problems import Variant, load_problem, make_problem
-from decomposition.problems.idx_format import TYPES, read_idx
+from decomposition.problems.idx import TYPES, read_idx
 
 NAMES = (
     "train-images-idx3-ubyte",

@@ -13,14 +13,13 @@ from decomposition import Problem, build_chain, influence_scores
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
 from decomposition.errors import ProblemError
 from decomposition.problems import Variant, make_problem
+from decomposition.problems.known_truth import linear_truth, teacher_truth
 from decomposition.problems.least_squares import (
     LeaveOneOut,
     at_least_squares,
     least_squares,
     leave_one_out,
 )
-from decomposition.problems.linear_gaussian import linear_truth
-from decomposition.problems.teacher import teacher_truth
 from decomposition.retraining import BankPlan, retrain_bank
 from tests.cases import linear_softmax, tanh_regression
 

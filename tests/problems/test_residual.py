@@ -8,8 +8,7 @@ import torch
 from decomposition import Problem
 from decomposition.errors import ProblemError
 from decomposition.problems import make_problem
-from decomposition.problems.network import ACTIVATIONS
-from decomposition.problems.residual import ResidualBlock
+from decomposition.problems.networks import ACTIVATIONS, ResidualBlock
 from tests.problems.learning import accuracy, check_derivatives, mean_loss, same
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from decomposition import Problem
 from decomposition.errors import ProblemError
 from decomposition.problems import load_problem
-from decomposition.problems.tabular import standardised
+from decomposition.problems.table import standardised
 
 N = 40
 ORDINARY = np.random.default_rng(0).standard_normal(N)

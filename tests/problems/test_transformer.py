@@ -11,8 +11,8 @@ from decomposition import Problem
 from decomposition.errors import ProblemError
 from decomposition.layers import ExactBlock
 from decomposition.problems import make_problem
-from decomposition.problems.sonnets import ALPHABET, sonnets, windows
-from decomposition.problems.transformer import Attention, Transformer, TransformerBlock
+from decomposition.problems.chars import ALPHABET, sonnets, windows
+from decomposition.problems.networks import Attention, Transformer, TransformerBlock
 from decomposition.retraining.initial import independent_start
 from tests.problems.learning import accuracy, check_derivatives, constant_loss, mean_loss, same
 

@@ -11,8 +11,8 @@ from torch import nn
 from decomposition import Problem, Recipe
 from decomposition.errors import ProblemError
 from decomposition.problems import BUILT_IN, Variant, make_problem
-from decomposition.problems.network import ACTIVATIONS
-from decomposition.problems.noise import noisy_targets, wrong_labels
+from decomposition.problems.networks import ACTIVATIONS
+from decomposition.problems.table import noisy_targets, wrong_labels
 
 
 def same_data(one: Problem, other: Problem) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 
 from decomposition.inputs import apply
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.recipe import Recipe
 from decomposition.retraining.batched import BatchedTrainer
 from decomposition.retraining.choice import choose_way

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.scores import stored
 from decomposition.scores.stored import StoredGradients
 from tests import cases

@@ -15,7 +15,7 @@ from decomposition.chain.names import CHAIN
 from decomposition.chain.plan import Choice, Plan, Way
 from decomposition.curvature import Curvature
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.report.page import report_html
 from decomposition.results import provenance
 from decomposition.results.validate import check_tree

@@ -10,7 +10,7 @@ from torch import nn
 from decomposition.chain import build_lattice
 from decomposition.curvature import EigenpairCurvature
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.spectrum.gather import measures_of
 from decomposition.spectrum.measure import exact_measure
 from decomposition.spectrum.mismatch import kronecker_values

@@ -11,7 +11,7 @@ from decomposition.chain import build_lattice
 from decomposition.curvature import EigenpairCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.spectrum.density import density
 from decomposition.spectrum.dual import dual_eigenvalues, dual_gram
 from decomposition.spectrum.gather import estimated_measures, measures_of

@@ -19,7 +19,7 @@ from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import ggn_product
 from decomposition.errors import DecompositionError
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from decomposition.retraining import BankPlan
 from decomposition.retraining.measures import measure
 from decomposition.scores.gradients import loss_gradients

@@ -1,20 +1,83 @@
-"""What can be wrong with data from a file, said with the file, the place and the way out."""
+"""What every kind of data file has in common: what can be wrong with it, said with the place.
+
+A reader makes a Table of a file; here signs for missing values and duplicates are found, options
+about the split are taken, and a Problem is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int, Num
 
 from decomposition.errors import ProblemError
-from decomposition.problems.table import Table
+from decomposition.problem import Problem
+from decomposition.problem_data import QueryInTrainError
+from decomposition.problems.options import Spec
+from decomposition.problems.table import Defaults, Table, problem_of
+from decomposition.problems.variant import Variant
+from decomposition.recipe import Recipe
 
+TASKS = ("classification", "regression")
+"""What a target may be."""
+SPLIT_OPTIONS = {
+    "query": "fraction of the rows that become queries (default 0.2)",
+    "queries": "at most this many queries",
+}
+"""Options of files that hold one table."""
+PERCEPTRON = Defaults(
+    hidden=(16, 8), quick_hidden=(8,), activation="gelu", recipe=Recipe(schedule="cosine")
+)
+"""MLP 16-8 with GELU, 80/20 split."""
 DUPLICATES = ("refuse", "drop", "allow")
+DUPLICATES_OPTION = (
+    "refuse (default), drop: keep the first of rows with equal inputs, allow: keep all"
+)
 STAND_IN, FAR = 1e15, 1e10
 """What a sign for a missing value is at least, and how many times the values beside it."""
-OPTION = "refuse (default), drop: keep the first of rows with equal inputs, allow: keep all"
+
+
+def file_problem(
+    spec: Spec,
+    table: Table,
+    defaults: Defaults,
+    seed: int,
+    recipe: Recipe | None,
+    variant: Variant,
+    quick: bool,
+) -> Problem:
+    """The problem of a table read from a file.
+
+    Args:
+        spec: its options ``duplicates``, ``query`` and ``queries`` are taken here.
+        table: as read.
+        defaults: of this kind of file.
+        seed, recipe, variant, quick: as for ``problem_of``.
+
+    Raises:
+        ProblemError: signs for missing values, duplicates that are refused, or as ``problem_of``.
+    """
+    policy = spec.choice("duplicates", DUPLICATES, "refuse")
+    asked = replace(
+        defaults,
+        query_fraction=spec.fraction("query", defaults.query_fraction),
+        queries=spec.whole("queries", defaults.queries, least=1),
+    )
+    _check_no_stand_ins(table)
+    settled = _settle_duplicates(table, policy)
+    try:
+        return problem_of(settled, asked, seed, recipe, variant, quick)
+    except QueryInTrainError as error:  # equal in single precision alone, else settled above
+        raise ProblemError(
+            f"{table.place}: in single precision, in which models are trained, {error.said}; round "
+            "the file's numbers and use duplicates=drop, or duplicates=allow keeps all"
+        ) from error
+    except ProblemError as error:
+        if table.place in str(error):
+            raise
+        raise ProblemError(f"{table.place}: {error}") from error
 
 
 def check_columns_vary(
@@ -31,16 +94,11 @@ def check_columns_vary(
         )
 
 
-def check_no_stand_ins(table: Table, row_name: Callable[[int], str], way_out: str) -> None:
+def _check_no_stand_ins(table: Table) -> None:
     """Refuse numbers that stand for a missing value, such as 1e20 or 1.7e308.
 
     A few of at least 1e15 that are 1e10 times all others: beside them the others would be one and
     the same number in single precision. A column that is large as a whole is none of that.
-
-    Args:
-        table: the data; inputs, and targets if they are numbers.
-        row_name: how a message calls row i of the table (or of its query rows).
-        way_out: what to do with such a column.
 
     Raises:
         ProblemError: the message names file, row and column.
@@ -57,11 +115,12 @@ def check_no_stand_ins(table: Table, row_name: Callable[[int], str], way_out: st
             if row is None:
                 continue
             name = table.columns[int(column)] if table.columns and not part else str(column)
-            where = row_name(row) if row < n else f"query {row_name(row - n)}"
+            where = table.row_name(row) if row < n else f"query {table.row_name(row - n)}"
             largest = np.sort(sizes[:, column])[len(sizes) // 2]
             raise ProblemError(
                 f"{table.place}, {where}, {what} {name!r}: {rows[row, column]:g} stands among "
-                f"values such as {largest:g} and looks like a sign for a missing value: {way_out}"
+                f"values such as {largest:g} and looks like a sign for a missing value: "
+                f"{table.way_out}"
             )
 
 
@@ -110,15 +169,10 @@ def class_codes(
     return codes.reshape(-1), place, len(values)
 
 
-def settle_duplicates(table: Table, policy: str, row_name: Callable[[int], str]) -> Table:
+def _settle_duplicates(table: Table, policy: str) -> Table:
     """Rows with equal inputs, that could stand on both sides of the split.
 
     With query rows of their own, only queries that are also training rows count.
-
-    Args:
-        table: the data.
-        policy: one of DUPLICATES.
-        row_name: how a message calls row i of the table (or of its query rows).
 
     Raises:
         ProblemError: there are some, and the policy is ``refuse``.
@@ -143,11 +197,12 @@ def settle_duplicates(table: Table, policy: str, row_name: Callable[[int], str])
         query_x, query_y = table.held_out
         keep = np.setdiff1d(np.arange(len(query_x)), repeated - n)
         return replace(table, held_out=(query_x[keep], query_y[keep]))
-    one, other = int(first[repeated[0]]), int(repeated[0])
-    second = f"query {row_name(other - n)}" if other >= n else row_name(other)
+    other = int(repeated[0])
+    one = table.row_name(int(first[other]))
+    second = f"query {table.row_name(other - n)}" if other >= n else table.row_name(other)
     raise ProblemError(
-        f"{table.place}: {row_name(one)} and {second} have the same inputs ({len(repeated)} such "
-        "rows): a query that is also a training example dominates its own scores; "
+        f"{table.place}: {one} and {second} have the same inputs ({len(repeated)} "
+        "such rows): a query that is also a training example dominates its own scores; "
         "duplicates=drop keeps the first of each, duplicates=allow keeps all"
     )
 
