@@ -51,7 +51,7 @@ def main() -> None:
     asked = parser.parse_args()
     for name in PROBLEMS:
         problem = load_problem(name, quick=asked.quick)
-        print(f"\n{problem.name}: P = {problem.parameters:,}, N = {problem.examples:,}")
+        print(f"\n{problem.name}: P = {problem.num_parameters:,}, N = {problem.num_examples:,}")
         print("\n".join(f"  {note}" for note in problem.notes))
         result = run(
             problem,

@@ -47,7 +47,7 @@ def main(quick: bool) -> None:
     compared["kfac, traces matched"] = trace_matched(rungs["kfac"], factors)
     hessian = rungs["hessian"]
     assert isinstance(hessian, Diagonalised)
-    base = rungs["ggn"].trace() / problem.parameters
+    base = rungs["ggn"].trace() / problem.num_parameters
     target = effective_dimension(hessian.eigenvalues(), base)
     dampings = {
         name: damping_for_effective_dimension(rung.eigenvalues(), target)

@@ -155,7 +155,7 @@ def prepare(
     if settings.attribution:
         with clock.stage("scores"):
             scorers = _scorers(trained, rungs, gradients, estimated)
-            scorers |= baselines(gradients, trained.parameters, settings.seed)
+            scorers |= baselines(gradients, trained.num_parameters, settings.seed)
     measured = found.found
     return BaseModel(
         trained,
@@ -202,7 +202,7 @@ def _decomposed(
     with clock.stage("spectra"):
         errors = frobenius_errors(rungs, settings.seed)
         found = large_spectra(
-            rungs, problem.examples, settings.seed, settings.matrix_norms, progress=progress
+            rungs, problem.num_examples, settings.seed, settings.matrix_norms, progress=progress
         )
     return dict(zip(ITEMS, errors.samples, strict=True)), Estimated(errors, found)
 

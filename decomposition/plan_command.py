@@ -87,9 +87,10 @@ def _lines(
     problem: Problem, plan: Plan, seconds: dict[str, float], said: list[str]
 ) -> Iterator[str]:
     yield (
-        f"{problem.name}: P = {problem.parameters:,} parameters, N = {problem.examples:,} training "
-        f"examples, C = {problem.outputs} outputs, {problem.queries:,} queries; budget "
-        f"{size_text(plan.budget)} on {describe(problem.device)}"
+        f"{problem.name}: P = {problem.num_parameters:,} parameters, N = "
+        f"{problem.num_examples:,} training examples, C = {problem.num_outputs} outputs, "
+        f"{problem.num_queries:,} queries; budget {size_text(plan.budget)} on "
+        f"{describe(problem.device)}"
     )
     yield ""
     yield f"{'rung':<10} {'form':<12} {'memory':>10} {'time':>9}  why"

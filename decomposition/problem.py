@@ -215,22 +215,22 @@ class Problem:
         )
 
     @property
-    def outputs(self) -> int:
+    def num_outputs(self) -> int:
         """C, the number of outputs of an example; C·T with T positions."""
         return math.prod(self.output_shape)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """P, the number of trainable parameters."""
         return sum(block.size for block in self.blocks)
 
     @property
-    def examples(self) -> int:
+    def num_examples(self) -> int:
         """N, the number of training examples."""
         return rows_in(self.train[0])
 
     @property
-    def queries(self) -> int:
+    def num_queries(self) -> int:
         """Number of queries."""
         return rows_in(self.query[0])
 

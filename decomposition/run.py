@@ -166,7 +166,7 @@ def _curvature_groups(
     """Spectra and spectral errors: of matrices, or estimated."""
     if base.estimated is not None:
         errors, found = base.estimated.errors, base.estimated.spectra
-        rows = base.problem.examples * base.problem.outputs
+        rows = base.problem.num_examples * base.problem.num_outputs
         return {
             "/forms": forms_group(base.rungs, plan, errors),
             **spectra_groups(found, errors, rows),
@@ -255,11 +255,11 @@ def _error_plan(
     grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
     headline = dampings.get("equal", dampings.get(TUNED, {})).get(REFERENCE, scale)
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
-    outputs = base.problem.outputs
+    outputs = base.problem.num_outputs
     return ErrorPlan(
         dampings=chosen.tolist(),
         headline=int(np.flatnonzero(chosen == headline)[0]),
-        leading=min(max(outputs, 2), base.problem.parameters),
+        leading=min(max(outputs, 2), base.problem.num_parameters),
         negative=settings.negative,
         matrix_norms=settings.matrix_norms,
         without_norms=frozenset(LATTICE) - frozenset(CHAIN),
@@ -293,9 +293,9 @@ def _attributes(
                 "chain": list(CHAIN),
             },
             seeds={"run": settings.seed, "recipe": problem.recipe.seed},
-            parameters=problem.parameters,
-            examples=problem.examples,
-            queries=problem.queries,
+            parameters=problem.num_parameters,
+            examples=problem.num_examples,
+            queries=problem.num_queries,
             notes=notes,
             timings=timings,
             command=command,

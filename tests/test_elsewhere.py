@@ -84,7 +84,7 @@ def test_tensors_of_two_devices_do_not_meet() -> None:
 def test_rungs_solves_spectra_and_scores(name: str) -> None:
     problem = PROBLEMS[name]()
     expected = build_lattice(problem, EXTRA)
-    v = torch.randn(problem.parameters, 2, dtype=torch.float64, generator=torch.Generator())
+    v = torch.randn(problem.num_parameters, 2, dtype=torch.float64, generator=torch.Generator())
     with elsewhere() as device:
         there = problem.to(device)
         assert there.device == device
@@ -153,7 +153,7 @@ def test_what_a_spectrum_is_inspected_by(both: tuple[Problem, dict[str, Curvatur
 
 def test_rungs_of_large_models() -> None:
     problem = general.conv2d_strided()
-    v = torch.randn(problem.parameters, 2, dtype=torch.float64, generator=torch.Generator())
+    v = torch.randn(problem.num_parameters, 2, dtype=torch.float64, generator=torch.Generator())
 
     def rungs(one: Problem) -> dict[str, Curvature]:
         dual, blocks = dual_rungs(one)
@@ -224,14 +224,14 @@ def test_a_whole_run(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scores_and_gradients_of_large_models() -> None:
     problem = general.conv2d_strided()
-    projection = Projection(problem.parameters, 8)
+    projection = Projection(problem.num_parameters, 8)
 
     def found(one: Problem) -> list[Tensor]:
         curvature = MatrixFreeCurvature(ggn_product(one), definite=True, tolerance=1e-10)
         streamed = StreamedScores(one)
         return [
             streamed(curvature, 0.1),
-            streamed.along(torch.ones(one.parameters, 1, dtype=torch.float64).to(one.device)),
+            streamed.along(torch.ones(one.num_parameters, 1, dtype=torch.float64).to(one.device)),
             projected_gradients(one, *one.train, projection),
         ]
 
@@ -296,7 +296,7 @@ def test_proximal_responses() -> None:
 
 def test_rungs_of_the_user_lie_with_the_problem_or_are_solved_where_they_lie() -> None:
     problem = cases.tanh()
-    size = problem.parameters
+    size = problem.num_parameters
     basis = torch.eye(size, dtype=torch.float64)
     with elsewhere() as device:
         there = problem.to(device)

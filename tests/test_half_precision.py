@@ -59,4 +59,4 @@ def test_a_checkpoint_in_half_precision_is_trained() -> None:
         settings=TINY,
         progress=False,
     )
-    assert tree.attrs["parameters"] == single.parameters
+    assert tree.attrs["parameters"] == single.num_parameters

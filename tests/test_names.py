@@ -62,7 +62,7 @@ def test_a_module_that_torch_does_not_find_is_refused() -> None:
 
 
 def identity(problem: Problem) -> ScaledIdentity:
-    return ScaledIdentity(problem.parameters, 1.0, problem.device)
+    return ScaledIdentity(problem.num_parameters, 1.0, problem.device)
 
 
 @pytest.mark.parametrize(

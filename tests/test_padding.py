@@ -95,7 +95,7 @@ MODELS = {
 def test_trained_and_retrained_models_are_those_of_plain_torch(name: str) -> None:
     one = MODELS[name]()
     trained = one.trained()
-    expected = train_plain(one, untrained_start(one), lambda _: np.arange(one.examples))
+    expected = train_plain(one, untrained_start(one), lambda _: np.arange(one.num_examples))
     for key, value in expected.named_parameters():
         found = trained.model.get_parameter(key)
         torch.testing.assert_close(found, value, rtol=0, atol=1e-10)

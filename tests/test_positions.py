@@ -78,7 +78,7 @@ def test_every_group_is_there_and_every_rung_is_scored(result: xr.DataTree) -> N
 
 def test_the_bank_has_an_output_for_every_class_and_position(result: xr.DataTree) -> None:
     bank, problem = result["bank"], sentences()
-    assert bank["outputs"].sizes["output"] == WORDS * LENGTH == problem.outputs
+    assert bank["outputs"].sizes["output"] == WORDS * LENGTH == problem.num_outputs
     assert bank["targets"].dims == ("query", "position")
     np.testing.assert_array_equal(bank["targets"], problem.query[1])
 

@@ -452,7 +452,7 @@ def test_whole_number_regression_targets_become_floats() -> None:
 
 def test_queries_may_be_training_examples_if_asked() -> None:
     x, y = inputs(N, 1), labels(N)
-    assert make(query=(x, y), allow_query_in_train=True).queries == N
+    assert make(query=(x, y), allow_query_in_train=True).num_queries == N
 
 
 def test_a_model_in_training_mode_without_randomness_is_welcome() -> None:
@@ -510,8 +510,8 @@ def test_any_shape_of_inputs_and_outputs(
         (inputs(n, 1, *shape), targets(n)),
         (inputs(queries, 2, *shape), targets(queries)),
     )
-    assert (problem.examples, problem.queries) == (n, queries)
-    assert problem.parameters == (width + 1) * hidden + (hidden + 1) * classes
+    assert (problem.num_examples, problem.num_queries) == (n, queries)
+    assert problem.num_parameters == (width + 1) * hidden + (hidden + 1) * classes
     chain = build_chain(problem)
     scores = influence_scores(problem, chain["ekfac"], 0.1)
     assert scores.shape == (queries, n)

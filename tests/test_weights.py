@@ -86,7 +86,7 @@ every_problem = pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
 
 def weights_for(problem: Problem) -> Tensor:
     """Between 0.3 and 2.5, and one 0."""
-    weights = torch.linspace(0.3, 2.5, problem.examples, dtype=torch.float64).flip(0)
+    weights = torch.linspace(0.3, 2.5, problem.num_examples, dtype=torch.float64).flip(0)
     weights[2] = 0.0
     return weights
 
@@ -143,7 +143,7 @@ def test_every_rung_and_score_is_that_of_a_loss_times_weight(make: Callable[[], 
 @every_problem
 def test_weights_of_one_change_no_bit(make: Callable[[], Problem]) -> None:
     plain = replace(make(), recipe=RECIPE)
-    ones = replace(plain, weights=np.ones(plain.examples, np.int64))
+    ones = replace(plain, weights=np.ones(plain.num_examples, np.int64))
     extra = {"kfac_mc": sampled_kfac(2)} if type(plain.query_loss) is not CustomLoss else None
     found, expected = build_lattice(ones, extra=extra), build_lattice(plain, extra=extra)
     for rung in expected:
@@ -155,12 +155,12 @@ def test_weights_of_one_change_no_bit(make: Callable[[], Problem]) -> None:
 
 def test_whole_weights_are_examples_repeated() -> None:
     problem = cases.residual()
-    times = torch.arange(problem.examples) % 4
+    times = torch.arange(problem.num_examples) % 4
     x, y = (part.repeat_interleave(times, 0) for part in problem.train)
     repeated = build_chain(replace(problem, train=(x, y)))
     chain = build_chain(replace(problem, weights=times))
     for rung in ("hessian", "ggn", "block_ggn"):  # a factor of K-FAC has the unweighted mean of a
-        close(chain[rung].dense() * problem.examples, repeated[rung].dense() * len(x))
+        close(chain[rung].dense() * problem.num_examples, repeated[rung].dense() * len(x))
 
 
 def test_h_is_that_of_torchs_weighted_mean() -> None:
@@ -189,7 +189,7 @@ def test_products_dual_forms_and_streams_carry_the_weights(
 ) -> None:
     problem = weighted(make())
     chain = build_chain(problem)
-    v = torch.eye(problem.parameters, dtype=torch.float64)[:, ::7]
+    v = torch.eye(problem.num_parameters, dtype=torch.float64)[:, ::7]
     for rung, product in (
         ("hessian", hessian_product(problem)),
         ("ggn", ggn_product(problem)),
@@ -209,7 +209,7 @@ def test_products_dual_forms_and_streams_carry_the_weights(
 def test_sampled_labels_count_their_examples_weight() -> None:
     problem = cases.residual()
     expected = build_chain(problem, extra={"mc": sampled_kfac(2)})["mc"].dense()
-    four = replace(problem, weights=torch.full((problem.examples,), 4))
+    four = replace(problem, weights=torch.full((problem.num_examples,), 4))
     close(build_chain(four, extra={"mc": sampled_kfac(2)})["mc"].dense(), 4 * expected)
     uneven = weighted(problem)
     sampled, ggn = FullGGN(Sampled(400))(uneven).dense(), build_chain(uneven)["ggn"].dense()
@@ -288,11 +288,11 @@ def test_weights_move_with_the_problem_and_are_kept_by_replace() -> None:
 def test_targets_without_their_weights_are_refused_not_taken_for_others() -> None:
     for make in PROBLEMS.values():
         problem = weighted(make())
-        f = torch.zeros(problem.examples, problem.outputs, dtype=torch.float64)
+        f = torch.zeros(problem.num_examples, problem.num_outputs, dtype=torch.float64)
         with pytest.raises(ProblemError, match=re.escape('problem.rows("train")')):
             problem.loss_function.per_example(f, problem.train[1])
         rows = problem.rows("train")[1]
-        assert problem.loss_function.per_example(f, rows).shape == (problem.examples,)
+        assert problem.loss_function.per_example(f, rows).shape == (problem.num_examples,)
 
 
 def test_a_whole_run_says_what_its_weights_mean() -> None:
@@ -345,15 +345,15 @@ def test_targets_that_a_row_of_floats_cannot_hold_are_refused() -> None:
     problem = cases.tanh()
     large = replace(problem, loss=loss, train=(problem.train[0], problem.train[1] + 2**24))
     with pytest.raises(ProblemError, match="16,777,216"):
-        replace(large, weights=torch.ones(problem.examples))
+        replace(large, weights=torch.ones(problem.num_examples))
     floats = (problem.query[0], problem.query[1].double())
     with pytest.raises(ProblemError, match="one shape and type"):
-        replace(problem, loss=loss, query=floats, weights=torch.ones(problem.examples))
+        replace(problem, loss=loss, query=floats, weights=torch.ones(problem.num_examples))
 
 
 def test_a_weight_for_every_example_in_torchs_loss_names_the_way_that_works() -> None:
     problem = binary()
-    weight = torch.ones(problem.examples, 2)
+    weight = torch.ones(problem.num_examples, 2)
     with pytest.raises(ProblemError, match="weights=…\\), or repeat an example"):
         replace(problem, loss=nn.BCEWithLogitsLoss(weight=weight))
     assert DenseCurvature(build_chain(weighted(problem))["ggn"].dense()).trace() > 0

@@ -123,10 +123,10 @@ def add_extra(
                 f"extra rung {name!r} must be a decomposition.curvature.Curvature, got "
                 f"{type(curvature).__name__}"
             )
-        if curvature.size != parts.problem.parameters:
+        if curvature.size != parts.problem.num_parameters:
             raise DecompositionError(
                 f"extra rung {name!r} has size {curvature.size}, the model has "
-                f"{parts.problem.parameters} parameters"
+                f"{parts.problem.num_parameters} parameters"
             )
         there = parts.problem.device
         if isinstance(curvature, Diagonalised) and curvature.device != there:

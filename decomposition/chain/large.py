@@ -34,8 +34,9 @@ def check_decay_held(problem: Problem, plan: Plan | None = None) -> None:
     """
     if problem.curvature_decay and not (plan is not None and plan.dense):
         raise DecompositionError(
-            f"P = {problem.parameters:,}: weight_decay_in_curvature is for models whose matrices "
-            "fit into memory; raise --memory, or leave it out, where the damping λ takes its place"
+            f"P = {problem.num_parameters:,}: weight_decay_in_curvature is for models whose "
+            "matrices fit into memory; raise --memory, or leave it out, where the damping λ takes "
+            "its place"
         )
 
 

@@ -34,6 +34,6 @@ def blocks(
         for rows in jacobian_rows(problem, fisher, [block]):
             flat = rows.flatten(0, 1)
             total += matmul(flat.T, flat)
-        total.div_(problem.examples).diagonal().add_(problem.curvature_decay)
+        total.div_(problem.num_examples).diagonal().add_(problem.curvature_decay)
         found.append((block, DenseCurvature(total)))
     return found

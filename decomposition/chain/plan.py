@@ -104,12 +104,12 @@ def plan_chain(
     products = checked("products", products, one_of(*get_args(Precision)), DecompositionError)
     device = device or problem.device
     budget = int(FRACTION * free_memory_on(device)) if memory is None else memory
-    p, rows = problem.parameters, problem.examples * problem.outputs
+    p, rows = problem.num_parameters, problem.num_examples * problem.num_outputs
     work = 8 * WORK_VECTORS
     at_once = chunk_bytes(device, work * SOLVE_NUMBERS) // (work * p)
-    at_work = min(problem.queries, max(1, at_once))
+    at_work = min(problem.num_queries, max(1, at_once))
     # of every query a gradient and a solution, and the vectors of those at work
-    columns = p * (8 * 2 * problem.queries + work * at_work)
+    columns = p * (8 * 2 * problem.num_queries + work * at_work)
     whole = int(DENSE_COPIES * 8 * p**2)
     structured = _structured(problem)
     table: dict[str, tuple[Way, int, str]] = {
@@ -154,7 +154,7 @@ def _dual(problem: Problem, rows: int, device: torch.device) -> int:
     """Gram matrices with their eigenvectors, the rows where they are kept, and one block's."""
     own = sum(2 * min(rows, block.size) ** 2 for block in problem.blocks)
     largest = max(block.size for block in problem.blocks)
-    kept = rows * problem.parameters
+    kept = rows * problem.num_parameters
     held = kept if 8 * kept <= kept_bytes(device) else rows * largest
     return 8 * (own + 5 * rows**2 + held + rows * largest)
 
@@ -182,10 +182,10 @@ class Rates:
         side, small = more * GEMM_SIDE, more * EIGH_SIDE
         square = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
         symmetric = square[:small, :small] @ square[:small, :small].T
-        count = min(more * PROBE_EXAMPLES, problem.examples)
+        count = min(more * PROBE_EXAMPLES, problem.num_examples)
         few = problem.of_examples(slice(0, count))
-        columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.parameters))
-        v = torch.randn(problem.parameters, columns, generator=generator, dtype=torch.float64)
+        columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.num_parameters))
+        v = torch.randn(problem.num_parameters, columns, generator=generator, dtype=torch.float64)
         v = v.to(device)
 
         def sweep(precision: Precision) -> float:
@@ -205,21 +205,22 @@ def predicted_seconds(
     problem: Problem, plan: Plan, rates: Rates, dampings: int
 ) -> dict[str, float]:
     """Seconds of every rung: built, and its queries solved at so many λ."""
-    p, n, rows = problem.parameters, problem.examples, problem.examples * problem.outputs
+    p, n, outputs = problem.num_parameters, problem.num_examples, problem.num_outputs
+    rows = n * outputs
     blocks = [block.size for block in problem.blocks]
     sweep, exact_sweep = rates.sweep * n, rates.exact_sweep * n
-    solves = plan.krylov_steps * problem.queries * sweep
+    solves = plan.krylov_steps * problem.num_queries * sweep
     by_rows = rates.product * rows * p**2
     dual = sum(rates.product * rows**2 * size for size in blocks)
     own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)
-    factors = problem.outputs * exact_sweep
+    factors = problem.num_outputs * exact_sweep
     # R of every query, Rᵀ at every λ: each is one half of a product
-    swept = (1 + dampings) * problem.queries * exact_sweep / 2
+    swept = (1 + dampings) * problem.num_queries * exact_sweep / 2
     blockwise = len(blocks) * OF_A_BLOCK
     times = {
         ("hessian", "dense"): p * exact_sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
         ("hessian", "matrix-free"): solves,
-        ("ggn", "dense"): by_rows / (problem.outputs if problem.plain else 1) + rates.eigh * p**3,
+        ("ggn", "dense"): by_rows / (outputs if problem.plain else 1) + rates.eigh * p**3,
         ("ggn", "dual"): dual + rates.eigh * rows**3 + swept,
         ("ggn", "matrix-free"): solves,
         ("block_ggn", "dense"): sum(rates.eigh * size**3 for size in blocks),
@@ -233,11 +234,11 @@ def predicted_seconds(
 
 def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, float]:
     """Seconds of one column multiplied with each rung in its form; by its factors: none."""
-    sweep = rates.sweep * problem.examples
+    sweep = rates.sweep * problem.num_examples
     times = {
-        "dense": rates.product * problem.parameters**2,
+        "dense": rates.product * problem.num_parameters**2,
         "dual": rates.exact_sweep
-        * problem.examples,  # J v and Jᵀ u cost about what forward over reverse does
+        * problem.num_examples,  # J v and Jᵀ u cost about what forward over reverse does
         "structured": 0.0,
         "matrix-free": sweep,
     }

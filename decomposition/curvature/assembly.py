@@ -44,12 +44,12 @@ def assemble_ggn(problem: Problem, fisher: Fisher = EXACT) -> Float[Tensor, "P P
     """
     if problem.plain:
         return _assemble(problem, fisher_terms(problem, fisher), _add_ggn)
-    size = problem.parameters
+    size = problem.num_parameters
     out = torch.zeros(size, size, dtype=torch.float64, device=device_of(problem.train[0]))
     for rows in jacobian_rows(problem, fisher):
         flat = rows.flatten(0, 1)
         out += matmul(flat.T, flat)  # of a matrix with itself: half the work
-    return out.div_(problem.examples)
+    return out.div_(problem.num_examples)
 
 
 def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
@@ -62,11 +62,11 @@ def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
 
 
 def _assemble(problem: Problem, terms: Iterable, add: Callable) -> Tensor:
-    size = problem.parameters
+    size = problem.num_parameters
     blocks = plain_blocks(problem)
     out = torch.zeros(size, size, dtype=torch.float64, device=device_of(problem.train[0]))
     for batch in terms:
-        add(blocks, batch, 1.0 / problem.examples, out)
+        add(blocks, batch, 1.0 / problem.num_examples, out)
     _mirror(blocks, out)
     return out
 

@@ -49,8 +49,8 @@ def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
     x_all, y_all = double(x), as_double(y)
     numbers = positions.numbers_per_example(x_all, 1)
     numbers += sum(part[0].numel() for part in parts_of(x_all).values())
-    size = problem.parameters
-    device, examples = problem.device, problem.examples
+    size = problem.num_parameters
+    device, examples = problem.device, problem.num_examples
     directions = min(DIRECTIONS if device.type == "cpu" else DIRECTIONS_ON_CUDA, size)
     step = chunk_bytes(device, 8 * SWEEP_NUMBERS) // (8 * directions * numbers)
     out = torch.zeros(size, size, dtype=torch.float64, device=device)
@@ -95,7 +95,7 @@ def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
                 out[start : start + len(found)] += found
                 start += len(found)
                 bar.update(count * len(found))
-    out.div_(problem.examples)
+    out.div_(problem.num_examples)
     transposed = out.T.clone()
     gap, scale = float((out - transposed).abs().max()), float(out.abs().max())
     if gap > SYMMETRY * scale:

@@ -180,11 +180,11 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
     Raises:
         DecompositionError: N·C exceeds P, so that G itself is the smaller matrix.
     """
-    count = problem.examples * problem.outputs
-    if count > problem.parameters:
+    count = problem.num_examples * problem.num_outputs
+    if count > problem.num_parameters:
         raise DecompositionError(
             f"the dual Gram matrix has side N·C = {count:,}, more than P = "
-            f"{problem.parameters:,}: use the GGN itself"
+            f"{problem.num_parameters:,}: use the GGN itself"
         )
     evaluation, kept = Evaluation(problem), _kept(problem)
 
@@ -215,10 +215,10 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
 
 def _kept(problem: Problem) -> Float[Tensor, "NC P"] | None:
     """All rows, if they are few enough and fit."""
-    count = problem.examples * problem.outputs
-    if 8 * count * problem.parameters > kept_bytes(problem.device):
+    count = problem.num_examples * problem.num_outputs
+    if 8 * count * problem.num_parameters > kept_bytes(problem.device):
         return None
-    shape = (count, problem.parameters)
+    shape = (count, problem.num_parameters)
     try:
         kept = torch.empty(shape, dtype=torch.float64, device=problem.device)
         for block in problem.blocks:

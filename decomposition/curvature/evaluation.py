@@ -59,7 +59,7 @@ class Evaluation:
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         self.every: Parameters = {name: value.detach() for name, value in state.items()}
         self.chosen: Parameters = {name: self.every[name] for name in problem.trainable}
-        self.size = problem.parameters
+        self.size = problem.num_parameters
         self.activations = activation_numbers(self.model, self.every, self.chosen, few)
         self._few = few
         self._device, self._bytes = problem.device, torch.finfo(dtype).bits // 8

@@ -65,7 +65,7 @@ def kronecker_factors(
     factors: Factors = {}
     for name, a, s in _factor_rows(problem, fisher, sharing):
         # Of a matrix with itself: half the work.
-        new = (matmul(a.mT, a) / problem.examples, matmul(s.mT, s) / problem.examples)
+        new = (matmul(a.mT, a) / problem.num_examples, matmul(s.mT, s) / problem.num_examples)
         old = factors.get(name)
         factors[name] = new if old is None else (old[0] + new[0], old[1] + new[1])
     return factors
@@ -160,7 +160,7 @@ def _position_diagonals(
             # Columns first, as they lie in memory: nothing is copied.
             s = _along(terms.roots[layer].transpose(-4, -3), basis.outputs.vectors)
             diagonals[key] += _squared_products(s.transpose(-4, -3), a).flatten(0, -2)
-    return {key: value / problem.examples for key, value in diagonals.items()}
+    return {key: value / problem.num_examples for key, value in diagonals.items()}
 
 
 def _along(rows: Float[Tensor, "*G ... d"], vectors: Float[Tensor, "*G d d"]) -> Tensor:
@@ -244,5 +244,5 @@ def _diagonals(
             layer = basis.block.name
             a = (terms.inputs[layer][:, basis.columns] @ basis.inputs.vectors).square()
             s = along(terms, layer, basis.outputs.vectors)
-            diagonals[key] += s.T @ a / problem.examples
+            diagonals[key] += s.T @ a / problem.num_examples
     return diagonals

@@ -206,7 +206,7 @@ def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewt
 def position_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[PositionTerms]:
     """The same of any problem, position by position."""
     positions = Positions(problem)
-    columns = max(problem.outputs, fisher.columns)
+    columns = max(problem.num_outputs, fisher.columns)
     numbers = positions.numbers_per_example(double(problem.train[0]), columns)
 
     def terms(x: Inputs, y: Tensor, first: int) -> PositionTerms:
@@ -220,7 +220,7 @@ def jacobian_rows(
 ) -> Iterator[Float[Tensor, "n K width"]]:
     """Rows R_nᵀ J_n of every batch of training examples, for all parameters or some blocks."""
     rows = JacobianRows(problem, blocks)
-    columns = max(problem.outputs, fisher.columns)
+    columns = max(problem.num_outputs, fisher.columns)
     numbers = rows.numbers_per_example(double(problem.train[0]), columns)
 
     def of_batch(x: Inputs, y: Tensor, first: int) -> Float[Tensor, "n K width"]:

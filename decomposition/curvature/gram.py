@@ -57,7 +57,7 @@ def block_grams(
     by_terms = _by_terms(problem, {b.name for b in blocks})
     for block in blocks:
         if block.name in by_terms:
-            yield block, _position_gram(*by_terms.pop(block.name)).div_(problem.examples)
+            yield block, _position_gram(*by_terms.pop(block.name)).div_(problem.num_examples)
         else:
             yield block, _row_gram(problem, block)
 
@@ -68,17 +68,17 @@ def block_ggn(problem: Problem, block: Block) -> Float[Tensor, "size size"]:
     for part in jacobian_rows(problem, blocks=[block]):
         rows = part.flatten(0, 1)
         out += matmul(rows.T, rows)
-    return out.div_(problem.examples)
+    return out.div_(problem.num_examples)
 
 
 def block_rows(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
     """R of one block."""
-    return _jacobian(problem, block).div_(problem.examples**0.5)
+    return _jacobian(problem, block).div_(problem.num_examples**0.5)
 
 
 def _jacobian(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
     """√N R."""
-    count = problem.examples * problem.outputs
+    count = problem.num_examples * problem.num_outputs
     rows = torch.empty(count, block.size, dtype=torch.float64, device=problem.device)
     first = 0
     for part in jacobian_rows(problem, blocks=[block]):
@@ -90,7 +90,7 @@ def _jacobian(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
 
 def _row_gram(problem: Problem, block: Block) -> Float[Tensor, "NC NC"]:
     """K from the rows of a panel of examples at a time: of all of them if they fit."""
-    n, c = problem.examples, problem.outputs
+    n, c = problem.num_examples, problem.num_outputs
     out = torch.empty(n * c, n * c, dtype=torch.float64, device=problem.device)
 
     def panel(examples: slice) -> None:
@@ -112,7 +112,7 @@ def _row_gram(problem: Problem, block: Block) -> Float[Tensor, "NC NC"]:
 
 def _some(problem: Problem, examples: slice) -> Problem:
     """A problem of these training examples."""
-    everything = examples == slice(0, problem.examples)
+    everything = examples == slice(0, problem.num_examples)
     return problem if everything else problem.of_examples(examples)
 
 

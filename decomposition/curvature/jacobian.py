@@ -60,13 +60,13 @@ class SweptRows:
         """Restrict R to the parameters ``part``; default all."""
         self._evaluation = evaluation if part is None else evaluation.restricted(part)
         self.size = self._evaluation.size
-        self.count = problem.examples * problem.outputs
+        self.count = problem.num_examples * problem.num_outputs
         self._problem = problem
 
     def forward(self, v: Tensor) -> Tensor:
         """S_nᵀ J_n v / √N for every example."""
         parts = self._evaluation.by_columns(v.shape[1], lambda some: self._forward(v[:, some]))
-        return torch.cat(list(parts), 1) / self._problem.examples**0.5
+        return torch.cat(list(parts), 1) / self._problem.num_examples**0.5
 
     def transposed(self, u: Tensor) -> Tensor:
         """Σ_n J_nᵀ S_n u_n / √N."""
@@ -77,7 +77,7 @@ class SweptRows:
 
         for _ in self._evaluation.by_columns(u.shape[1], some):
             pass
-        return out.div_(self._problem.examples**0.5)
+        return out.div_(self._problem.num_examples**0.5)
 
     def _forward(self, v: Tensor) -> Tensor:
         evaluation = self._evaluation

@@ -237,14 +237,14 @@ def as_double(y: Tensor) -> Tensor:
 def plain_gradients(problem: Problem, x: Tensor, y: Tensor) -> Float[Tensor, "N P"]:
     """∇_θ ℓ_n for every example: δ_l ⊗ a_l per layer."""
     preactivation, blocks = Preactivation(problem), plain_blocks(problem)
-    gradients = torch.empty(len(x), problem.parameters, dtype=torch.float64, device=x.device)
+    gradients = torch.empty(len(x), problem.num_parameters, dtype=torch.float64, device=x.device)
 
     def fill(rows: slice) -> None:
         inputs, deltas, _ = preactivation.gradient_terms(x[rows].double(), as_double(y[rows]))
         for block in blocks:
             write_outer(block, deltas[block.name], inputs[block.name], gradients[rows])
 
-    chunk = chunk_bytes(x.device, BATCH_BYTES) // (8 * problem.parameters)
+    chunk = chunk_bytes(x.device, BATCH_BYTES) // (8 * problem.num_parameters)
     for _ in shrinking(fill, len(x), chunk):  # a batch filled in part is filled again
         pass
     return gradients

@@ -60,7 +60,7 @@ class Product:
         check_columns(v, self.size)
         out = _summed(self._evaluation, self._on_batch, self._problem.rows("train"), v)
         self.count += v.shape[1]
-        return out.div_(self._problem.examples)
+        return out.div_(self._problem.num_examples)
 
     __call__ = matvec
 
@@ -134,7 +134,7 @@ class BlockGGNProduct:
             )
             for block in problem.blocks
         }
-        self.size, self.device = problem.parameters, problem.device
+        self.size, self.device = problem.num_parameters, problem.device
         self.notes = next(iter(self._products.values())).notes
 
     @property
@@ -188,7 +188,7 @@ def _over_columns(column: Callable[[Tensor], Tensor], v: Float[Tensor, "P k"]) -
 def _check_symmetric(evaluation: Evaluation, problem: Problem, on_batch: OnBatch) -> None:
     """Two products on one batch of examples: u · H v and v · H u must agree."""
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, 2, generator=generator, dtype=torch.float64)
     v = v.to(evaluation.every[problem.trainable[0]])
     few, (x, y) = slice(0, evaluation.examples_at_once(2)), problem.rows("train")
     image = _summed(evaluation, on_batch, (take(x, few), y[few]), v).to(v)

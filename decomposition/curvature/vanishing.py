@@ -30,7 +30,7 @@ def check_curvature(
         ProblemError: it vanishes; the message says how many examples still have a gradient, and
             whether training diverged.
     """
-    mean = rungs["ekfac"].trace() / trained.parameters
+    mean = rungs["ekfac"].trace() / trained.num_parameters
     if mean > LEAST:
         return
     norms = (gradients or loss_gradients(trained)).train.norm(dim=0)
@@ -38,8 +38,8 @@ def check_curvature(
     recipe, after = start.recipe, mean_loss(trained, "train")
     said = (
         f"the curvature of the trained model vanishes: the mean eigenvalue of its GGN is "
-        f"{mean:.3g}, and {alive} of {trained.examples} training examples have a gradient above "
-        f"{SEEN:g}"
+        f"{mean:.3g}, and {alive} of {trained.num_examples} training examples have a gradient "
+        f"above {SEEN:g}"
     )
     before = mean_loss(start, "train")
     if start.initial is None and after > before:

@@ -129,4 +129,4 @@ def on_batches(
     def one(rows: slice) -> Result:
         return work(double(take(x, rows)), as_double(y[rows]), rows.start)
 
-    return shrinking(one, problem.examples, fitting // (8 * max(1, numbers)))
+    return shrinking(one, problem.num_examples, fitting // (8 * max(1, numbers)))

@@ -78,7 +78,7 @@ def inspect_spectra(
         check_blocks(blocks, (block.name for block in problem.blocks))
         check_writable(folder)
         trained = problem.to(resolve_device(inspection.device)).trained(progress=True)
-        large = problem.parameters > DENSE_LIMIT
+        large = problem.num_parameters > DENSE_LIMIT
         if inspection.method == "estimate" or (inspection.method == "auto" and large):
             tree = estimate_problem(trained, rungs, blocks, inspection.plan, progress=True)
         else:
@@ -101,9 +101,9 @@ def _attributes(problem: Problem, inspection: Inspection, seed: int) -> dict[str
         config={"inspection": asdict(inspection), "recipe": asdict(problem.recipe)},
         seeds={"problem": seed, "estimate": inspection.seed},
         device=describe(problem.device),
-        parameters=problem.parameters,
-        examples=problem.examples,
-        queries=problem.queries,
+        parameters=problem.num_parameters,
+        examples=problem.num_examples,
+        queries=problem.num_queries,
     )
     dropped = ("schema_version", "ci_level", "timings")
     return {key: value for key, value in attributes.items() if key not in dropped}

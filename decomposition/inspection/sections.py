@@ -60,14 +60,14 @@ def inspect_problem(
     built = build_lattice(problem)
     kept: dict[str, Curvature] = {name: built[name] for name in names}
     measures = measures_of(kept, blocks)
-    groups = value_sections(measures, problem.outputs)
+    groups = value_sections(measures, problem.num_outputs)
     if {"block_ggn", "ekfac", "kfac"} <= set(names):
         groups |= mismatch_sections(kronecker_values(kept), blocks)
     reference = next((n for n in ("hessian", "ggn", "block_ggn") if n in names), names[0])
     exact = kept[reference]
     assert isinstance(exact, Diagonalised)
     gradients = loss_gradients(problem)
-    damping = multiplier * built["ggn"].trace() / problem.parameters
+    damping = multiplier * built["ggn"].trace() / problem.num_parameters
     groups["gradient_energy"] = gradient_energy(exact, gradients)
     if len(kept) > 1:
         groups |= _eigenvectors(kept, reference)
@@ -94,7 +94,7 @@ def estimate_problem(
         DecompositionError: unknown rung or block.
     """
     measures = estimated_measures(problem, known_rungs(rungs), plan, blocks, progress)
-    return _tree(value_sections(measures, problem.outputs), problem.name)
+    return _tree(value_sections(measures, problem.num_outputs), problem.name)
 
 
 def inspect_result(

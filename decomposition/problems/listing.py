@@ -41,7 +41,7 @@ def listing() -> str:
 
 def _row(name: str, problem: Problem) -> tuple[str, ...]:
     task = "classification" if isinstance(problem.query_loss, CrossEntropy) else "regression"
-    sizes = (problem.examples, problem.queries, problem.parameters)
+    sizes = (problem.num_examples, problem.num_queries, problem.num_parameters)
     return (name, *(f"{size:,}" for size in sizes), task, _first_line(BUILT_IN[name].__doc__))
 
 

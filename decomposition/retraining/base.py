@@ -46,7 +46,9 @@ def train_base_model(
     stack = trainer.stack(1)
 
     def order(epoch: int) -> torch.Tensor:
-        return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.examples))[None]
+        return torch.from_numpy(seeds.epoch_order(recipe.seed, 0, epoch, problem.num_examples))[
+            None
+        ]
 
     def snapshot() -> nn.Module:
         model = copy.deepcopy(problem.model).to(recipe.torch_dtype)

@@ -58,8 +58,8 @@ class CellTrainer:
     def __init__(self, problem: Problem, plan: BankPlan) -> None:
         """Draw the masks and find the common start."""
         self.problem, self.plan = problem, plan
-        self.masks = plan.subsets(problem.examples)
-        self.kept = plan.kept(problem.examples)
+        self.masks = plan.subsets(problem.num_examples)
+        self.kept = plan.kept(problem.num_examples)
         self._shared = shared_start(problem)
         self._trainer = BatchedTrainer(problem)
         self._audited = audited_cells(plan)
@@ -77,7 +77,7 @@ class CellTrainer:
 
     def order(self, chunk: Chunk, epoch: int) -> Int64[Tensor, "m n"]:
         """Row i: the examples of the chunk's i-th mask in the order of this epoch."""
-        masks, examples = self.masks[chunk.start : chunk.stop], self.problem.examples
+        masks, examples = self.masks[chunk.start : chunk.stop], self.problem.num_examples
         if self.plan.randomness == "shared":
             seed = self.problem.recipe.seed
             order = seeds.epoch_order(seed, chunk.repeat, epoch, examples)

@@ -63,10 +63,10 @@ def retraining_cost(problem: Problem, plan: BankPlan, folder: Path | None = None
         UnsupportedModelError: the model cannot be stacked.
         StoreError: the folder cannot be used.
     """
-    kept = plan.kept(problem.examples)
+    kept = plan.kept(problem.num_examples)
     steps = problem.recipe.last_epoch * problem.recipe.steps_per_epoch(kept)
     trainer = BatchedTrainer(problem)
-    size = default_chunk_size(problem.parameters, trainer.activations)
+    size = default_chunk_size(problem.num_parameters, trainer.activations)
     left = _left(problem, plan, folder, size)
     if not left or not steps:
         return RetrainingCost(sum(left), 0.0, steps, 0.0)

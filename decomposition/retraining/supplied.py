@@ -114,13 +114,13 @@ def _answers(
     names = OUTPUTS if "outputs" in arrays else LOSSES
     if names[0] not in arrays:
         raise BankFileError(f"{source} holds neither outputs (M, R, Q, C) nor losses (M, R, Q)")
-    width = (problem.outputs,) if names is OUTPUTS else ()
+    width = (problem.num_outputs,) if names is OUTPUTS else ()
     positions = len(problem.output_shape) - 1 if names is OUTPUTS else 0
     found = {}
     for name, leading in zip(names, ((masks, None), (None,)), strict=True):
         if name not in arrays:
             continue
-        shape = (*leading, problem.queries, *width)
+        shape = (*leading, problem.num_queries, *width)
         axes = len(leading) + 2
         rows = _in_rows(np.asarray(arrays[name]), positions, axes)
         found[name] = _numbers(rows, f"{source}: {name}", shape)
@@ -158,10 +158,10 @@ def as_supplied(bank: Bank | str | Path, problem: Problem) -> SuppliedBank:
 
 
 def _masks(masks: np.ndarray, problem: Problem, source: str) -> np.ndarray:
-    if masks.ndim != 2 or masks.shape[1] != problem.examples:
+    if masks.ndim != 2 or masks.shape[1] != problem.num_examples:
         raise BankFileError(
-            f"{source}: masks must be (M, N) with N = {problem.examples} training examples, got "
-            f"{masks.shape}"
+            f"{source}: masks must be (M, N) with N = {problem.num_examples} training examples, "
+            f"got {masks.shape}"
         )
     wrong = np.argwhere((masks != 0) & (masks != 1)) if masks.dtype.kind in "buif" else [(0, 0)]
     if len(wrong):

@@ -52,7 +52,7 @@ class BankTraining:
         self.plan = plan
         self.trainer = CellTrainer(problem, plan)
         if chunk_size is None:
-            chunk_size = default_chunk_size(problem.parameters, self.trainer.activations)
+            chunk_size = default_chunk_size(problem.num_parameters, self.trainer.activations)
         self.chunks, self._most = list(chunks(plan, chunk_size)), chunk_size  # until memory ends
         self._store = ChunkStore(folder)
         start = self.trainer.start(0, 0)

@@ -108,5 +108,5 @@ def projected_gradients(
     def some(rows: slice) -> Tensor:
         return projection(per_example_gradients(problem, take(x, rows), y[rows]))
 
-    chunk = chunk_bytes(problem.device, 8 * GRADIENT_NUMBERS) // (8 * problem.parameters)
+    chunk = chunk_bytes(problem.device, 8 * GRADIENT_NUMBERS) // (8 * problem.num_parameters)
     return torch.cat(list(shrinking(some, rows_in(x), chunk)))

@@ -41,7 +41,7 @@ def rank_bound(problem: Problem) -> int:
     tr G over this number is the unit of damping grids: in a model with more parameters than
     N·C, tr G / P would be the mean over directions that no example has touched.
     """
-    return min(problem.parameters, problem.examples * problem.outputs)
+    return min(problem.num_parameters, problem.num_examples * problem.num_outputs)
 
 
 def grids(

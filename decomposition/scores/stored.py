@@ -75,11 +75,11 @@ class StoredGradients:
             raise DecompositionError(
                 f"gradients are kept in float32 or float64, not in {precision!r}"
             )
-        self.shape = (problem.examples, problem.parameters)
+        self.shape = (problem.num_examples, problem.num_parameters)
         """N and P."""
         self.precision: Precision = precision
         self._problem, self._folder = problem, Path(folder)
-        self._step = max(1, CHUNK_NUMBERS // problem.parameters)
+        self._step = max(1, CHUNK_NUMBERS // problem.num_parameters)
         self._key = _key(problem, precision)
         self._checked: set[int] = set()
         try:

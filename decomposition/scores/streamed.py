@@ -61,7 +61,7 @@ class StreamedScores:
         self._stored = stored
         self._asked = problem if function == "loss" else replace(problem, loss=Margin())
         self._kept: Tensor | None = None
-        self._fitting = problem.queries  # until memory has run out
+        self._fitting = problem.num_queries  # until memory has run out
 
     def __call__(
         self,
@@ -79,30 +79,30 @@ class StreamedScores:
         def some(rows: slice) -> Float[Tensor, "k N"]:
             return self.along(curvature.solve(self.query_gradients(rows), damping, negative))
 
-        queries = self._problem.queries
+        queries = self._problem.num_queries
         found = list(shrinking(some, queries, self._most(), shrunk=self._shrunk))
-        return torch.cat(found) / self._problem.examples
+        return torch.cat(found) / self._problem.num_examples
 
     @property
     def examples(self) -> int:
         """N."""
-        return self._problem.examples
+        return self._problem.num_examples
 
     @property
     def queries(self) -> int:
         """Q."""
-        return self._problem.queries
+        return self._problem.num_queries
 
     def query_gradients(self, rows: slice) -> Float[Tensor, "P k"]:
         """∇m_q of some queries; those of all are kept where they may be held at once."""
-        if self._kept is None and self._most() >= self._problem.queries:
-            self._kept = self._made(slice(0, self._problem.queries))
+        if self._kept is None and self._most() >= self._problem.num_queries:
+            self._kept = self._made(slice(0, self._problem.num_queries))
         return self._made(rows) if self._kept is None else self._kept[:, rows]
 
     def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
         """∇m_q of all queries, at most so many at a time."""
         most = min(most, self._most())
-        return shrinking(self.query_gradients, self._problem.queries, most, shrunk=self._shrunk)
+        return shrinking(self.query_gradients, self._problem.num_queries, most, shrunk=self._shrunk)
 
     def _made(self, rows: slice) -> Float[Tensor, "P k"]:
         x, y = self._problem.rows("query")
@@ -110,7 +110,7 @@ class StreamedScores:
 
     def _most(self) -> int:
         """Queries held at once, as far as is known."""
-        one = 8 * self._problem.parameters
+        one = 8 * self._problem.num_parameters
         return max(
             1, min(self._fitting, chunk_bytes(self._problem.device, 8 * QUERY_NUMBERS) // one)
         )
@@ -131,9 +131,9 @@ class StreamedScores:
         def some(rows: slice) -> Float[Tensor, "k n"]:
             return matmul(per_example_gradients(self._problem, take(x, rows), y[rows]), v).T
 
-        one = 8 * self._problem.parameters
+        one = 8 * self._problem.num_parameters
         step = chunk_bytes(v.device, 8 * GRADIENT_NUMBERS) // one
-        return torch.cat(list(shrinking(some, self._problem.examples, step)), 1)
+        return torch.cat(list(shrinking(some, self._problem.num_examples, step)), 1)
 
     def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """The derivative of every loss along every column."""

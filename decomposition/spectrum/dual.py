@@ -33,7 +33,7 @@ def dual_gram(problem: Problem, blocks: Sequence[str] | None = None) -> Float[Te
     for name in names:
         if name not in known:
             raise DecompositionError(f"no block {name!r}: the blocks are {', '.join(known)}")
-    rows = problem.examples * problem.outputs
+    rows = problem.num_examples * problem.num_outputs
     total = torch.zeros(rows, rows, dtype=torch.float64, device=problem.device)
     for _, gram in block_grams(problem, names):
         total += gram

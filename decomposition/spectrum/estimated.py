@@ -78,7 +78,7 @@ class Work:
 
 def planned_products(plan: Plan, problem: Problem, work: Work | None = None) -> dict[str, int]:
     """Columns that a run multiplies with each rung for spectra and errors, scores apart."""
-    usual = work or Work.of(problem.parameters * problem.examples)
+    usual = work or Work.of(problem.num_parameters * problem.num_examples)
     dear = work or Work.of(LARGE)
     counts = {str(name): PROBES for name in CHAIN}  # of the Frobenius errors
     counts["hessian"] += 2 * max(2, PROBES // 2)  # XTrace

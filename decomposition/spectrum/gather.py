@@ -152,11 +152,11 @@ def _structured(problem: Problem, rungs: Sequence[str]) -> dict[str, Curvature]:
 def _of_operator(
     problem: Problem, source: str, block: str | None, plan: Estimation
 ) -> SpectralMeasure:
-    size = problem.parameters
+    size = problem.num_parameters
     if block is not None:
         size = next(b.size for b in problem.blocks if b.name == block)
-    outputs = problem.outputs
-    if source == "ggn" and problem.examples * outputs <= min(size, DUAL_SIZE):
+    outputs = problem.num_outputs
+    if source == "ggn" and problem.num_examples * outputs <= min(size, DUAL_SIZE):
         return exact_measure(dual_eigenvalues(problem, None if block is None else [block]), "dual")
     make = ggn_operator if source == "ggn" else hessian_operator
     operator = make(problem, block)

@@ -68,7 +68,7 @@ def ggn_operator(problem: Problem, block: str | None = None) -> Operator:
                 product = batch.inputs[b.name].T @ pulled.flatten(1)  # (width, d_out · k)
                 matrix = product.view(b.width, b.d_out, -1).transpose(0, 1)
                 part = _part(out, b.slice, offset)
-                part += b.from_matrix(matrix) / problem.examples
+                part += b.from_matrix(matrix) / problem.num_examples
         return out
 
     def matvec(v: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _restricted(problem: Problem, product: Product, block: str | None) -> Operat
     part = blocks[0].slice
 
     def matvec(v: Tensor) -> Tensor:
-        whole = v.new_zeros(problem.parameters, v.shape[1])
+        whole = v.new_zeros(problem.num_parameters, v.shape[1])
         whole[part] = v
         return product.matvec(whole)[part]
 
@@ -116,7 +116,7 @@ def _restricted(problem: Problem, product: Product, block: str | None) -> Operat
 
 def _selection(problem: Problem, block: str | None):
     if block is None:
-        return problem.blocks, problem.parameters
+        return problem.blocks, problem.num_parameters
     chosen = tuple(b for b in problem.blocks if b.name == block)
     if not chosen:
         names = ", ".join(b.name for b in problem.blocks)

@@ -113,7 +113,7 @@ def _errors(
         },
         {"frobenius_step": [*steps, "cross_term"], "rung": names, "protocol": protocols},
     )
-    data["parameters"] = ((), base.problem.parameters)
+    data["parameters"] = ((), base.problem.num_parameters)
     for name, value in _losses(base.problem).items():
         data[name] = ((), value)
     return data

@@ -79,15 +79,15 @@ class Speed:
     def cell_seconds(self, cell: Cell) -> float:
         """Seconds of one cell on one thread, its bank being there."""
         problem, settings = untrained(cell), cell.settings
-        size, rungs = problem.parameters, LADDER_RUNGS if cell.ladder else RUNGS
+        size, rungs = problem.num_parameters, LADDER_RUNGS if cell.ladder else RUNGS
         blocks = sum(block.size**3 for block in problem.blocks)
         eigen = 2.0 * (size**3 + blocks) + (blocks if cell.ladder else 0.0)
         products = (
-            ASSEMBLY_PRODUCTS * problem.examples * size**2
-            + rungs * settings.damping_points * settings.masks * size * problem.queries
-            + rungs * settings.masks * problem.examples * size
+            ASSEMBLY_PRODUCTS * problem.num_examples * size**2
+            + rungs * settings.damping_points * settings.masks * size * problem.num_queries
+            + rungs * settings.masks * problem.num_examples * size
         )
-        ranks = PREDICTIONS * rungs * settings.masks * problem.queries / RANKED_PER_SECOND
+        ranks = PREDICTIONS * rungs * settings.masks * problem.num_queries / RANKED_PER_SECOND
         return (
             FIXED_SECONDS
             + self._own_training(cell)
@@ -111,10 +111,10 @@ def cell_memory(cell: Cell) -> int:
     """Peak bytes of the process that computes a cell."""
     problem, settings = untrained(cell), cell.settings
     rungs = LADDER_RUNGS if cell.ladder else RUNGS
-    predictions = 4 * rungs * settings.damping_points * settings.masks * problem.queries
-    gradients = 4 * rungs * problem.parameters * (problem.examples + problem.queries)
+    predictions = 4 * rungs * settings.damping_points * settings.masks * problem.num_queries
+    gradients = 4 * rungs * problem.num_parameters * (problem.num_examples + problem.num_queries)
     copies = LADDER_COPIES if cell.ladder else DENSE_COPIES
-    return PROCESS + int(copies * 8 * problem.parameters**2) + gradients + 2 * predictions
+    return PROCESS + int(copies * 8 * problem.num_parameters**2) + gradients + 2 * predictions
 
 
 def _side_by_side(make: Callable[[], float]) -> float:

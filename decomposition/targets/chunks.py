@@ -49,7 +49,7 @@ def responses_left(
 
 def chunks_of(problem: Problem, removed: Int64[np.ndarray, " M"]) -> list[np.ndarray]:
     """The removed examples, those that are solved together side by side."""
-    step = together(problem.parameters)
+    step = together(problem.num_parameters)
     return [removed[start : start + step] for start in range(0, len(removed), step)]
 
 

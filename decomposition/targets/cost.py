@@ -36,13 +36,13 @@ def proximal_seconds(
     """
     if not count:
         return 0.0
-    stack = min(count, together(problem.parameters))
-    few = problem.of_examples(slice(0, min(ROWS, problem.examples)))
+    stack = min(count, together(problem.num_parameters))
+    few = problem.of_examples(slice(0, min(ROWS, problem.num_examples)))
     objective = ProximalObjective(few, damping)
-    delta = torch.zeros(stack, problem.parameters, dtype=torch.float64, device=problem.device)
-    removed = torch.arange(stack, device=problem.device) % few.examples
+    delta = torch.zeros(stack, problem.num_parameters, dtype=torch.float64, device=problem.device)
+    removed = torch.arange(stack, device=problem.device) % few.num_examples
     gradient = _seconds(lambda: objective.gradient(delta, removed), problem.device)
-    gradient *= problem.examples / few.examples
+    gradient *= problem.num_examples / few.num_examples
     step, v = 0.0, torch.ones_like(delta.T)
     if isinstance(ggn, MatrixFreeCurvature):
         step = PRODUCTS * _seconds(

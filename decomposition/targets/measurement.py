@@ -122,7 +122,7 @@ def measure_leave_one_out(
         ProblemError, UnsupportedModelError, StoreError: as ``retrain_bank``.
         TargetError: no removal changes it, on any query.
     """
-    own = LeaveOneOutPlan.of(plan, count, problem.examples)
+    own = LeaveOneOutPlan.of(plan, count, problem.num_examples)
     bank = retrain_bank(problem, own, folder, progress=progress)
     base, second = bank.base_measurements(problem), bank.second_measurements(problem)
     found = Measurement(
@@ -160,7 +160,7 @@ def measure_proximal_responses(
     """
     assert isinstance(curvature, Diagonalised)
     damping = proximal_damping(problem, curvature, multiple)
-    removed = removed_examples(plan.seed, count, problem.examples)
+    removed = removed_examples(plan.seed, count, problem.num_examples)
     found = proximal_responses(
         problem, curvature, damping, removed, folder=folder, progress=progress, ggn=ggn
     )
@@ -171,9 +171,9 @@ def measure_proximal_responses(
             f"({multiple:g} trace(GGN) / P): the objective has no minimum near the trained "
             "parameters there; raise pbrf_damping"
         )
-    masks = without(removed[kept], problem.examples)
+    masks = without(removed[kept], problem.num_examples)
     outputs = found.outputs[kept, None]
-    own = LeaveOneOutPlan.of(plan, int(kept.sum()), problem.examples)
+    own = LeaveOneOutPlan.of(plan, int(kept.sum()), problem.num_examples)
     truth = measure(problem, outputs) - measure(problem, found.base_outputs[None])
     measurement = Measurement(
         Bank(own, masks, outputs, None, found.base_outputs),
@@ -239,7 +239,7 @@ def _varying(
 
 def proximal_damping(problem: Problem, curvature: Curvature, multiple: float) -> float:
     """λ of ``measure_proximal_responses``: ``multiple`` · trace / P, to DIGITS digits."""
-    return float(f"{multiple * curvature.trace() / problem.parameters:.{DIGITS}g}")
+    return float(f"{multiple * curvature.trace() / problem.num_parameters:.{DIGITS}g}")
 
 
 def _proximal_notes(found: ProximalResponses, problem: Problem, multiple: float) -> tuple[str, ...]:
@@ -265,4 +265,4 @@ def _removal(masks: np.ndarray) -> np.ndarray:
 
 
 def _removed(count: int, problem: Problem) -> str:
-    return f"{count} of {problem.examples} training examples were removed, one at a time"
+    return f"{count} of {problem.num_examples} training examples were removed, one at a time"

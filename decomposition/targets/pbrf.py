@@ -173,7 +173,7 @@ class _Solver:
                 whitened = self._root * self._curvature.to_basis(gradients.contiguous())
                 return float(whitened.square().sum())
 
-            one = 8 * self._problem.parameters
+            one = 8 * self._problem.num_parameters
             step = chunk_bytes(self._root.device, NUMBERS) // one
             total = sum(shrinking(squares, len(y), step))
             self._floor = FLOOR * self._weight * (total / len(y)) ** 0.5 / len(y)

@@ -118,7 +118,7 @@ def bank_plan(problem: Problem, settings: Settings) -> BankPlan:
     """The masks of a target, with the models that are retrained on them."""
     if settings.target not in ONE_AT_A_TIME:
         return settings.plan
-    return LeaveOneOutPlan.of(settings.plan, settings.leave_one_out_examples, problem.examples)
+    return LeaveOneOutPlan.of(settings.plan, settings.leave_one_out_examples, problem.num_examples)
 
 
 def _responses(
@@ -135,7 +135,7 @@ def _responses(
     count, multiple = settings.leave_one_out_examples, settings.pbrf_damping
     if not affordable:
         damping = proximal_damping(problem, metric, multiple)
-        removed = removed_examples(settings.seed, count, problem.examples)
+        removed = removed_examples(settings.seed, count, problem.num_examples)
         left = responses_left(problem, damping, removed, folder=store)
         seconds = proximal_seconds(problem, metric, damping, left, ggn)
         if seconds > 3600.0 * settings.retrain_hours:

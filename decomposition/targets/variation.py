@@ -49,13 +49,13 @@ def check_before(problem: Problem, plan: BankPlan, target: str) -> None:
             f"Recipe.{name} = 0: no retrained model takes a step, so that what is measured of it "
             f"cannot depend on its subset of the examples. Train for an epoch at least; {OTHERWISE}"
         )
-    masks = plan.subsets(problem.examples)
+    masks = plan.subsets(problem.num_examples)
     found = distinct.count(masks)
     if found < distinct.LEAST:
         one = target in ONE_AT_A_TIME
         more = "leave_one_out_examples" if one else "masks, or an alpha nearer to 0.5"
         raise TargetError(
-            f"{distinct.too_few(found, len(masks))}. There are {problem.examples} training "
+            f"{distinct.too_few(found, len(masks))}. There are {problem.num_examples} training "
             f"examples: use more of them, or more {more}"
         )
 

@@ -34,7 +34,7 @@ def main() -> None:
     import curvlinops
 
     problem = digits().trained()
-    size, examples = problem.parameters, problem.examples
+    size, examples = problem.num_parameters, problem.num_examples
     model = problem.double_model()
     data = [(problem.train[0].double(), problem.train[1])]
     arguments = (model, nn.CrossEntropyLoss(), list(model.parameters()), data)
@@ -85,7 +85,7 @@ def memory(name: str) -> None:
     assemble(small)
     before = high_water_mark()
     assemble(problem)
-    print((high_water_mark() - before) / (8 * problem.parameters**2))
+    print((high_water_mark() - before) / (8 * problem.num_parameters**2))
 
 
 def high_water_mark() -> int:

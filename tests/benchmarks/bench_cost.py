@@ -77,10 +77,10 @@ def ekfac_of(problem: Problem) -> Curvature:
 
 def solve(problem: Problem, product: Product, ekfac: Curvature) -> Solution:
     """(H + λI) x = 1, as far as it gets."""
-    damping = SHARE * ekfac.trace() / problem.parameters
+    damping = SHARE * ekfac.trace() / problem.num_parameters
     return minres(
         lambda v: product(v) + damping * v,
-        torch.ones(problem.parameters, 1, dtype=torch.float64),
+        torch.ones(problem.num_parameters, 1, dtype=torch.float64),
         lambda v: ekfac.solve(v, damping),
         Stopping(1e-12, STEPS, required=False),
     )
@@ -90,7 +90,7 @@ def seconds(width: int, examples: int, few: int) -> dict[str, float]:
     """Processor seconds of everything in TIMES, the dual forms with ``few`` examples."""
     problem, small = stack(width, examples), stack(width, few)
     product, ekfac = hessian_product(problem), ekfac_of(problem)
-    v = torch.ones(problem.parameters, 1, dtype=torch.float64)
+    v = torch.ones(problem.num_parameters, 1, dtype=torch.float64)
     found = {
         "product": best(lambda: product(v)),
         "ekfac": best(lambda: ekfac_of(problem)),
@@ -98,7 +98,7 @@ def seconds(width: int, examples: int, few: int) -> dict[str, float]:
         "solve": best(lambda: solve(problem, product, ekfac)),
     }
     print(
-        f"  N = {examples:>5,} ({few:>5,})  P = {problem.parameters:>8,}  "
+        f"  N = {examples:>5,} ({few:>5,})  P = {problem.num_parameters:>8,}  "
         + "  ".join(f"{name} {value:8.4f}" for name, value in found.items())
         + " s",
         flush=True,
@@ -201,7 +201,7 @@ def main(path: Path) -> None:
         "P": [(width, MANY, FEW) for width in WIDTHS],
     }
     titles = {
-        "N": f"P = {stack(WIDTH, 8).parameters:,} parameters",
+        "N": f"P = {stack(WIDTH, 8).num_parameters:,} parameters",
         "P": f"N = {MANY:,} training examples (dual forms: {FEW})",
     }
     mpl.rcParams["font.size"] = 9
@@ -212,7 +212,7 @@ def main(path: Path) -> None:
         for point in points:
             spent.append(seconds(*point))
             held.append(memories(*point))
-        parameters = [stack(width, 8).parameters for width, _, _ in points]
+        parameters = [stack(width, 8).num_parameters for width, _, _ in points]
         sizes = {"other": parameters}
         if symbol == "N":
             sizes = {"other": [n for _, n, _ in points], "dual": [few for *_, few in points]}

@@ -24,7 +24,7 @@ def main() -> None:
     curvature.decomposition()
     decomposition = time.perf_counter() - start
     rung = scorer(curvature, loss_gradients(problem))
-    masks = np.random.default_rng(0).random((1000, problem.examples)) < 0.5
+    masks = np.random.default_rng(0).random((1000, problem.num_examples)) < 0.5
     rung.predicted_effects(masks, 1e-3)  # the masked sums are shared by all dampings
     times = []
     for damping in np.geomspace(1e-6, 1e-1, 10):

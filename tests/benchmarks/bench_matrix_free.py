@@ -64,11 +64,11 @@ def savings(name: str, problem: Problem) -> None:
     }
     x, y = problem.query
     b = per_example_gradients(problem, x[:QUERIES], y[:QUERIES]).T.contiguous()  # type: ignore[index]
-    mean = ekfac.trace() / problem.parameters
+    mean = ekfac.trace() / problem.num_parameters
     stopping = Stopping(TOLERANCE, MOST, required=False)
     print(
-        f"\n{name}: P = {problem.parameters:,}, N = {problem.examples:,}; products per query, "
-        f"and {2 * RANK / b.shape[1]:.0f} shared ones for the leading eigenpairs"
+        f"\n{name}: P = {problem.num_parameters:,}, N = {problem.num_examples:,}; products per "
+        f"query, and {2 * RANK / b.shape[1]:.0f} shared ones for the leading eigenpairs"
     )
     for share in SHARES:
         damping = share * mean
@@ -113,7 +113,7 @@ def growth(widths: tuple[int, ...]) -> None:
     for width in widths:
         command = [sys.executable, __file__, "--memory", str(width)]
         result = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        sizes.append(wide(width).parameters)
+        sizes.append(wide(width).num_parameters)
         peaks.append(float(result))
         print(f"  P = {sizes[-1]:>9,}: peak {peaks[-1] / 2**20:7.1f} MiB", flush=True)
     power = np.polyfit(np.log(sizes[-3:]), np.log(peaks[-3:]), 1)[0]
@@ -134,8 +134,8 @@ def memory(width: int) -> None:
 
 def solve_once(problem: Problem) -> None:
     ekfac, product = EKFAC().build(Parts(problem)), hessian_product(problem)
-    b = torch.ones(problem.parameters, 4, dtype=torch.float64)
-    damping = 10 * ekfac.trace() / problem.parameters
+    b = torch.ones(problem.num_parameters, 4, dtype=torch.float64)
+    damping = 10 * ekfac.trace() / problem.num_parameters
     minres(
         lambda v: product(v) + damping * v,
         b,
@@ -148,16 +148,18 @@ def times(widths: tuple[int, ...], examples: tuple[int, ...]) -> None:
     print("\nseconds of one Hessian product (one column)")
     for count in examples:
         problem = wide(64, count)
-        print(f"  N = {count:>5,}, P = {problem.parameters:>9,}: {product_seconds(problem):.4f}")
+        print(
+            f"  N = {count:>5,}, P = {problem.num_parameters:>9,}: {product_seconds(problem):.4f}"
+        )
     for width in widths:
         problem = wide(width)
         seconds = product_seconds(problem)
-        print(f"  N = {problem.examples:>5,}, P = {problem.parameters:>9,}: {seconds:.4f}")
+        print(f"  N = {problem.num_examples:>5,}, P = {problem.num_parameters:>9,}: {seconds:.4f}")
 
 
 def product_seconds(problem: Problem) -> float:
     product = hessian_product(problem)
-    v = torch.ones(problem.parameters, 1, dtype=torch.float64)
+    v = torch.ones(problem.num_parameters, 1, dtype=torch.float64)
     return best(lambda: product(v))
 
 
@@ -173,7 +175,7 @@ def compiled() -> None:
             tangent = evaluation.tangent(v)
             return evaluation.flat(torch.func.jvp(gradient, (evaluation.chosen,), (tangent,))[1])
 
-        v = torch.ones(problem.parameters, dtype=torch.float64)
+        v = torch.ones(problem.num_parameters, dtype=torch.float64)
         plain = best(lambda product=product, v=v: product(v))
         try:
             fast = torch.compile(product)

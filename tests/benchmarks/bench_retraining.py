@@ -42,7 +42,7 @@ def main() -> None:
     """Print the table."""
     problem = digits().trained()
     problem = replace(problem, recipe=replace(problem.recipe, epochs=EPOCHS))
-    models = 4 * default_chunk_size(problem.parameters)
+    models = 4 * default_chunk_size(problem.num_parameters)
     idle = replace(problem, recipe=replace(problem.recipe, epochs=0))
     best: dict[str, Times] = {}
 
@@ -58,7 +58,7 @@ def main() -> None:
         record("batched", (seconds(lambda: bank(problem, models)) - preparation) / models / EPOCHS)
     rate = 2 * GEMM**3 / best.pop("gemm")[0]
     products = sum(block.d_in * block.d_out for block in problem.blocks)
-    floor = 3 * 2 * problem.examples * products / rate
+    floor = 3 * 2 * problem.num_examples * products / rate
     batched = best["batched"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, stacks of {models // 4}")
     print(f"{'per model and epoch':20}{'wall ms':>10}{'ratio':>8}{'processor ms':>14}{'ratio':>8}")
@@ -80,16 +80,16 @@ def network(name: str, problem: Problem) -> None:
     problem = replace(problem, recipe=replace(problem.recipe, epochs=1))
     idle = replace(problem, recipe=replace(problem.recipe, epochs=0))
     trainer = BatchedTrainer(problem)
-    size = default_chunk_size(problem.parameters, trainer.activations)
-    steps = problem.recipe.steps_per_epoch(problem.examples - 1)
+    size = default_chunk_size(problem.num_parameters, trainer.activations)
+    steps = problem.recipe.steps_per_epoch(problem.num_examples - 1)
     loop = stacked = np.full(2, np.inf)
     for _ in range(FEWER_ROUNDS):
         spent = on_one_thread(lambda: tight_epoch(problem))
-        loop = np.minimum(loop, spent / problem.recipe.steps_per_epoch(problem.examples))
+        loop = np.minimum(loop, spent / problem.recipe.steps_per_epoch(problem.num_examples))
         preparation = seconds(lambda: bank(idle, STACKS * size))
         spent = seconds(lambda: bank(problem, STACKS * size)) - preparation
         stacked = np.minimum(stacked, spent / (STACKS * size * steps))
-    rows = {f"{name} (P = {problem.parameters:,}), loop": loop, f"  stacks of {size}": stacked}
+    rows = {f"{name} (P = {problem.num_parameters:,}), loop": loop, f"  stacks of {size}": stacked}
     for label, times in rows.items():
         (wall, cpu), (wall_ratio, cpu_ratio) = 1e3 * times, times / stacked
         print(f"{label:34}{wall:10.3f}{wall_ratio:8.2f}{cpu:14.3f}{cpu_ratio:8.2f}")
@@ -114,7 +114,7 @@ def on_one_thread(work: Callable[[], object]) -> Times:
 
 def bank(problem: Problem, models: int) -> None:
     """Retrain ``models`` models without one example each."""
-    alpha = (problem.examples - 1) / problem.examples
+    alpha = (problem.num_examples - 1) / problem.num_examples
     plan = BankPlan(alpha=alpha, masks=models, second_order_masks=0)
     retrain_bank(problem, plan, progress=False)
 
@@ -136,7 +136,7 @@ def tight_epoch(problem: Problem) -> None:
     model, recipe = copy.deepcopy(problem.model), problem.recipe
     x, y = problem.train
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum)
-    for rows in torch.randperm(problem.examples).split(recipe.batch_size):
+    for rows in torch.randperm(problem.num_examples).split(recipe.batch_size):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
         optimizer.step()

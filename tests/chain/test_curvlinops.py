@@ -57,7 +57,7 @@ def test_structured_rungs_agree(case: str, structure: str, fisher: str, separate
     problem = cases.CASES[case]()
     operator = _operator(problem, structure, fisher, separate)
     rung = {"kfac": KFAC, "ekfac": EKFAC}[structure](FISHERS[fisher], separate)
-    expected = operator @ torch.eye(problem.parameters, dtype=torch.float64)
+    expected = operator @ torch.eye(problem.num_parameters, dtype=torch.float64)
     _close(rung(problem).dense(), _scale(problem, fisher) * expected)
 
 
@@ -75,7 +75,7 @@ def test_exactly_damped_inverses_agree(
         operator, damping=DAMPING / scale, use_exact_damping=True
     )
     rung = {"kfac": KFAC, "ekfac": EKFAC}[structure](FISHERS[fisher], separate)
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     _close(rung(problem).solve(eye, DAMPING), (inverse @ eye) / scale)
 
 
@@ -90,6 +90,6 @@ def test_inverses_with_factored_damping_agree(case: str, fisher: str, separate: 
     inverse = curvlinops.KFACInverseLinearOperator(
         operator, damping=DAMPING / scale, use_heuristic_damping=True
     )
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     rung = KFAC(FISHERS[fisher], separate, factored_damping=True)
     _close(rung(problem).solve(eye, DAMPING), (inverse @ eye) / scale)

@@ -79,7 +79,7 @@ def test_structured_rungs_agree(case: str, structure: str, sharing: str, separat
         assert (structure, sharing) == ("ekfac", "reduce")
         assert case in FEW_EXAMPLES
         return
-    expected = operator @ torch.eye(problem.parameters, dtype=torch.float64)
+    expected = operator @ torch.eye(problem.num_parameters, dtype=torch.float64)
     _close(found.dense(), expected)
 
 

@@ -200,6 +200,6 @@ def test_scores_are_those_of_the_dense_matrix(
     )
     mu, vectors = torch.linalg.eigh(curvature.dense())
     inverse = vectors @ torch.diag(1 / (mu.abs() + 0.1)) @ vectors.T
-    expected = query @ inverse @ train.T / general.examples
+    expected = query @ inverse @ train.T / general.num_examples
     found = torch.as_tensor(influence_scores(general, curvature, 0.1))
     _equal(found, expected, 1e-9)

@@ -116,7 +116,7 @@ def test_rank_of_softmax_ggn_is_at_most_examples_times_classes_less_one() -> Non
     problem = cases.classification(cases.mlp((4, 8, 8, 3), torch.nn.Tanh, 0), n=6)
     eigenvalues = build_chain(problem)["ggn"].eigenvalues()
     rank = int((eigenvalues > 1e-12 * eigenvalues[-1]).sum())
-    assert rank <= 6 * (3 - 1) < problem.parameters
+    assert rank <= 6 * (3 - 1) < problem.num_parameters
 
 
 def test_nonzero_spectrum_of_ggn_is_that_of_the_dual_gram_matrix(problem: Problem) -> None:
@@ -130,7 +130,7 @@ def test_nonzero_spectrum_of_ggn_is_that_of_the_dual_gram_matrix(problem: Proble
     count = terms.roots[problem.blocks[0].name].shape[1] * len(x)
     dual = torch.linalg.eigvalsh(gram.reshape(count, count) / len(x))
     primal = build_chain(problem)["ggn"].eigenvalues()
-    k = min(count, problem.parameters)
+    k = min(count, problem.num_parameters)
     torch.testing.assert_close(primal[-k:], dual[-k:], rtol=0, atol=1e-12 * float(dual[-1]))
 
 
@@ -141,8 +141,8 @@ def test_structure_agrees_with_the_dense_matrix(problem: Problem, rung: str) -> 
     dense = curvature.dense()
     scale = float(dense.abs().max())
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.parameters, 3, generator=generator, dtype=torch.float64)
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, 3, generator=generator, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     damping = 0.1 * scale
     close = {"rtol": 1e-9, "atol": 1e-10 * scale}
     torch.testing.assert_close(dense, dense.T, rtol=0, atol=1e-14 * scale)

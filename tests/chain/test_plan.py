@@ -62,7 +62,7 @@ def test_a_chain_is_built_as_planned() -> None:
     assert isinstance(chain["hessian"], MatrixFreeCurvature)
     assert isinstance(chain["ggn"], DualCurvature)
     dense = build_chain(problem)
-    v = torch.randn(problem.parameters, 2, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, 2, dtype=torch.float64)
     for rung in CHAIN:
         torch.testing.assert_close(chain[rung].matvec(v), dense[rung].matvec(v), atol=1e-10, rtol=0)
 

@@ -51,7 +51,7 @@ def test_structure_agrees_with_the_dense_matrix(case: str, rung: str) -> None:
     dense = curvature.dense()
     scale = float(dense.abs().max())
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.parameters, 3, generator=generator, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, 3, generator=generator, dtype=torch.float64)
     atol = 1e-10 * scale
     torch.testing.assert_close(dense, dense.T, rtol=0, atol=1e-14 * scale)
     torch.testing.assert_close(curvature.matvec(v), dense @ v, rtol=1e-9, atol=atol)

@@ -57,7 +57,7 @@ def test_curvlinops_agrees(case: str) -> None:
     x, y = problem.train
     loss = nn.MSELoss() if y.is_floating_point() else nn.CrossEntropyLoss()
     arguments = (model, loss, list(model.parameters()), [(x.double(), y)])
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     _close(
         assemble_hessian(problem), curvlinops.HessianLinearOperator(*arguments) @ eye, CROSS_LIBRARY
     )

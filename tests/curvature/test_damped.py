@@ -37,7 +37,7 @@ def test_solve_inverts_the_damped_factors(problem: Problem, damping: float, sepa
     """S⁻¹ [W | b] A⁻¹ with both damped; a bias of its own has the weight's damped S alone."""
     curvature = KFAC(separate_bias=separate, factored_damping=True)(problem)
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.parameters, generator=generator, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, generator=generator, dtype=torch.float64)
     solved = curvature.solve(v, damping)
     factors = kronecker_factors(problem)
     for block in problem.blocks:
@@ -84,7 +84,7 @@ def test_scorers_use_the_damped_inverse_of_the_rung(rung: str) -> None:
     scorer = scorers_of({rung: curvature}, gradients)[rung]
     for damping in DAMPINGS:
         expected = curvature.solve(gradients.query, damping).T @ gradients.train
-        expected /= problem.examples
+        expected /= problem.num_examples
         scale = float(expected.abs().max())
         tau = influence_scores(problem, curvature, damping)
         torch.testing.assert_close(tau, expected, rtol=1e-9, atol=1e-12 * scale)
@@ -100,7 +100,7 @@ def test_damped_inverse_error_of_the_rung(rung: str) -> None:
     curvature, reference = chain[rung], chain["ggn"]
     assert isinstance(curvature, Diagonalised)
     assert isinstance(reference, Diagonalised)
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     found = damped_errors(curvature, reference, DAMPINGS, 3)
     for i, damping in enumerate(DAMPINGS):
         c, r = curvature.solve(eye, damping), reference.solve(eye, damping)

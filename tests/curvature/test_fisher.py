@@ -56,7 +56,7 @@ def test_empirical_fisher_of_a_linear_regression_by_hand() -> None:
 
 def test_empirical_fisher_is_the_second_moment_of_the_loss_gradients(problem: Problem) -> None:
     g = per_example_gradients(problem, *problem.train)
-    expected = g.T @ g / problem.examples
+    expected = g.T @ g / problem.num_examples
     scale = float(expected.abs().max())
     torch.testing.assert_close(
         assemble_ggn(problem, Empirical()), expected, rtol=0, atol=1e-12 * scale

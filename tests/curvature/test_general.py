@@ -136,7 +136,7 @@ def test_ggn_equals_jacobians_around_the_loss_curvature(general: Problem, ggn: T
 def test_gradients_of_the_examples_are_those_of_each_alone(general: Problem) -> None:
     x, y = general.train
     found = per_example_gradients(general, x, y)
-    for row in (0, 3, general.examples - 1):
+    for row in (0, 3, general.num_examples - 1):
         one = Problem(general.model, general.loss, _rows(general, [row]), general.query)
         alone = autograd.gradient(one, one.double_model(), one.theta())
         _close(found[row], alone, 1e-12)
@@ -150,7 +150,7 @@ def test_mean_gradient_of_the_examples_is_that_of_the_mean_loss(general: Problem
 
 def test_empirical_fisher_is_the_second_moment_of_the_gradients(general: Problem) -> None:
     g = per_example_gradients(general, *general.train)
-    _close(assemble_ggn(general, Empirical()), g.T @ g / general.examples, 1e-12)
+    _close(assemble_ggn(general, Empirical()), g.T @ g / general.num_examples, 1e-12)
 
 
 @pytest.mark.parametrize("case", ["cnn", "attention", "two_inputs"])
@@ -184,7 +184,7 @@ def test_order_and_duplication_of_examples_change_nothing(
     general: Problem, both: tuple[Assemble, Tensor]
 ) -> None:
     assemble, whole = both
-    order = torch.from_numpy(np.random.default_rng(0).permutation(general.examples))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(general.num_examples))
     train = _rows(general, torch.cat([order, order]))
     _close(assemble(Problem(general.model, general.loss, train, general.query)), whole, 1e-12)
 

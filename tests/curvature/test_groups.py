@@ -82,7 +82,7 @@ def apart(problem: Problem) -> tuple[Problem, Tensor, int]:
     model[place] = Applied(forward, parts=parts)
     split = Problem(model, problem.loss, problem.train, problem.query)
     (block,) = [b for b in problem.blocks if isinstance(b, LinearBlock) and b.groups > 1]
-    numbers = torch.arange(problem.parameters)
+    numbers = torch.arange(problem.num_parameters)
     columns = torch.split(numbers, [b.size for b in problem.blocks])
     order = []
     for b, own in zip(problem.blocks, columns, strict=True):
@@ -140,7 +140,7 @@ def test_curvlinops_agrees_on_the_groups_apart(case: str, structure: str, sharin
         return
     _close(
         found.dense()[order][:, order],
-        operator @ torch.eye(split.parameters, dtype=torch.float64),
+        operator @ torch.eye(split.num_parameters, dtype=torch.float64),
         CROSS_LIBRARY,
     )
 
@@ -201,7 +201,7 @@ def test_factored_damping_is_balanced_group_by_group(
     (block,) = [b for b in problem.blocks if isinstance(b, LinearBlock) and b.groups > 1]
     curvature = KFAC(separate_bias=separate, factored_damping=True)(problem)
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.parameters, generator=generator, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, generator=generator, dtype=torch.float64)
     solved = curvature.solve(v, damping)
     m, found = (
         block.to_matrix(part[block.slice, None])[..., 0].view(block.groups, -1, block.width)
@@ -223,7 +223,7 @@ def test_factored_damping_is_balanced_group_by_group(
 def test_the_dual_of_a_grouped_convolution_is_its_ggn(case: str) -> None:
     problem = GROUPED[case]()
     chain = build_chain(problem)
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     for dual, rung in zip(dual_rungs(problem), ("ggn", "block_ggn"), strict=True):
         _close(dual.matvec(eye), chain[rung].dense())
 

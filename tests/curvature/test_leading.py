@@ -41,7 +41,7 @@ def test_the_largest_eigenvalues_are_found() -> None:
 def test_it_saves_products_and_changes_no_answer() -> None:
     problem = cases.tanh()
     damping = 1e-4 * float(build_chain(problem)["ggn"].eigenvalues()[-1])
-    v = sides(problem.parameters)
+    v = sides(problem.num_parameters)
     helped, plain = (
         MatrixFreeCurvature(ggn_product(problem), m, definite=True, tolerance=1e-11)
         for m in (leading_curvature(ggn_product(problem), 30), None)

@@ -38,7 +38,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("damping", [1.0, 1e-2])
 def test_h_is_solved_as_it_is(chain: tuple[Problem, dict[str, Curvature]], damping: float) -> None:
     problem, rungs = chain
-    v = sides(problem.parameters)
+    v = sides(problem.num_parameters)
     found = MatrixFreeCurvature(hessian_product(problem), rungs["ekfac"], tolerance=1e-12)
     expected = rungs["hessian"].solve(v, damping, "signed")
     assert error(found.solve(v, damping, "signed"), expected) < 1e-8
@@ -47,7 +47,7 @@ def test_h_is_solved_as_it_is(chain: tuple[Problem, dict[str, Curvature]], dampi
 @pytest.mark.parametrize("policy", ["absolute", "clip"])
 def test_h_is_solved_by_policy(chain: tuple[Problem, dict[str, Curvature]], policy: str) -> None:
     problem, rungs = chain
-    v, damping = sides(problem.parameters), 0.3 * rungs["hessian"].frobenius_norm()
+    v, damping = sides(problem.num_parameters), 0.3 * rungs["hessian"].frobenius_norm()
     found = MatrixFreeCurvature(hessian_product(problem), krylov_steps=60)
     assert error(found.solve(v, damping, policy), rungs["hessian"].solve(v, damping, policy)) < 0.02
 
@@ -57,13 +57,13 @@ def test_definite_rungs_are_solved(chain: tuple[Problem, dict[str, Curvature]], 
     problem, rungs = chain
     product = (ggn_product if name == "ggn" else BlockGGNProduct)(problem)
     found = MatrixFreeCurvature(product, rungs["ekfac"], definite=True, tolerance=1e-12)
-    v = sides(problem.parameters)
+    v = sides(problem.num_parameters)
     assert error(found.solve(v, 1e-2), rungs[name].solve(v, 1e-2)) < 1e-8
 
 
 def test_a_preconditioner_changes_the_work_not_the_answer() -> None:
     problem = cases.tanh()
-    rungs, v = build_chain(problem), sides(problem.parameters)
+    rungs, v = build_chain(problem), sides(problem.num_parameters)
     with_it, without = (
         MatrixFreeCurvature(hessian_product(problem), m, tolerance=1e-11)
         for m in (rungs["ekfac"], None)
@@ -76,8 +76,8 @@ def test_every_solve_is_recorded() -> None:
     problem = cases.tanh()
     product = ggn_product(problem)
     found = MatrixFreeCurvature(product, definite=True, tolerance=1e-7)
-    found.solve(sides(problem.parameters), 0.1)
-    found.solve(sides(problem.parameters)[:, 0], 1.0)
+    found.solve(sides(problem.num_parameters), 0.1)
+    found.solve(sides(problem.num_parameters)[:, 0], 1.0)
     assert [(one.damping, one.columns) for one in found.record] == [(0.1, 3), (1.0, 1)]
     assert sum(one.products for one in found.record) == product.count
     assert all(0 < one.residual <= 1e-7 for one in found.record)
@@ -99,7 +99,7 @@ def test_too_few_steps_name_the_residual_and_the_way_out() -> None:
     problem = cases.tanh()
     found = MatrixFreeCurvature(hessian_product(problem), most=2)
     with pytest.raises(SolverError, match=r"use a larger damping"):
-        found.solve(sides(problem.parameters), 1e-6, "signed")
+        found.solve(sides(problem.num_parameters), 1e-6, "signed")
 
 
 def test_its_density_is_estimated_from_its_products() -> None:

@@ -50,12 +50,12 @@ def swept(problem: Problem) -> SweptRows:
 
 
 QUANTITIES: dict[str, Callable[[Problem], tuple[Callable[[Tensor], Tensor], int]]] = {
-    "hessian": lambda p: (hessian_product(p).matvec, p.parameters),
-    "ggn": lambda p: (ggn_product(p).matvec, p.parameters),
-    "single precision": lambda p: (ggn_product(p, torch.float32).matvec, p.parameters),
-    "rows": lambda p: (swept(p).forward, p.parameters),
-    "transposed rows": lambda p: (swept(p).transposed, p.examples * p.outputs),
-    "derivatives": lambda p: (StreamedScores(p)._by_sweeps, p.parameters),
+    "hessian": lambda p: (hessian_product(p).matvec, p.num_parameters),
+    "ggn": lambda p: (ggn_product(p).matvec, p.num_parameters),
+    "single precision": lambda p: (ggn_product(p, torch.float32).matvec, p.num_parameters),
+    "rows": lambda p: (swept(p).forward, p.num_parameters),
+    "transposed rows": lambda p: (swept(p).transposed, p.num_examples * p.num_outputs),
+    "derivatives": lambda p: (StreamedScores(p)._by_sweeps, p.num_parameters),
 }
 
 
@@ -83,8 +83,8 @@ def test_no_memory_for_one_example_is_said_with_the_way_out() -> None:
 @pytest.mark.parametrize("case", [general.conv2d_strided, general.sequence, general.frozen])
 def test_the_dual_with_memory_for_few_rows(case: Callable[[], Problem]) -> None:
     problem = case()
-    rows = problem.examples * problem.outputs
-    v = general.normal(problem.parameters, 2)
+    rows = problem.num_examples * problem.num_outputs
+    v = general.normal(problem.num_parameters, 2)
     expected = dual_rungs(problem)
     with memory_for(rows * max(b.size for b in problem.blocks) - 1) as refused:
         found = dual_rungs(problem)
@@ -136,7 +136,7 @@ def test_quadrature_with_memory_for_few_spaces() -> None:
 @pytest.mark.parametrize("numbers", [200, 100])
 def test_an_operator_without_memory_for_its_terms(numbers: int) -> None:
     problem = cases.tanh()
-    v = general.normal(problem.parameters, 1)
+    v = general.normal(problem.num_parameters, 1)
     whole = ggn_operator(problem).matvec(v)
     with memory_for(numbers) as refused:
         found = ggn_operator(problem).matvec(v)
@@ -146,7 +146,7 @@ def test_an_operator_without_memory_for_its_terms(numbers: int) -> None:
 
 def test_gradients_are_projected_with_memory_for_few_of_them() -> None:
     problem = pooled()
-    projection = Projection(problem.parameters, 8, groups=2)
+    projection = Projection(problem.num_parameters, 8, groups=2)
     whole = projected_gradients(problem, *problem.train, projection)
     with memory_for(1200) as refused:
         found = projected_gradients(problem, *problem.train, projection)

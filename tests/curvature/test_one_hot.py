@@ -62,7 +62,7 @@ def on_one_hot_rows(problem: Problem) -> tuple[Problem, Tensor]:
         return found
 
     (x, y), (xq, yq) = problem.train, problem.query
-    numbers = torch.arange(problem.parameters)
+    numbers = torch.arange(problem.num_parameters)
     own = problem.blocks[0].size
     order = torch.cat([numbers[:own].view(TOKENS, WIDTH).T.flatten(), numbers[own:]])
     return Problem(model, problem.loss, (rows(x), y), (rows(xq), yq)), order
@@ -105,7 +105,7 @@ def test_its_input_factor_is_the_frequency_of_the_tokens(monkeypatch: pytest.Mon
 def test_structure_agrees_with_the_dense_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = with_embedding(monkeypatch)
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.parameters, 2, generator=generator, dtype=torch.float64)
+    v = torch.randn(problem.num_parameters, 2, generator=generator, dtype=torch.float64)
     for rung in (EKFAC(), KFAC()):
         curvature = rung(problem)
         dense = curvature.dense()
@@ -118,7 +118,7 @@ def test_structure_agrees_with_the_dense_matrix(monkeypatch: pytest.MonkeyPatch)
 def test_the_dual_of_an_embedding_is_its_ggn(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = with_embedding(monkeypatch)
     chain = build_chain(problem)
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     for dual, rung in zip(dual_rungs(problem), ("ggn", "block_ggn"), strict=True):
         _close(dual.matvec(eye), chain[rung].dense(), 1e-11)
 
@@ -133,7 +133,7 @@ def test_products_leave_the_padding_alone_in_forward_mode_too(
     problem = Problem(problem.model, problem.loss, problem.train, problem.query)
     assert isinstance(problem.blocks[0], ExactBlock if limit else LinearBlock)
     chain = build_chain(problem)
-    eye = torch.eye(problem.parameters, dtype=torch.float64)
+    eye = torch.eye(problem.num_parameters, dtype=torch.float64)
     for rung, product in (("ggn", ggn_product), ("hessian", hessian_product)):
         dense = chain[rung].dense()
         assert not dense[2 * WIDTH : 3 * WIDTH].any()

@@ -76,7 +76,7 @@ def problem(request: pytest.FixtureRequest) -> Problem:
 
 def columns(problem: Problem, count: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(problem.parameters, count, generator=generator, dtype=torch.float64)
+    return torch.randn(problem.num_parameters, count, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", list(MAKERS))

@@ -47,7 +47,7 @@ def forms() -> Mapping[str, Curvature]:
         "matrix-free": MatrixFreeCurvature(ggn, definite=True),
         "leading": leading_curvature(ggn, 2),
         "eigenpairs": EigenpairCurvature(values[-3:], vectors[:, -3:], 0.5),
-        "identity": ScaledIdentity(problem.parameters, 2.0),
+        "identity": ScaledIdentity(problem.num_parameters, 2.0),
         "solver": SolveCurvature(ggn.size, ggn.solve, ggn.matvec),
         "policy": UnderPolicy(chain["hessian"], "clip"),
     }
@@ -199,7 +199,7 @@ def test_solve_inverts_c_plus_damping_as_its_name_says() -> None:
 def test_the_hessian_of_a_model_is_inverted_literally() -> None:
     problem = cases.gelu()
     hessian = build_chain(problem)["hessian"]
-    dense, v = hessian.dense(), torch.ones(problem.parameters, dtype=torch.float64)
+    dense, v = hessian.dense(), torch.ones(problem.num_parameters, dtype=torch.float64)
     damping = 0.05 * float(dense.diagonal().abs().max())
     a = dense + damping * torch.eye(len(dense), dtype=torch.float64)
     assert float(torch.linalg.eigvalsh(a)[0]) < 0

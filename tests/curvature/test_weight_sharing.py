@@ -216,7 +216,7 @@ def test_order_duplication_and_batches_change_no_factor(
 ) -> None:
     whole = kronecker_factors(general, sharing=sharing)
     x, y = general.train
-    rows = [*reversed(range(general.examples)), *range(general.examples)]
+    rows = [*reversed(range(general.num_examples)), *range(general.num_examples)]
     twice = Problem(general.model, general.loss, (take(x, rows), y[rows]), general.query)
     monkeypatch.setattr(positions, "BATCH_BYTES", 1)
     largest = max(float(s.abs().max()) for _, s in whole.values()) if whole else 0.0
@@ -244,6 +244,6 @@ def test_rows_of_the_jacobian_are_products_of_terms(case: str) -> None:
                 groups = [(s, a)] if block.groups == 1 else zip(s, a, strict=True)
                 rows = [torch.einsum("nkti,ntj->nkij", *group).flatten(0, 1) for group in groups]
                 flat = block.from_matrix(torch.cat(rows, 1).permute(1, 2, 0))
-                sums[block.name] = sums.get(block.name, 0) + flat @ flat.T / problem.examples
+                sums[block.name] = sums.get(block.name, 0) + flat @ flat.T / problem.num_examples
     for name, second in sums.items():
         _close(second, blocks[name].dense(), EXACT)

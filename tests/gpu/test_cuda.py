@@ -116,7 +116,7 @@ def test_eigenvalues_and_their_decomposition(here: Built, there: Built) -> None:
 
 def test_products_and_solves_go_back_to_where_the_vector_was(here: Built, there: Built) -> None:
     v = torch.randn(
-        here[0].parameters, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        here[0].num_parameters, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
     for rung, curvature in there[1].items():
         exact = here[1][rung]
@@ -191,8 +191,8 @@ def large(request: pytest.FixtureRequest) -> tuple[Problem, Problem]:
 def test_products_and_rows_of_large_models(large: tuple[Problem, Problem]) -> None:
     """By COLUMNS_ON_CUDA and by what is free there, not by what is chosen for a cache."""
     here, there = large
-    v = general.normal(here.parameters, 40)
-    u = general.normal(here.examples * here.outputs, 3)
+    v = general.normal(here.num_parameters, 40)
+    u = general.normal(here.num_examples * here.num_outputs, 3)
     for product in (hessian_product, ggn_product):
         close(product(there)(v.cuda()), product(here)(v))
         close(product(there, torch.float32)(v.cuda()), product(here)(v), FLOAT32)
@@ -202,7 +202,7 @@ def test_products_and_rows_of_large_models(large: tuple[Problem, Problem]) -> No
 
 
 def test_dual_rungs(large: tuple[Problem, Problem]) -> None:
-    v = general.normal(large[0].parameters, 3)
+    v = general.normal(large[0].num_parameters, 3)
     for exact, found in zip(*(dual_rungs(p) for p in large), strict=True):
         close(found.matvec(v.cuda()), exact.matvec(v))
         close(found.eigenvalues(), exact.eigenvalues())
@@ -211,16 +211,16 @@ def test_dual_rungs(large: tuple[Problem, Problem]) -> None:
 
 @pytest.mark.parametrize("policy", ["signed", "absolute"])
 def test_matrix_free_solves(large: tuple[Problem, Problem], policy: str) -> None:
-    v = general.normal(large[0].parameters, 3)
+    v = general.normal(large[0].num_parameters, 3)
     exact, found = (
-        MatrixFreeCurvature(hessian_product(p), tolerance=1e-10, krylov_steps=p.parameters)
+        MatrixFreeCurvature(hessian_product(p), tolerance=1e-10, krylov_steps=p.num_parameters)
         for p in large
     )
     close(found.solve(v.cuda(), 1.0, policy), exact.solve(v, 1.0, policy), 1e-6)
 
 
 def test_leading_eigenpairs(large: tuple[Problem, Problem]) -> None:
-    v = general.normal(large[0].parameters, 3)
+    v = general.normal(large[0].num_parameters, 3)
     exact, found = (leading_curvature(ggn_product(p), 3) for p in large)
     close(found.matvec(v.cuda()), exact.matvec(v), 1e-6)
 
@@ -231,12 +231,12 @@ def test_scores_of_large_models(large: tuple[Problem, Problem]) -> None:
         for p in large
     )
     close(found, exact, 1e-6)
-    v = general.normal(large[0].parameters, 1)
+    v = general.normal(large[0].num_parameters, 1)
     close(StreamedScores(large[1]).along(v.cuda()), StreamedScores(large[0]).along(v))
 
 
 def test_projected_gradients(large: tuple[Problem, Problem]) -> None:
-    projection = Projection(large[0].parameters, 8)
+    projection = Projection(large[0].num_parameters, 8)
     exact, found = (projected_gradients(p, *p.train, projection) for p in large)
     close(found, exact)
 
@@ -327,7 +327,7 @@ def big() -> Problem:
 def test_a_product_in_512_mib_is_the_whole_one(
     big: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    v = general.normal(big.parameters, 16)
+    v = general.normal(big.num_parameters, 16)
     there = big.to(CUDA)
     monkeypatch.setattr("decomposition.curvature.evaluation.chunk_bytes", lambda *_: 2**40)
     close(hessian_product(there)(v.cuda()), hessian_product(big)(v))

@@ -170,7 +170,7 @@ def test_its_ggn_is_that_of_the_attention_that_it_replaces() -> None:
         else:
             order.append(places[name.replace(".out.", ".out_proj.", 1)])
     order = torch.cat(order)
-    assert len(order) == start == one.parameters
+    assert len(order) == start == one.num_parameters
     _close(one.theta()[order], other.theta())
     expected = build_chain(one)["ggn"].dense()[order][:, order]
     found = build_chain(other)["ggn"].dense()

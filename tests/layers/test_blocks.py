@@ -23,7 +23,7 @@ def test_blocks_tile_the_flat_parameter_vector(problem: Problem) -> None:
         own = [layer.weight.flatten()] + ([layer.bias] if layer.bias is not None else [])
         torch.testing.assert_close(theta[block.slice], torch.cat(own), rtol=0, atol=0)
         stop = block.start + block.size
-    assert stop == len(theta) == problem.parameters
+    assert stop == len(theta) == problem.num_parameters
 
 
 def test_blocks_tile_the_trainable_parameters(general: Problem) -> None:
@@ -36,7 +36,7 @@ def test_blocks_tile_the_trainable_parameters(general: Problem) -> None:
     for block in general.blocks:
         assert (block.start, block.slice) == (start, slice(start, start + block.size))
         start += block.size
-    assert start == general.parameters == len(general.theta())
+    assert start == general.num_parameters == len(general.theta())
 
 
 def test_exact_blocks_name_their_parameters(general: Problem) -> None:
@@ -86,7 +86,7 @@ def test_a_bare_linear_layer_is_a_model() -> None:
     x, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 2
     bare = Problem(nn.Linear(3, 2), nn.CrossEntropyLoss(), (x, y), (x + 1, y))
     (block,) = bare.blocks
-    assert (block.name, block.size, bare.parameters, bare.plain) == ("linear", 8, 8, True)
+    assert (block.name, block.size, bare.num_parameters, bare.plain) == ("linear", 8, 8, True)
 
 
 def test_a_child_may_have_the_name_of_the_model_itself() -> None:
@@ -95,5 +95,5 @@ def test_a_child_may_have_the_name_of_the_model_itself() -> None:
     exact, linear = problem.blocks
     assert isinstance(exact, ExactBlock)
     assert isinstance(linear, LinearBlock)
-    assert (exact.name, exact.parameters) == ("model_", ("scale", "shift"))
+    assert (exact.name, exact.num_parameters) == ("model_", ("scale", "shift"))
     assert linear.name == "model"

@@ -61,7 +61,7 @@ def test_every_rung_is_that_of_linear_layers_in_another_order() -> None:
     other, places = twin(one)
     extra = {"reduced": KFAC(sharing="reduce"), "corrected": EKFAC(sharing="reduce")}
     found, expected = build_chain(one, extra=extra), build_chain(other, extra=extra)
-    v = cases.normal(one.parameters, 2, seed=3)
+    v = cases.normal(one.num_parameters, 2, seed=3)
     back = torch.empty_like(v)
     back[places] = v
     for rung in (*CHAIN, *extra):

@@ -139,7 +139,7 @@ def test_a_network_of_mean_and_variance_is_studied_to_the_end() -> None:
     )
     tree = run(problem, settings=TINY, progress=False)
     assert np.isfinite(tree["attribution"].to_dataset()["lds_mean"].values).all()
-    v = torch.ones(problem.parameters, 1, dtype=torch.float64)
+    v = torch.ones(problem.num_parameters, 1, dtype=torch.float64)
     for product, rung in ((hessian_product, "hessian"), (ggn_product, "ggn")):
         exact = build_chain(problem)[rung].dense() @ v
         torch.testing.assert_close(product(problem)(v), exact, rtol=1e-9, atol=1e-12)

@@ -138,7 +138,7 @@ def test_the_hessian_is_that_of_torchs_own_loss_times_the_labelled_share(ignored
 def test_the_dual_form_has_a_row_for_every_position_and_class() -> None:
     problem, _ = pair(nn.CrossEntropyLoss(), labels(ignored=True))
     few = replace(problem, train=(problem.train[0][:4], problem.train[1][:4]))
-    assert few.examples * few.outputs == 4 * CLASSES * T < few.parameters
+    assert few.num_examples * few.num_outputs == 4 * CLASSES * T < few.num_parameters
     chain = build_chain(few)
     for name, rung in zip(("ggn", "block_ggn"), dual_rungs(few), strict=True):
         torch.testing.assert_close(rung.dense(), chain[name].dense(), rtol=1e-8, atol=1e-11)
@@ -177,13 +177,13 @@ def test_notes_say_positions_and_ignored_labels() -> None:
     assert "at 3 positions of an example (outputs (3, 3))" in about_positions
     train, query = ((y == -100).sum() for _, y in (problem.train, problem.query))
     assert f"{train} of {N * T} train and {query} of {QUERIES * T} query" in about_labels
-    assert problem.outputs == 9
+    assert problem.num_outputs == 9
     assert problem.output_shape == (3, 3)
 
 
 def test_a_margin_is_of_one_position() -> None:
     problem = GENERAL["tagging"]()
-    outputs = np.zeros((2, QUERIES, problem.outputs))
+    outputs = np.zeros((2, QUERIES, problem.num_outputs))
     with pytest.raises(ProblemError, match="one margin for each of its positions"):
         measure(problem, outputs, "margin")
     np.testing.assert_allclose(measure(problem, outputs), np.log(CLASSES))

@@ -27,7 +27,7 @@ def mean_loss(problem: Problem, part: str) -> float:
 
 def constant_loss(problem: Problem) -> float:
     """Query loss of the training classes' frequencies, one added to each count."""
-    counts = torch.bincount(problem.train[1], minlength=problem.outputs).double() + 1
+    counts = torch.bincount(problem.train[1], minlength=problem.num_outputs).double() + 1
     return float(-torch.log(counts / counts.sum())[problem.query[1]].mean())
 
 

@@ -48,11 +48,16 @@ def test_every_problem_is_listed_here() -> None:
 def test_sizes_are_those_of_the_documentation(name: str) -> None:
     problem = make_problem(name)
     quick = make_problem(name, quick=True)
-    found = (problem.examples, problem.queries, problem.parameters, quick.parameters)
+    found = (
+        problem.num_examples,
+        problem.num_queries,
+        problem.num_parameters,
+        quick.num_parameters,
+    )
     assert found == SIZES[name]
     documented = BUILT_IN[name].__doc__ or ""
-    assert f"{problem.parameters:,}" in documented
-    assert f"{problem.queries}" in documented
+    assert f"{problem.num_parameters:,}" in documented
+    assert f"{problem.num_queries}" in documented
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -63,7 +63,7 @@ def test_the_quick_recipe_learns(problem: Problem) -> None:
 
 def test_options_in_the_name() -> None:
     problem = make_problem("digits_cnn?hidden=4&queries=7&examples=50&label_noise=0.2&epochs=2")
-    assert (problem.examples, problem.queries, problem.recipe.epochs) == (50, 7, 2)
+    assert (problem.num_examples, problem.num_queries, problem.recipe.epochs) == (50, 7, 2)
     clean = make_problem("digits_cnn?hidden=4&queries=7&examples=50")
     assert int((problem.train[1] != clean.train[1]).sum()) == 10
     assert problem.name == "digits_cnn, 1-4-10, 50 examples, label noise 0.2"

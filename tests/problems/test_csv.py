@@ -53,7 +53,7 @@ def test_words_are_classes_and_one_hot_inputs(spec: str) -> None:
     problem = load_problem(f"{spec}?target=kind")
     assert problem.name == "shop"
     assert isinstance(problem.loss_function, CrossEntropy)
-    assert (problem.examples, problem.queries) == (32, 8)
+    assert (problem.num_examples, problem.num_queries) == (32, 8)
     assert raw_columns(problem) == 1 + 3 + 1 + 1  # three colours, two shapes
     assert problem.blocks[-1].d_out == 3
 
@@ -111,14 +111,14 @@ def test_rows_with_missing_values_can_be_dropped(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match=r"holes.csv, line 5, column 'price': the value is miss"):
         load_problem(f"{name}?target=kind")
     problem = load_problem(f"{name}?target=kind&missing=drop")
-    assert problem.examples + problem.queries == N - 3
+    assert problem.num_examples + problem.num_queries == N - 3
 
 
 def test_a_missing_value_in_a_column_left_out_does_not_matter(tmp_path: Path) -> None:
     body = rows()
     body[4][1] = "?"
     name = write(tmp_path / "hole.csv", HEADER, body)
-    assert load_problem(f"{name}?target=kind&drop=colour").examples == 32
+    assert load_problem(f"{name}?target=kind&drop=colour").num_examples == 32
 
 
 def test_quoted_separators_and_line_breaks_stay_inside_their_field(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_quoted_separators_and_line_breaks_stay_inside_their_field(tmp_path: Pat
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path, spec: str) -> None:
     path = tmp_path / "bom.csv"
     path.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "shop.csv").read_bytes())
-    assert load_problem(f"csv:{path}?target=kind&drop=colour").examples == 32
+    assert load_problem(f"csv:{path}?target=kind&drop=colour").num_examples == 32
 
 
 def test_repeated_rows_are_refused_dropped_or_allowed(tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_repeated_rows_are_refused_dropped_or_allowed(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match=r"line 2 and line 42 have the same .*10 such rows"):
         load_problem(f"{name}?target=kind")
     dropped = load_problem(f"{name}?target=kind&duplicates=drop")
-    assert dropped.examples + dropped.queries == N
+    assert dropped.num_examples + dropped.num_queries == N
     allowed = load_problem(f"{name}?target=kind&duplicates=allow")
-    assert allowed.examples + allowed.queries == N + 10
+    assert allowed.num_examples + allowed.num_queries == N + 10
 
 
 TEXT = st.text("abcXYZ ,;|\t\"'\n", min_size=1).map(lambda s: f"v{s}v")
@@ -361,6 +361,10 @@ def test_rows_that_single_precision_makes_equal_have_ways_out_in_the_file(tmp_pa
     path.write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in rows))
     with pytest.raises(ProblemError, match=r"near.csv: in single precision.*duplicates=allow"):
         load_problem(f"csv:{path}?target=b&task=classification")
-    assert load_problem(f"csv:{path}?target=b&task=classification&duplicates=allow").examples == 32
+    assert (
+        load_problem(f"csv:{path}?target=b&task=classification&duplicates=allow").num_examples == 32
+    )
     path.write_text("a,b\n" + "".join(f"{float(a):.3f},{b}\n" for a, b in rows))
-    assert load_problem(f"csv:{path}?target=b&task=classification&duplicates=drop").examples == 16
+    assert (
+        load_problem(f"csv:{path}?target=b&task=classification&duplicates=drop").num_examples == 16
+    )

@@ -36,8 +36,8 @@ def disturbed(problem: Problem) -> Problem:
 
 def test_sizes_are_those_of_the_documentation() -> None:
     full = digits()
-    assert (full.examples, full.queries, full.parameters) == (1617, 180, 6570)
-    assert digits(quick=True).parameters == 1482
+    assert (full.num_examples, full.num_queries, full.num_parameters) == (1617, 180, 6570)
+    assert digits(quick=True).num_parameters == 1482
 
 
 def test_no_query_is_a_training_example_by_index_or_by_pixels() -> None:
@@ -91,7 +91,7 @@ def test_row_i_is_gradient_i(problem: Problem, disturbed: Problem) -> None:
 
 
 def test_row_i_is_score_column_i(problem: Problem, disturbed: Problem) -> None:
-    identity = ScaledIdentity(problem.parameters, 1.0)
+    identity = ScaledIdentity(problem.num_parameters, 1.0)
     before, after = (influence_scores(p, identity, 0.1) for p in (problem, disturbed))
     moved = (before - after).abs().max(0).values > 1e-12 * float(before.abs().max())
     assert torch.nonzero(moved).flatten().tolist() == [ROW]
@@ -104,7 +104,7 @@ def test_row_i_is_one_nth_of_the_curvature(problem: Problem, disturbed: Problem,
         assemble(replace(p, train=(p.train[0][[ROW]], p.train[1][[ROW]])))
         for p in (disturbed, problem)
     )
-    expected = (after - before) / problem.examples
+    expected = (after - before) / problem.num_examples
     torch.testing.assert_close(change, expected, rtol=1e-7, atol=1e-10 * float(after.abs().max()))
 
 

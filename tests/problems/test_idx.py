@@ -82,7 +82,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path_factory, length: int) -> None:
 
 def test_rows_are_the_images_of_the_files_standardised(folder: Path) -> None:
     problem = load_problem(f"idx:{folder}", seed=2)
-    assert (problem.name, problem.examples, problem.queries) == ("tiny-mnist", 60, 20)
+    assert (problem.name, problem.num_examples, problem.num_queries) == ("tiny-mnist", 60, 20)
     assert problem.display["image_shape"] == [4, 4]
     images, labels = data(60, 0)
     order = np.random.default_rng(2).permutation(60)
@@ -106,7 +106,7 @@ def test_compressed_files_give_the_same_problem(folder: Path) -> None:
 
 def test_options_choose_rows_network_and_resolution(folder: Path) -> None:
     problem = load_problem(f"idx:{folder}?examples=30&queries=7&pool=2&hidden=5-4&activation=tanh")
-    assert (problem.examples, problem.queries) == (30, 7)
+    assert (problem.num_examples, problem.num_queries) == (30, 7)
     assert [(b.d_in, b.d_out) for b in problem.blocks] == [(4, 5), (5, 4), (4, 3)]
     assert problem.display["image_shape"] == [2, 2]
 
@@ -174,8 +174,8 @@ def test_queries_that_are_training_images_can_be_dropped_or_allowed(folder: Path
     images = data(20, 1)[0]
     images[:5] = data(60, 0)[0][:5]
     (folder / NAMES[2]).write_bytes(idx_bytes(images))
-    assert load_problem(f"idx:{folder}?duplicates=drop").queries == 15
-    assert load_problem(f"idx:{folder}?duplicates=allow").queries == 20
+    assert load_problem(f"idx:{folder}?duplicates=drop").num_queries == 15
+    assert load_problem(f"idx:{folder}?duplicates=allow").num_queries == 20
 
 
 def test_an_absent_folder_is_said() -> None:

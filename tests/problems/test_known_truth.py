@@ -54,7 +54,7 @@ def test_training_arrives_at_the_least_squares_solution(linear: Problem) -> None
 def test_every_retrained_model_is_the_least_squares_solution_of_its_rows() -> None:
     problem = make_problem("linear_gaussian").trained()
     bank = retrain_bank(problem, BankPlan(masks=3, second_order_masks=0), progress=False)
-    query = np.column_stack([problem.query[0].double().numpy(), np.ones(problem.queries)])
+    query = np.column_stack([problem.query[0].double().numpy(), np.ones(problem.num_queries)])
     for mask, outputs in zip(bank.masks, bank.outputs[:, 0], strict=True):
         rows = torch.from_numpy(np.flatnonzero(mask))
         part = replace(problem, train=(problem.train[0][rows], problem.train[1][rows]))
@@ -193,7 +193,7 @@ def test_the_teacher_is_a_stationary_point_within_three_standard_errors() -> Non
     ggn = assemble_ggn(at_truth)
     values, vectors = torch.linalg.eigh(ggn)
     kept = values > 1e-6 * values.max()
-    statistic = problem.examples * ((vectors.T @ mean)[kept].square() / values[kept]).sum()
+    statistic = problem.num_examples * ((vectors.T @ mean)[kept].square() / values[kept]).sum()
     freedom = int(kept.sum())
     assert freedom > 200
     assert abs(float(statistic) - freedom) < 3 * (2 * freedom) ** 0.5

@@ -21,7 +21,8 @@ def text() -> str:
 def test_every_problem_is_listed_with_its_sizes_and_task(text: str, name: str) -> None:
     problem = make_problem(name)
     task = "regression" if problem.loss_function.name == "mse" else "classification"
-    pattern = rf"^{name} +{problem.examples:,} +{problem.queries} +{problem.parameters:,} +{task} "
+    sizes = rf"{problem.num_examples:,} +{problem.num_queries} +{problem.num_parameters:,}"
+    pattern = rf"^{name} +{sizes} +{task} "
     assert re.search(pattern, text, re.MULTILINE)
 
 

@@ -47,14 +47,14 @@ def test_rows_and_labels_are_those_of_the_arrays(tmp_path: Path) -> None:
 def test_query_arrays_are_the_queries(tmp_path: Path, word: str) -> None:
     arrays = {f"x_{word}": inputs(8, seed=1), f"y_{word}": LABELS[:8]}
     problem = load_problem(save(tmp_path, x_train=inputs(), y_train=LABELS, **arrays))
-    assert (problem.examples, problem.queries) == (30, 8)
+    assert (problem.num_examples, problem.num_queries) == (30, 8)
     assert sorted(problem.query[1].tolist()) == sorted(LABELS[:8].tolist())
 
 
 def test_arrays_of_any_name_can_be_named(tmp_path: Path) -> None:
     name = save(tmp_path, a=inputs(), b=LABELS, c=inputs(5, seed=1), d=LABELS[:5])
     problem = load_problem(f"{name}?x=a&y=b&x_query=c&y_query=d&queries=4")
-    assert (problem.examples, problem.queries) == (30, 4)
+    assert (problem.num_examples, problem.num_queries) == (30, 4)
 
 
 @given(

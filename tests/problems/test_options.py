@@ -31,7 +31,7 @@ def test_arguments_go_before_options() -> None:
     problem = make_problem("wine?hidden=4&epochs=9&examples=50", 0, recipe, Variant(hidden=(5,)))
     assert problem.recipe == recipe
     assert problem.blocks[0].d_out == 5
-    assert problem.examples == 50
+    assert problem.num_examples == 50
 
 
 @pytest.mark.parametrize(

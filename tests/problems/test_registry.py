@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_function_in_a_file_may_use_its_neighbours_and_dataclasses(folder: Path) -> None:
     path = list(sys.path)
     problem = load_problem(f"{folder}/mine.py:make")
-    assert (problem.examples, problem.queries) == (8, 8)
+    assert (problem.num_examples, problem.num_queries) == (8, 8)
     assert sys.path == path
     del sys.modules["neighbour"]
 

@@ -19,7 +19,7 @@ def problem() -> Problem:
 
 def test_at_least_a_million_parameters_without_buffers_or_notes() -> None:
     problem = make_problem("digits_resnet")
-    assert problem.parameters == sum(p.numel() for p in problem.model.parameters()) >= 1_000_000
+    assert problem.num_parameters == sum(p.numel() for p in problem.model.parameters()) >= 1_000_000
     assert not list(problem.model.buffers())
     assert problem.notes == ()
 
@@ -54,7 +54,7 @@ def test_options_in_the_name() -> None:
     problem = make_problem("digits_resnet?hidden=8&blocks=2&queries=5&examples=30", quick=True)
     late = [name for name, module in problem.model.named_modules() if name.startswith("late.")]
     assert {name.split(".")[1] for name in late} == {"0", "1"}
-    assert (problem.examples, problem.queries) == (30, 5)
+    assert (problem.num_examples, problem.num_queries) == (30, 5)
     assert problem.name == "digits_resnet (quick), 2 blocks of 8, 30 examples"
 
 

@@ -82,9 +82,9 @@ def test_one_absurd_value_is_named_as_a_sign_for_a_missing_one(tmp_path: Path, s
     name = csv(tmp_path, [repr(float(v)) for v in column])
     with pytest.raises(ProblemError, match=rf"scales\.csv, {words}"):
         load_problem(name)
-    assert load_problem(f"{name}&drop=size").examples == 32  # the ways out
+    assert load_problem(f"{name}&drop=size").num_examples == 32  # the ways out
     left_empty = ["" if i in (5, 9) else repr(float(v)) for i, v in enumerate(column)]
-    assert load_problem(f"{csv(tmp_path, left_empty)}&missing=drop").examples == 30
+    assert load_problem(f"{csv(tmp_path, left_empty)}&missing=drop").num_examples == 30
     with pytest.raises(ProblemError, match=r"scales\.npz, row 5, column 'x\[:, 0\]': .* sign for"):
         load_problem(npz(tmp_path, column))
 
@@ -108,4 +108,4 @@ def test_a_query_far_from_all_training_rows_is_named(tmp_path: Path) -> None:
     "column", [np.arange(N) % 2 * 6e-17, 10.0 ** -np.arange(N), [0, 1e12] * 20]
 )
 def test_wide_ranges_that_are_no_sign_are_taken(tmp_path: Path, column: np.ndarray) -> None:
-    assert load_problem(npz(tmp_path, np.asarray(column))).examples == 32
+    assert load_problem(npz(tmp_path, np.asarray(column))).num_examples == 32

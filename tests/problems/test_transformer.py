@@ -132,7 +132,7 @@ def test_a_fresh_initialisation_is_of_the_same_kind(problem: Problem) -> None:
 def test_options_in_the_name() -> None:
     problem = make_problem("chars?hidden=6&blocks=3&length=9&queries=11&examples=50")
     assert problem.train[0].shape == (50, 9)
-    assert problem.queries == 11
+    assert problem.num_queries == 11
     blocks = [m for m in problem.model.modules() if isinstance(m, TransformerBlock)]
     assert [block.up.in_features for block in blocks] == [6] * 3
     assert problem.name == "chars, 3 blocks of 6, 50 examples"

@@ -62,7 +62,7 @@ def test_hidden_widths_and_activation_are_those_asked_for(activation: str) -> No
 
 
 def test_no_hidden_layer_is_a_linear_model() -> None:
-    assert make_problem("wine", variant=Variant(hidden=())).parameters == 3 * 14
+    assert make_problem("wine", variant=Variant(hidden=())).num_parameters == 3 * 14
 
 
 def test_smaller_training_sets_are_the_first_rows_of_larger_ones() -> None:

@@ -189,7 +189,7 @@ def test_stacks_of_random_models_are_what_plain_torch_trains(one: Problem) -> No
     expected = train_plain(
         one,
         untrained_start(one),
-        lambda epoch: seeds.epoch_order(one.recipe.seed, 0, epoch, one.examples),
+        lambda epoch: seeds.epoch_order(one.recipe.seed, 0, epoch, one.num_examples),
     )
     for key, value in expected.named_parameters():
         torch.testing.assert_close(trained.model.get_parameter(key), value, rtol=0, atol=1e-10)

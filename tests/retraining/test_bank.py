@@ -30,7 +30,7 @@ def plain_outputs(problem: Problem, mask: np.ndarray, repeat: int) -> np.ndarray
     assert problem.initial is not None
 
     def order(epoch: int) -> np.ndarray:
-        base = seeds.epoch_order(RECIPE.seed, repeat, epoch, problem.examples)
+        base = seeds.epoch_order(RECIPE.seed, repeat, epoch, problem.num_examples)
         return np.array([i for i in base if mask[i]])
 
     model = train_plain(problem, problem.initial, order)
@@ -40,7 +40,7 @@ def plain_outputs(problem: Problem, mask: np.ndarray, repeat: int) -> np.ndarray
 def test_shared_cells_follow_the_base_order_filtered_to_the_subset(trained: Problem) -> None:
     plan = replace(PLAN, repeats=2)
     result = bank(trained, plan)
-    for j, mask in enumerate(plan.subsets(trained.examples)):
+    for j, mask in enumerate(plan.subsets(trained.num_examples)):
         for r in range(2):
             expected = plain_outputs(trained, mask, r)
             np.testing.assert_allclose(result.outputs[j, r], expected, rtol=0, atol=1e-10)
@@ -92,7 +92,7 @@ def test_independent_cells_have_their_own_start_and_order(trained: Problem) -> N
         mask = result.masks[j]
 
         def order(epoch: int, j: int = j, r: int = r, mask: np.ndarray = mask) -> np.ndarray:
-            base = seeds.cell_order(5, j, r, epoch, trained.examples)
+            base = seeds.cell_order(5, j, r, epoch, trained.num_examples)
             return np.array([i for i in base if mask[i]])
 
         model = train_plain(trained, independent_start(trained.model, 5, j, r), order)

@@ -16,7 +16,7 @@ def test_it_equals_a_plain_loop_in_the_shared_order() -> None:
     expected = train_plain(
         problem,
         untrained_start(problem),
-        lambda epoch: seeds.epoch_order(RECIPE.seed, 0, epoch, problem.examples),
+        lambda epoch: seeds.epoch_order(RECIPE.seed, 0, epoch, problem.num_examples),
     )
     model = train_base_model(problem)
     for name, value in expected.named_parameters():

@@ -73,7 +73,7 @@ def orders(problem: Problem, examples: int) -> np.ndarray:
     """(epochs, MODELS, n) different examples in different orders for every model."""
     rng = np.random.default_rng(0)
     cells = (problem.recipe.epochs, MODELS)
-    all_orders = [rng.permutation(problem.examples)[:examples] for _ in np.ndindex(cells)]
+    all_orders = [rng.permutation(problem.num_examples)[:examples] for _ in np.ndindex(cells)]
     return np.array(all_orders).reshape(*cells, examples)
 
 

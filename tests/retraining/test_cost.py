@@ -32,7 +32,7 @@ def test_models_and_steps_are_those_of_the_plan(problem: Problem) -> None:
     assert cost.steps == 40 * 3  # 12 of 24 examples in batches of 5
     assert cost.seconds > 0
     assert cost.hours == cost.seconds / 3600
-    one = LeaveOneOutPlan.of(PLAN, 6, problem.examples)
+    one = LeaveOneOutPlan.of(PLAN, 6, problem.num_examples)
     assert retraining_cost(problem, one).steps == 40 * 5  # 23 examples
     assert retraining_cost(problem, one).models == 12
 

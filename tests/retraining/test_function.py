@@ -50,7 +50,7 @@ def test_the_base_model_equals_the_plain_loop(name: str) -> None:
     expected = train_plain(
         problem,
         untrained_start(problem),
-        lambda epoch: seeds.epoch_order(RECIPE.seed, 0, epoch, problem.examples),
+        lambda epoch: seeds.epoch_order(RECIPE.seed, 0, epoch, problem.num_examples),
     )
     trained = train_base_model(problem).state_dict()
     for key, value in expected.state_dict().items():

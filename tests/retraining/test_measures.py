@@ -12,7 +12,7 @@ CELLS = (3, 2)
 
 
 def outputs(problem, width: int) -> np.ndarray:
-    shape = (*CELLS, problem.queries, width)
+    shape = (*CELLS, problem.num_queries, width)
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 

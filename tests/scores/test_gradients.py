@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -136,8 +138,8 @@ def test_score_is_the_derivative_of_the_query_loss_to_removal(convex: Convex) ->
     problem = convex.problem
     scores = influence_scores(problem, build_chain(problem)["hessian"], convex.damping).numpy()
     step = 1e-3
-    for i in range(0, problem.examples, 15):
-        weights = np.ones(problem.examples)
+    for i in range(0, problem.num_examples, 15):
+        weights = np.ones(problem.num_examples)
         weights[i] = 1 - step
         less = convex.query_losses(convex.solve(problem, weights))
         weights[i] = 1 + step
@@ -161,8 +163,8 @@ def test_score_of_the_margin_is_its_derivative_to_removal() -> None:
         return np.log(p / (1 - p))
 
     step = 1e-3
-    for i in range(0, problem.examples, 10):
-        weights = np.ones(problem.examples)
+    for i in range(0, problem.num_examples, 10):
+        weights = np.ones(problem.num_examples)
         weights[i] = 1 - step
         less = margins(convex.solve(problem, weights))
         weights[i] = 1 + step
@@ -177,8 +179,8 @@ def test_score_predicts_real_leave_one_out_retraining(convex: Convex) -> None:
     problem = convex.problem
     scores = influence_scores(problem, build_chain(problem)["ggn"], convex.damping).numpy()
     base, real = convex.query_losses(convex.theta), []
-    for i in range(problem.examples):
-        weights = np.ones(problem.examples)
+    for i in range(problem.num_examples):
+        weights = np.ones(problem.num_examples)
         weights[i] = 0.0
         real.append(convex.query_losses(convex.solve(problem, weights)) - base)
     real = np.array(real).T
@@ -204,7 +206,7 @@ def test_a_grid_of_dampings_is_as_many_single_calls(rung: str) -> None:
 def test_the_scorer_is_influence_scores_in_single_precision(case: str, policy: str) -> None:
     problem = CASES[case]()
     gradients = loss_gradients(problem)
-    masks = np.random.default_rng(0).random((9, problem.examples)) < 0.5
+    masks = np.random.default_rng(0).random((9, problem.num_examples)) < 0.5
     for curvature in build_lattice(problem).values():
         rung = scorer(curvature, gradients)
         for damping in (0.03, 1.0):
@@ -226,7 +228,7 @@ def test_a_scorer_follows_when_the_masks_change() -> None:
     rung = scorer(build_chain(problem)["ggn"], loss_gradients(problem))
     scores = rung.scores(0.1)
     for seed in range(20):
-        masks = np.random.default_rng(seed).random((5, problem.examples)) < 0.5
+        masks = np.random.default_rng(seed).random((5, problem.num_examples)) < 0.5
         found = effects_over(rung, masks, [0.1])[0]
         np.testing.assert_allclose(found, -masks.astype(np.float32) @ scores.T, atol=1e-4)
         del masks
@@ -286,18 +288,27 @@ def test_a_few_eigenpairs_and_a_remainder(k: int) -> None:
 
 def test_identity_scores_are_inner_products_of_gradients() -> None:
     problem = cases.gelu()
-    scores = influence_scores(problem, ScaledIdentity(problem.parameters, 3.0), 1.0)
+    scores = influence_scores(problem, ScaledIdentity(problem.num_parameters, 3.0), 1.0)
     gradients = loss_gradients(problem)
-    expected = gradients.query.T @ gradients.train / (4.0 * problem.examples)
+    expected = gradients.query.T @ gradients.train / (4.0 * problem.num_examples)
     torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-12)
 
 
 NAN = float("nan")
+size = attrgetter("num_parameters")
 BAD_RUNGS = {
-    "reserved name": ("kfac", lambda p: ScaledIdentity(p.parameters, 1.0), "the chain uses itself"),
-    "baseline name": ("random", lambda p: ScaledIdentity(p.parameters, 1.0), "uses itself"),
+    "reserved name": (
+        "kfac",
+        lambda p: ScaledIdentity(size(p), 1.0),
+        "the chain uses itself",
+    ),
+    "baseline name": ("random", lambda p: ScaledIdentity(size(p), 1.0), "uses itself"),
     "wrong size": ("mine", lambda p: ScaledIdentity(3, 1.0), "has size 3, the model has"),
-    "a matrix": ("mine", lambda p: torch.eye(p.parameters), "must be a .*Curvature, got Tensor"),
+    "a matrix": (
+        "mine",
+        lambda p: torch.eye(size(p)),
+        "must be a .*Curvature, got Tensor",
+    ),
     "nothing": ("mine", lambda p: None, "got NoneType"),
     "not square": ("mine", lambda p: DenseCurvature(torch.zeros(3, 2)), r"square, got .*\(3, 2\)"),
     "not symmetric": (
@@ -321,7 +332,7 @@ BAD_RUNGS = {
         lambda p: EigenpairCurvature(torch.ones(1), torch.eye(2)[:, :1], NAN),
         "remainder must lie in .*, got nan",
     ),
-    "nan scale": ("mine", lambda p: ScaledIdentity(p.parameters, NAN), "scale must lie in"),
+    "nan scale": ("mine", lambda p: ScaledIdentity(size(p), NAN), "scale must lie in"),
     "no blocks": ("mine", lambda p: BlockDiagonal({}), "at least one block"),
 }
 

@@ -56,9 +56,9 @@ def test_rows_by_themselves_are_the_same() -> None:
 
 def test_gradients_are_projected_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = cases.tanh()
-    projection = Projection(problem.parameters, 32)
+    projection = Projection(problem.num_parameters, 32)
     expected = projection(per_example_gradients(problem, *problem.train))
-    monkeypatch.setattr(projected, "GRADIENT_NUMBERS", 5 * problem.parameters)
+    monkeypatch.setattr(projected, "GRADIENT_NUMBERS", 5 * problem.num_parameters)
     found = projected_gradients(problem, *problem.train, projection)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 

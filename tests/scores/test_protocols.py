@@ -26,8 +26,8 @@ def scorers() -> dict[str, Scorer]:
     problem = tiny_problem()
     gradients = loss_gradients(problem)
     found = {name: scorer(rung, gradients) for name, rung in build_lattice(problem).items()}
-    found["identity"] = scorer(ScaledIdentity(problem.parameters, 0.1), gradients)
-    found["random"] = FixedScorer(random_scores(problem.queries, problem.examples, 0))
+    found["identity"] = scorer(ScaledIdentity(problem.num_parameters, 0.1), gradients)
+    found["random"] = FixedScorer(random_scores(problem.num_queries, problem.num_examples, 0))
     return found
 
 
@@ -106,7 +106,7 @@ def test_a_factored_damping_too_small_to_invert_gives_way(scorers: dict[str, Sco
     """√λ grows so fast that a large dimension asks for a λ below working precision."""
     problem = tiny_problem()
     gradients = loss_gradients(problem)
-    mu = torch.logspace(0, -18, problem.parameters, dtype=torch.float64)
+    mu = torch.logspace(0, -18, problem.num_parameters, dtype=torch.float64)
     rung = scorer(EigenpairCurvature(mu, torch.eye(len(mu), dtype=torch.float64)), gradients)
     factored = FactoredDamping(torch.full_like(mu, 1e-6), torch.full_like(mu, -1.0))
     rung.spectrum = DampedSpectrum(mu, factored)
@@ -128,7 +128,7 @@ def test_rungs_that_are_solved_at_no_common_damping_leave_the_tuned_protocol(
                 raise DampingError("out of my reach")
             return v / (1.0 + damping)
 
-        return lambda problem: SolveCurvature(problem.parameters, solve)
+        return lambda problem: SolveCurvature(problem.num_parameters, solve)
 
     extra = {"below": solver(0.0, 0.05), "above": solver(0.05, np.inf)}
     settings = Settings(

@@ -41,12 +41,12 @@ def problem() -> Problem:
 
 @pytest.fixture
 def three_a_chunk(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "CHUNK_NUMBERS", 3 * problem.parameters)
+    monkeypatch.setattr(stored, "CHUNK_NUMBERS", 3 * problem.num_parameters)
 
 
 def directions(problem: Problem) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(problem.parameters, 5, generator=generator, dtype=torch.float64)
+    return torch.randn(problem.num_parameters, 5, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.usefixtures("three_a_chunk")
@@ -59,7 +59,7 @@ def test_products_are_those_of_a_sweep(problem: Problem, tmp_path: Path, precisi
     torch.testing.assert_close(kept.along(v), expected, rtol=scale, atol=scale)
     exact = per_example_gradients(problem, *problem.train)
     assert kept.shape == tuple(exact.shape)
-    assert len(kept) == problem.examples
+    assert len(kept) == problem.num_examples
     torch.testing.assert_close(kept.rows(slice(2, 7)), exact[2:7], rtol=scale, atol=scale)
     file = np.load(kept.path, mmap_mode="r")
     assert file.dtype == precision
@@ -213,7 +213,7 @@ def test_a_damaged_record_or_header_is_made_again(problem: Problem, tmp_path: Pa
 def test_damaged_rows_are_not_handed_out(problem: Problem, tmp_path: Path) -> None:
     path = StoredGradients(problem, tmp_path).path
     path.write_bytes(flipped(path.read_bytes(), path.stat().st_size - 1))
-    again, last = StoredGradients(problem, tmp_path), problem.examples - 1
+    again, last = StoredGradients(problem, tmp_path), problem.num_examples - 1
     assert again.rows(slice(0, 3)).isfinite().all()
     with pytest.raises(StoreError, match="damaged in rows"):
         again.rows(slice(last, last + 1))

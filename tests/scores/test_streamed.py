@@ -56,7 +56,7 @@ def test_queries_in_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     problem = general.cnn()
     curvature = build_chain(problem)["ekfac"]
     expected = StreamedScores(problem)(curvature, 1e-2)
-    monkeypatch.setattr(streamed_module, "QUERY_NUMBERS", 2 * problem.parameters)
+    monkeypatch.setattr(streamed_module, "QUERY_NUMBERS", 2 * problem.num_parameters)
     found = StreamedScores(problem)(curvature, 1e-2)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 

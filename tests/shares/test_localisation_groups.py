@@ -38,7 +38,7 @@ def test_query_drops_average_to_the_drop_of_the_first_base_model(tiny: xr.DataTr
 
 def test_parts_of_a_partition_of_the_basis_add_up_to_the_prediction() -> None:
     problem = tiny_problem()
-    masks = np.random.default_rng(0).random((9, problem.examples)) < 0.5
+    masks = np.random.default_rng(0).random((9, problem.num_examples)) < 0.5
     for curvature in build_lattice(problem).values():
         assert isinstance(curvature, Diagonalised)
         rung = scorer(curvature, loss_gradients(problem))

@@ -81,7 +81,9 @@ def test_each_protocol_compares_each_rung_at_its_own_damping() -> None:
 
 def test_a_rung_known_by_its_solver_alone_is_undefined() -> None:
     problem = cases.gelu()
-    chain = build_chain(problem, {"mine": lambda p: SolveCurvature(p.parameters, lambda v, d: v)})
+    chain = build_chain(
+        problem, {"mine": lambda p: SolveCurvature(p.num_parameters, lambda v, d: v)}
+    )
     table = spectral_errors(chain, "hessian", PLAN, loss_gradients(problem).query)
     assert bool(table["value"].sel(rung="mine").isnull().all())
     assert bool(table["damped_value"].sel(rung="mine").isnull().all())
@@ -101,8 +103,8 @@ def test_a_rung_known_by_its_products_is_the_matrix_it_is() -> None:
 def test_wrong_products_are_not_passed_over_in_silence() -> None:
     problem = cases.gelu()
     chain = build_chain(problem)
-    shear = torch.ones(problem.parameters, problem.parameters).double().triu()
-    chain["mine"] = SolveCurvature(problem.parameters, lambda v, d: v, lambda v: shear @ v)
+    shear = torch.ones(problem.num_parameters, problem.num_parameters).double().triu()
+    chain["mine"] = SolveCurvature(problem.num_parameters, lambda v, d: v, lambda v: shear @ v)
     with pytest.raises(DecompositionError, match="not symmetric"):
         spectral_errors(chain, "hessian", PLAN)
 

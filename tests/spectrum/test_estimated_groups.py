@@ -76,8 +76,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     plan = forced(request.param)
     rungs = build_chain(problem, plan=plan)
     errors = frobenius_errors(rungs, 0)
-    found = large_spectra(rungs, problem.examples, 0, work=WORK)
-    groups = spectra_groups(found, errors, problem.examples * problem.outputs)
+    found = large_spectra(rungs, problem.num_examples, 0, work=WORK)
+    groups = spectra_groups(found, errors, problem.num_examples * problem.num_outputs)
     form = forms_group(rungs, plan, errors)
     return Case(problem, build_chain(problem), groups, found.products, form)
 
@@ -265,12 +265,12 @@ def test_many_eigenvalues_are_drawn_as_fewer_nodes() -> None:
 
 def test_on_another_device_the_numbers_are_the_same() -> None:
     problem, plan = wide(), forced("dual")
-    here = large_spectra(build_chain(problem, plan=plan), problem.examples, 0, work=WORK)
+    here = large_spectra(build_chain(problem, plan=plan), problem.num_examples, 0, work=WORK)
     with elsewhere() as device:
         rungs = build_chain(problem.to(device), plan=plan)
-        there = large_spectra(rungs, problem.examples, 0, work=WORK)
+        there = large_spectra(rungs, problem.num_examples, 0, work=WORK)
         errors = frobenius_errors(rungs, 0)
-    groups = spectra_groups(there, errors, problem.examples * problem.outputs)
+    groups = spectra_groups(there, errors, problem.num_examples * problem.num_outputs)
     for rung, one in here.spectra.items():
         other = there.spectra[rung].ends.highest
         assert other == pytest.approx(one.ends.highest, rel=1e-8)

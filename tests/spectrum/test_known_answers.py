@@ -54,7 +54,7 @@ def test_kfac_has_the_products_of_its_factors_eigenvalues() -> None:
     """Linear regression: S = (2/C) I, A = XᵀX/N, both written with NumPy alone."""
     problem = linear_regression()
     block = problem.blocks[0]
-    x = np.hstack([problem.train[0].numpy(), np.ones((problem.examples, 1))])
+    x = np.hstack([problem.train[0].numpy(), np.ones((problem.num_examples, 1))])
     a = np.linalg.eigvalsh(x.T @ x / len(x))
     s = np.full(block.d_out, 2.0 / block.d_out)
     found = kronecker_values(build_lattice(problem))[block.name]["product"].values

@@ -41,7 +41,7 @@ PLAN = Estimation(ends=6, probes=12, steps=40)
 @pytest.mark.parametrize(("name", "make"), [("hessian", hessian_operator), ("ggn", ggn_operator)])
 def test_products_are_those_of_the_matrix(problem: Problem, name: str, make) -> None:
     matrix = build_lattice(problem)[name].dense()
-    v = torch.randn(problem.parameters, 3, generator=torch.Generator().manual_seed(0)).double()
+    v = torch.randn(problem.num_parameters, 3, generator=torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(make(problem).matvec(v), matrix @ v, rtol=1e-9, atol=1e-10)
 
 

@@ -28,17 +28,17 @@ def trained() -> Problem:
 
 
 def test_every_mask_lacks_one_example_and_each_its_own(trained: Problem) -> None:
-    masks = LeaveOneOutPlan.of(PLAN, 10, trained.examples).subsets(trained.examples)
-    assert masks.shape == (10, trained.examples)
-    assert (masks.sum(1) == trained.examples - 1).all()
-    np.testing.assert_array_equal((~masks).argmax(1), removed_examples(0, 10, trained.examples))
-    assert len(set(removed_examples(0, 10, trained.examples))) == 10
+    masks = LeaveOneOutPlan.of(PLAN, 10, trained.num_examples).subsets(trained.num_examples)
+    assert masks.shape == (10, trained.num_examples)
+    assert (masks.sum(1) == trained.num_examples - 1).all()
+    np.testing.assert_array_equal((~masks).argmax(1), removed_examples(0, 10, trained.num_examples))
+    assert len(set(removed_examples(0, 10, trained.num_examples))) == 10
 
 
 def test_more_than_all_examples_are_all(trained: Problem) -> None:
-    plan = LeaveOneOutPlan.of(PLAN, 10_000, trained.examples)
-    assert plan.masks == trained.examples
-    assert (~plan.subsets(trained.examples)).any(0).all()
+    plan = LeaveOneOutPlan.of(PLAN, 10_000, trained.num_examples)
+    assert plan.masks == trained.num_examples
+    assert (~plan.subsets(trained.num_examples)).any(0).all()
 
 
 def test_fewer_examples_begin_the_same_list() -> None:
@@ -52,10 +52,10 @@ def test_a_model_is_the_plain_loop_without_its_example(trained: Problem) -> None
     loss = torch.nn.CrossEntropyLoss(reduction="none")
     x, y = trained.query
     base = loss(trained.model(x), y).detach()
-    for k, removed in enumerate(removed_examples(PLAN.seed, 3, trained.examples)):
+    for k, removed in enumerate(removed_examples(PLAN.seed, 3, trained.num_examples)):
 
         def order(epoch: int, removed: int = removed) -> np.ndarray:
-            full = seeds.epoch_order(RECIPE.seed, 0, epoch, trained.examples)
+            full = seeds.epoch_order(RECIPE.seed, 0, epoch, trained.num_examples)
             return full[full != removed]
 
         model = train_plain(trained, trained.initial, order)
@@ -74,7 +74,7 @@ def test_predictions_are_the_scores_of_the_removed_examples(trained: Problem) ->
     rung = build_chain(trained)["ggn"]
     prediction = scorer(rung, loss_gradients(trained)).predicted_effects(measured.masks, 0.1)
     tau = influence_scores(trained, rung, 0.1).numpy()
-    removed = removed_examples(PLAN.seed, 8, trained.examples)
+    removed = removed_examples(PLAN.seed, 8, trained.num_examples)
     np.testing.assert_allclose(prediction, tau[:, removed].T, rtol=1e-4, atol=1e-9)
     by_mask = -found.bank.masks.astype(float) @ tau.T
     np.testing.assert_allclose(by_mask + tau.sum(1), tau[:, removed].T, rtol=0, atol=1e-12)
@@ -100,7 +100,7 @@ def test_a_bank_folder_serves_both(trained: Problem, tmp_path) -> None:
 def test_repeats_and_second_order_serve_the_ceiling(trained: Problem) -> None:
     once = measure_leave_one_out(trained, PLAN, 6, progress=False)
     assert once.second is not None
-    assert once.second.shape == (4, trained.queries)
+    assert once.second.shape == (4, trained.num_queries)
     twice = measure_leave_one_out(trained, replace(PLAN, repeats=2), 6, progress=False)
     assert twice.second is None
     np.testing.assert_allclose(twice.truth[:4, 1], once.second, rtol=0, atol=1e-12)
@@ -117,7 +117,8 @@ def test_single_precision_orders_the_effects_as_double_does(
         problem = with_recipe(CASES["gelu"](), recipe).trained()
         truth[dtype] = measure_leave_one_out(problem, PLAN, 24, progress=False).truth[:, 0]
     rho = [
-        stats.spearmanr(*(truth[d][:, q] for d in truth)).statistic for q in range(trained.queries)
+        stats.spearmanr(*(truth[d][:, q] for d in truth)).statistic
+        for q in range(trained.num_queries)
     ]
     assert min(rho) > 0.99
 

@@ -44,7 +44,7 @@ def test_gradient_of_a_certain_label_keeps_its_digits() -> None:
 
 def test_margin_of_one_model_is_a_decreasing_function_of_its_loss() -> None:
     problem = cases.gelu()
-    outputs = np.random.default_rng(0).normal(size=(50, problem.queries, 3))
+    outputs = np.random.default_rng(0).normal(size=(50, problem.num_queries, 3))
     margin, loss = measure(problem, outputs, "margin"), measure(problem, outputs)
     np.testing.assert_allclose(margin, -np.log(np.expm1(loss)), rtol=1e-10, atol=1e-12)
 

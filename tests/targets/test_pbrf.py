@@ -42,7 +42,7 @@ def responses(
     problem: Problem, damping: float = LAMBDA, step: int = 1, **options
 ) -> pbrf.ProximalResponses:
     """Of every ``step``-th example."""
-    removed = np.arange(0, problem.examples, step)
+    removed = np.arange(0, problem.num_examples, step)
     return proximal_responses(problem, ggn_of(problem), damping, removed, **options)
 
 
@@ -155,9 +155,9 @@ def test_chunks_are_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError("solved again")
 
     monkeypatch.setattr(pbrf._Solver, "solve", solve)
-    every = np.arange(problem.examples)
+    every = np.arange(problem.num_examples)
     assert responses_left(problem, LAMBDA, every, folder=tmp_path) == 0
-    assert responses_left(problem, 2 * LAMBDA, every, folder=tmp_path) == problem.examples
+    assert responses_left(problem, 2 * LAMBDA, every, folder=tmp_path) == problem.num_examples
     read = responses(problem, folder=tmp_path)
     np.testing.assert_array_equal(read.outputs, mended.outputs)
     np.testing.assert_array_equal(read.residual, mended.residual)
@@ -239,9 +239,9 @@ def test_gradients_that_start_the_responses_are_the_scores_own() -> None:
     weight = 1e-4
     change = responses(problem, weight=weight).outputs - responses(problem).base_outputs
     ggn, g = ggn_of(problem), loss_gradients(problem).train
-    delta = ggn.solve(g, LAMBDA) / problem.examples
-    x = torch.cat([problem.query[0], torch.ones(problem.queries, 1)], 1)
-    for i in range(problem.examples):
+    delta = ggn.solve(g, LAMBDA) / problem.num_examples
+    x = torch.cat([problem.query[0], torch.ones(problem.num_queries, 1)], 1)
+    for i in range(problem.num_examples):
         moved = torch.cat([delta[:12, i].view(3, 4), delta[12:, i, None]], 1)
         np.testing.assert_allclose(change[i] / weight, x @ moved.T, rtol=0, atol=2e-5)
 
@@ -262,7 +262,7 @@ def test_without_an_eigenbasis_of_the_ggn_the_responses_are_the_same(case: str, 
         "products": lambda: MatrixFreeCurvature(product, ekfac, definite=True),
     }[form]()
     dense = chain["ggn"]
-    damping, removed = 30.0 * dense.trace() / problem.parameters, np.array([0, 5])
+    damping, removed = 30.0 * dense.trace() / problem.num_parameters, np.array([0, 5])
     assert isinstance(dense, Diagonalised)
     expected = proximal_responses(problem, dense, damping, removed, 0.2)
     found = proximal_responses(problem, ekfac, damping, removed, 0.2, ggn=ggn)
@@ -290,7 +290,7 @@ def test_large_models_are_solved_a_few_examples_at_a_time(monkeypatch: pytest.Mo
     assert [chunks.together(p) for p in (1_000, 100_000, 1_000_000, 10**8)] == [20, 20, 4, 1]
     problem = cases.linear_softmax()
     expected = responses(problem)
-    monkeypatch.setattr(chunks, "NUMBERS", 3 * chunks.COPIES * problem.parameters)
-    assert chunks.together(problem.parameters) == 3
+    monkeypatch.setattr(chunks, "NUMBERS", 3 * chunks.COPIES * problem.num_parameters)
+    assert chunks.together(problem.num_parameters) == 3
     found = responses(problem)
     np.testing.assert_allclose(found.outputs, expected.outputs, rtol=0, atol=1e-9)

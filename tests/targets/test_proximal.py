@@ -46,7 +46,7 @@ def plain_objective(problem: Problem, theta: Tensor, removed: int, weight: float
 def test_gradient_is_that_of_the_objective(case: str) -> None:
     problem = CASES[case]()
     generator = torch.Generator().manual_seed(0)
-    delta = 0.3 * torch.randn(3, problem.parameters, generator=generator, dtype=torch.float64)
+    delta = 0.3 * torch.randn(3, problem.num_parameters, generator=generator, dtype=torch.float64)
     removed = torch.tensor([0, 7, 23])
     found = ProximalObjective(problem, LAMBDA).gradient(delta, removed, 0.7)
     for k in range(3):
@@ -60,7 +60,7 @@ def test_gradient_does_not_depend_on_the_rows_taken_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     problem = CASES["gelu"]()
-    delta = 0.1 * torch.ones(2, problem.parameters, dtype=torch.float64)
+    delta = 0.1 * torch.ones(2, problem.num_parameters, dtype=torch.float64)
     objective, removed = ProximalObjective(problem, LAMBDA), torch.tensor([3, 20])
     expected = objective.gradient(delta, removed)
     monkeypatch.setattr("decomposition.targets.proximal.ROWS", 10)
@@ -72,10 +72,10 @@ def test_gradient_does_not_depend_on_the_rows_taken_at_a_time(
 @pytest.mark.parametrize("case", ["cnn", "conv2d_strided"])
 def test_examples_that_do_not_fit_are_taken_a_few_at_a_time(case: str) -> None:
     problem = GENERAL[case]()
-    delta = 0.1 * torch.ones(2, problem.parameters, dtype=torch.float64)
+    delta = 0.1 * torch.ones(2, problem.num_parameters, dtype=torch.float64)
     objective, removed = ProximalObjective(problem, LAMBDA), torch.tensor([3, 7])
     expected, outputs = objective.gradient(delta, removed), objective.query_outputs(delta)
-    with memory_for(2 * problem.parameters) as refused:
+    with memory_for(2 * problem.num_parameters) as refused:
         found = objective.gradient(delta, removed)
         assert refused
         torch.testing.assert_close(objective.query_outputs(delta), outputs, rtol=0, atol=1e-13)
@@ -86,8 +86,8 @@ def test_examples_that_do_not_fit_are_taken_a_few_at_a_time(case: str) -> None:
 def test_any_model_has_the_gradient_of_the_objective(case: str) -> None:
     problem = GENERAL[case]()
     generator = torch.Generator().manual_seed(0)
-    delta = 0.3 * torch.randn(2, problem.parameters, generator=generator, dtype=torch.float64)
-    removed = torch.tensor([0, problem.examples - 1])
+    delta = 0.3 * torch.randn(2, problem.num_parameters, generator=generator, dtype=torch.float64)
+    removed = torch.tensor([0, problem.num_examples - 1])
     objective, model = ProximalObjective(problem, LAMBDA), problem.double_model()
     found, outputs = objective.gradient(delta, removed, 0.7), objective.query_outputs(delta)
     (x, y), anchor = problem.train, apply(model, problem.train[0]).detach()
@@ -111,26 +111,28 @@ def test_any_model_has_the_gradient_of_the_objective(case: str) -> None:
 
 
 def test_at_the_trained_parameters_it_is_the_removed_examples_gradient(problem: Problem) -> None:
-    removed = torch.arange(problem.examples)[::5]
-    zero = torch.zeros(len(removed), problem.parameters, dtype=torch.float64)
+    removed = torch.arange(problem.num_examples)[::5]
+    zero = torch.zeros(len(removed), problem.num_parameters, dtype=torch.float64)
     found = ProximalObjective(problem, LAMBDA).gradient(zero, removed)
-    expected = -loss_gradients(problem).train.T[removed] / problem.examples
+    expected = -loss_gradients(problem).train.T[removed] / problem.num_examples
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
 def test_its_curvature_there_is_the_damped_ggn(problem: Problem) -> None:
     """With no weight removed; by central differences of the gradient."""
     objective, step = ProximalObjective(problem, LAMBDA), 1e-5
-    directions = step * torch.eye(problem.parameters, dtype=torch.float64)
-    which = torch.zeros(problem.parameters, dtype=torch.long)
+    directions = step * torch.eye(problem.num_parameters, dtype=torch.float64)
+    which = torch.zeros(problem.num_parameters, dtype=torch.long)
     ahead = objective.gradient(directions, which, 0.0)
     behind = objective.gradient(-directions, which, 0.0)
-    expected = assemble_ggn(problem) + LAMBDA * torch.eye(problem.parameters, dtype=torch.float64)
+    expected = assemble_ggn(problem) + LAMBDA * torch.eye(
+        problem.num_parameters, dtype=torch.float64
+    )
     np.testing.assert_allclose((ahead - behind) / (2 * step), expected, rtol=0, atol=1e-8)
 
 
 def test_query_outputs_are_the_models(problem: Problem) -> None:
-    delta = torch.zeros(2, problem.parameters, dtype=torch.float64)
+    delta = torch.zeros(2, problem.num_parameters, dtype=torch.float64)
     found = ProximalObjective(problem, LAMBDA).query_outputs(delta)
     expected = problem.double_model()(problem.query[0].double()).detach()
     torch.testing.assert_close(found, expected.expand(2, -1, -1), rtol=1e-12, atol=1e-12)

@@ -234,7 +234,7 @@ def test_a_truth_that_varies_with_one_mask_is_too_little(tmp_path: Path) -> None
 
 def test_a_rung_whose_predictions_do_not_vary_is_named() -> None:
     def zero(one: Problem) -> Curvature:
-        return SolveCurvature(one.parameters, lambda v, damping: 0.0 * v)
+        return SolveCurvature(one.num_parameters, lambda v, damping: 0.0 * v)
 
     found = run(problem(), settings=SETTINGS, extra={"mine": zero}, progress=False)
     levels = found["/attribution"]["lds_mean"]
@@ -245,7 +245,7 @@ def test_a_rung_whose_predictions_do_not_vary_is_named() -> None:
 
 def test_scores_that_overflow_are_named_by_rung_and_damping() -> None:
     def huge(one: Problem) -> Curvature:
-        return SolveCurvature(one.parameters, lambda v, damping: 1e60 * v)
+        return SolveCurvature(one.num_parameters, lambda v, damping: 1e60 * v)
 
     with pytest.raises(ScoreError, match="the scores of mine are not finite, or overflow float32"):
         run(problem(), settings=SETTINGS, extra={"mine": huge}, progress=False)
