@@ -27,6 +27,8 @@ class NegativeCurvature(ABC):
     """A policy for negative eigenvalues: subclass it and give it a ``name`` to add one."""
 
     name: str
+    one_by_one: bool = True
+    """Whether d of an eigenvalue depends on no other one, so that blocks can be taken apart."""
 
     @abstractmethod
     def denominators(self, mu: Float[Tensor, " P"], damping: float) -> Float[Tensor, " P"]:
@@ -74,6 +76,7 @@ class Shift(NegativeCurvature):
     """μ − min(μ_min, 0) + λ: the whole spectrum moved up until nothing is negative."""
 
     name = "shift"
+    one_by_one = False
 
     def denominators(self, mu: Tensor, damping: float) -> Tensor:
         """μ − min(μ_min, 0) + λ."""

@@ -11,7 +11,7 @@ from decomposition.chain.names import CHAIN, LATTICE, STEPS
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
 from decomposition.chain.shared_factors import Parts
-from decomposition.curvature import Curvature, Diagonalised
+from decomposition.curvature import Curvature
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
 from decomposition.names import printable
@@ -129,7 +129,7 @@ def add_extra(
                 f"{parts.problem.num_parameters} parameters"
             )
         there = parts.problem.device
-        if isinstance(curvature, Diagonalised) and curvature.device != there:
+        if curvature.eigenbasis is not None and curvature.device != there:
             raise DecompositionError(
                 f"extra rung {name!r} lies on {curvature.device}, the problem on {there}: make its "
                 "tensors with device=problem.device"

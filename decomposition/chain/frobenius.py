@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import torch
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.operator import Curvature
 
 ROUNDING = 1e-24
 """Squared relative error below which two matrices are equal in float64."""
@@ -28,9 +28,9 @@ def frobenius_split(chain: Mapping[str, Curvature]) -> dict[str, float]:
     start = 0
     blocks = {name: chain[name].diagonal_blocks() for name in ("block_ggn", "ekfac", "kfac")}
     for name, exact in blocks["block_ggn"].items():
-        ekfac, kfac = blocks["ekfac"][name], blocks["kfac"][name]
-        assert isinstance(ekfac, Diagonalised)
-        assert isinstance(kfac, Diagonalised)
+        ekfac, kfac = blocks["ekfac"][name].eigenbasis, blocks["kfac"][name].eigenbasis
+        assert ekfac is not None
+        assert kfac is not None
         part = slice(start, start + exact.size)
         start = part.stop
         matrix = exact.dense()

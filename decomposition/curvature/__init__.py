@@ -1,12 +1,15 @@
 """Curvature matrices behind one interface: products, damped solves, eigenvalues, dense form."""
 
-from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.dense import DenseCurvature
+from decomposition.curvature.estimate import Estimate
 from decomposition.curvature.fisher import EXACT, Empirical, Exact, Fisher, Sampled
 from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
+from decomposition.curvature.low_rank import EigenpairCurvature, ScaledIdentity
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.negative_eigenvalues import UnderPolicy
-from decomposition.curvature.user import EigenpairCurvature, ScaledIdentity, SolveCurvature
+from decomposition.curvature.operator import Curvature, Diagonalised, NotAvailableError
+from decomposition.curvature.user import SolveCurvature
 
 __all__ = [
     "EXACT",
@@ -16,10 +19,12 @@ __all__ = [
     "Diagonalised",
     "EigenpairCurvature",
     "Empirical",
+    "Estimate",
     "Exact",
     "Fisher",
     "KroneckerBasis",
     "KroneckerCurvature",
+    "MatrixFreeCurvature",
     "NotAvailableError",
     "Sampled",
     "ScaledIdentity",

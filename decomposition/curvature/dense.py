@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.estimate import Estimate
+from decomposition.curvature.operator import PROBES, Diagonalised
 from decomposition.errors import DecompositionError, NonFiniteError
 from decomposition.linalg import eigh, matmul
 from decomposition.reals import real_tensor
@@ -70,13 +71,13 @@ class DenseCurvature(Diagonalised):
         """V[:, panel]."""
         return self.decomposition()[1][:, panel]
 
-    def trace(self) -> float:
-        """tr C."""
-        return float(self.matrix.diagonal().sum())
+    def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """tr C, exactly."""
+        return Estimate(float(self.matrix.diagonal().sum()))
 
-    def frobenius_norm(self) -> float:
-        """‖C‖_F."""
-        return float(torch.linalg.vector_norm(self.matrix))
+    def frobenius_norm(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """‖C‖_F, exactly."""
+        return Estimate(float(torch.linalg.vector_norm(self.matrix)))
 
     def diagonal_blocks(self) -> Mapping[str, DenseCurvature]:
         """Views of the layers' diagonal blocks, each decomposed at most once."""

@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature.base import Curvature, Solutions
-from decomposition.curvature.blockwise import Blockwise
+from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.evaluation import Evaluation
 from decomposition.curvature.gram import Gram, block_ggn, block_grams, block_rows
 from decomposition.curvature.jacobian import KeptRows, Rows, SweptRows
+from decomposition.curvature.operator import Curvature, Solutions
 from decomposition.damping import (
     DampingError,
     NegativeCurvature,
@@ -56,6 +56,8 @@ BAR_DELAY = 5.0
 class DualCurvature(Curvature):
     """RᵀR of rows R and the eigendecomposition of their Gram matrix."""
 
+    definite = True
+
     def __init__(self, rows: Rows, gram: Gram) -> None:
         """Keep both."""
         self.size, self.device = rows.size, gram.values.device
@@ -66,14 +68,6 @@ class DualCurvature(Curvature):
         values = self._gram.values
         zeros = values.new_zeros(max(0, self.size - len(values)))
         return torch.cat([zeros, values[max(0, len(values) - self.size) :]])
-
-    def trace(self) -> float:
-        """tr K."""
-        return float(self._gram.values.sum())
-
-    def frobenius_norm(self) -> float:
-        """‖K‖_F."""
-        return float(torch.linalg.vector_norm(self._gram.values))
 
     def _matvec(self, v: Tensor) -> Tensor:
         return self._rows.transposed(self._rows.forward(v))
@@ -172,7 +166,7 @@ class DualCurvature(Curvature):
         return [f[0] * v + image for f, image in zip(inverses, images, strict=True)]
 
 
-def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature, Blockwise]:
+def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature, BlockDiagonal]:
     """G and ⊕_l G_ll, the Gram matrices made block by block.
 
     Blocks with fewer parameters than N·C are held as their own matrices.
@@ -210,7 +204,7 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
             else:
                 blocks[block.name] = DualCurvature(rows_of(block.slice), Gram.of(gram))
     whole = DualCurvature(rows_of(), Gram.of(total))
-    return whole, Blockwise(blocks)
+    return whole, BlockDiagonal(blocks)
 
 
 def _kept(problem: Problem) -> Float[Tensor, "NC P"] | None:

@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.damped import FactoredDamping, factor_ratio
 from decomposition.curvature.factor_basis import NULL_TOLERANCE, FactorBasis
+from decomposition.curvature.operator import Diagonalised
 from decomposition.layers import LinearBlock
 from decomposition.linalg import matmul
 

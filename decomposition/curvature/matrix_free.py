@@ -7,18 +7,25 @@ of each vector (``krylov``), which all λ share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, NotAvailableError, Solutions
 from decomposition.curvature.cg import cg
+from decomposition.curvature.estimate import Estimate, Symmetric, squared_norm, xtrace
 from decomposition.curvature.krylov import Function, KrylovSpaces, krylov_spaces
 from decomposition.curvature.minres import minres
+from decomposition.curvature.operator import (
+    PROBES,
+    Curvature,
+    NotAvailableError,
+    Solutions,
+    Solve,
+)
 from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
@@ -41,34 +48,24 @@ WORK_VECTORS = 14
 Result = TypeVar("Result")
 
 
-class Products(Protocol):
+def estimated_norm(operator: Symmetric, probes: int, seed: int) -> Estimate:
+    """‖C‖_F from its products, with the error that goes with its square's."""
+    square = squared_norm(operator, probes, seed)
+    norm = max(square, 0.0) ** 0.5
+    return Estimate(norm, square.error / (2.0 * norm) if norm else square.error**0.5)
+
+
+class Products(Symmetric, Protocol):
     """What is needed of an operator."""
 
-    size: int
-    notes: tuple[str, ...]
-    device: torch.device
-
-    def matvec(self, v: Tensor) -> Tensor:
-        """v (P, k) → C v."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a result must know about them."""
         ...
 
 
-@dataclass(frozen=True)
-class Solve:
-    """What one call cost."""
-
-    damping: float
-    """λ, the smallest one of several that share a Krylov space."""
-    columns: int
-    """Right-hand sides, counted at every λ."""
-    products: int
-    """Columns multiplied with C."""
-    residual: float
-    """Largest ‖v − (C + λI) x‖ / ‖v‖, or change of the solutions found in Krylov spaces."""
-
-
 class MatrixFreeCurvature(Curvature):
-    """C by its products.
+    """C by its products; trace and norm are estimates, with their errors.
 
     Args:
         product: C v.
@@ -79,8 +76,11 @@ class MatrixFreeCurvature(Curvature):
         most: its steps.
         change: relative change at which a solution in a Krylov space is taken.
         krylov_steps: most steps of each.
+        trace: tr C where it is known; default it is estimated.
         name: for notes.
     """
+
+    matrix_free = True
 
     def __init__(
         self,
@@ -92,16 +92,17 @@ class MatrixFreeCurvature(Curvature):
         most: int = MOST_STEPS,
         change: float = CHANGE,
         krylov_steps: int = KRYLOV_STEPS,
+        trace: float | None = None,
         name: str = "curvature",
     ) -> None:
         """Nothing is computed yet."""
         self.size, self.device = product.size, product.device
-        self.record: list[Solve] = []
-        """Every solve so far."""
-        self.watch: Callable[[int], object] | None = None
-        """Told the columns of every product of a solve in Krylov spaces, for a progress bar."""
+        self.definite = definite
+        self.most_products = min(krylov_steps, self.size)
+        self._record: list[Solve] = []
+        self._told: Callable[[int], object] | None = None
         self._product, self._preconditioner = product, preconditioner
-        self._definite, self._tolerance, self._most = definite, tolerance, most
+        self._tolerance, self._most, self._trace = tolerance, most, trace
         self._change, self._krylov_steps = change, krylov_steps
         solver = "conjugate gradients" if definite else "MINRES where negative ones count as signed"
         self.notes = (
@@ -110,6 +111,20 @@ class MatrixFreeCurvature(Curvature):
             f"in Krylov spaces of at most {krylov_steps} steps, to a relative change of {change:g}",
             *product.notes,
         )
+
+    @property
+    def record(self) -> list[Solve]:
+        """Every solve so far."""
+        return self._record
+
+    @contextmanager
+    def watched(self, told: Callable[[int], object]) -> Iterator[None]:
+        """Tell the products of the solves in here that are made in Krylov spaces."""
+        self._told = told
+        try:
+            yield
+        finally:
+            self._told = None
 
     def eigenvalues(self) -> Tensor:
         """Not known.
@@ -129,31 +144,17 @@ class MatrixFreeCurvature(Curvature):
             NotAvailableError: always.
         """
         raise NotAvailableError(
-            f"a matrix-free curvature is never formed: it has {self.size:,}² entries; its norm and "
-            "its distances to others are estimated by decomposition.spectrum.estimates"
+            f"a matrix-free curvature is never formed: it has {self.size:,}² entries; its "
+            "distances to others are estimated by decomposition.curvature.estimate"
         )
 
-    def trace(self) -> float:
-        """Not known.
+    def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """tr C as it was given, or by XTrace from twice as many products as probes."""
+        return xtrace(self, probes, seed) if self._trace is None else Estimate(self._trace)
 
-        Raises:
-            NotAvailableError: always.
-        """
-        raise NotAvailableError(
-            "the trace of a matrix-free curvature is not known: estimate it with "
-            "decomposition.spectrum.estimates.xtrace"
-        )
-
-    def frobenius_norm(self) -> float:
-        """Not known.
-
-        Raises:
-            NotAvailableError: always.
-        """
-        raise NotAvailableError(
-            "the norm of a matrix-free curvature is not known: estimate it with "
-            "decomposition.spectrum.estimates.squared_norm"
-        )
+    def frobenius_norm(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """‖C‖_F from twice as many products as probes."""
+        return estimated_norm(self, probes, seed)
 
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         return self._product.matvec(v)
@@ -191,7 +192,7 @@ class MatrixFreeCurvature(Curvature):
         x, change = torch.stack([x for x, _ in pairs]), torch.stack([c for _, c in pairs])
         taken = change <= self._change
         x = torch.where(taken[:, None], x, torch.nan)
-        self.record.append(
+        self._record.append(
             Solve(
                 min(lambdas),
                 taken.numel(),
@@ -203,19 +204,14 @@ class MatrixFreeCurvature(Curvature):
 
     def _watched(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         image = self._product.matvec(v)
-        if self.watch is not None:
-            self.watch(v.shape[1])
+        if self._told is not None:
+            self._told(v.shape[1])
         return image
-
-    @property
-    def krylov_steps(self) -> int:
-        """Most products that each vector takes, whatever the number of dampings."""
-        return self._krylov_steps
 
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
     ) -> Float[Tensor, "P k"]:
-        if not (self._definite or negative.name == "signed"):
+        if not (self.definite or negative.name == "signed"):
             found = self._solutions(v, [damping], negative)
             if found.failures:
                 raise SolverError(
@@ -239,7 +235,7 @@ class MatrixFreeCurvature(Curvature):
         return list(shrinking(lambda some: work(v[:, some]), v.shape[1], chunk))
 
     def _iterated(self, v: Float[Tensor, "P k"], damping: float) -> Float[Tensor, "P k"]:
-        solver = cg if self._definite else minres
+        solver = cg if self.definite else minres
         other = self._preconditioner
         found = solver(
             lambda u: self._product.matvec(u) + damping * u,
@@ -248,5 +244,5 @@ class MatrixFreeCurvature(Curvature):
             Stopping(self._tolerance, self._most),
         )
         residual = float(found.residuals.max()) if v.shape[1] else 0.0
-        self.record.append(Solve(damping, v.shape[1], found.products, residual))
+        self._record.append(Solve(damping, v.shape[1], found.products, residual))
         return found.x

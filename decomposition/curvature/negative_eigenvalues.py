@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.damped import FactoredDamping
+from decomposition.curvature.estimate import Estimate
+from decomposition.curvature.operator import (
+    PROBES,
+    Curvature,
+    Diagonalised,
+    NotAvailableError,
+    Solutions,
+    Solve,
+)
 from decomposition.damping import NegativeCurvature, as_policy
 
 
 class UnderPolicy(Diagonalised):
-    """The same matrix C = V diag(μ) Vᵀ; only its damped inverse follows ``policy`` throughout.
+    """The same matrix C in the same form; only its damped inverse follows ``policy`` throughout.
 
-    The basis and the eigenvalues are those of the curvature given, made once for both.
+    Basis and eigenvalues, if it has them, are those of the curvature given, made once for both.
 
     Args:
         curvature: C.
@@ -25,57 +34,97 @@ class UnderPolicy(Diagonalised):
         DampingError: unknown name.
     """
 
-    def __init__(self, curvature: Diagonalised, policy: str | NegativeCurvature) -> None:
+    def __init__(self, curvature: Curvature, policy: str | NegativeCurvature) -> None:
         """Keep both."""
         self.curvature = curvature
-        self.negative = as_policy(policy)
+        self._policy = as_policy(policy)
+        self.negative = self._policy
         self.size, self.device = curvature.size, curvature.device
-        self._blocks: dict[str, Diagonalised] = {}
-        self.notes = (*curvature.notes, f"negative eigenvalues: policy {self.negative.name}")
+        self.matrix_free, self.definite = curvature.matrix_free, curvature.definite
+        self.most_products = curvature.most_products
+        self._blocks: dict[str, Curvature] = {}
+        self.notes = (*curvature.notes, f"negative eigenvalues: policy {self._policy.name}")
+
+    @property
+    def eigenbasis(self) -> Diagonalised | None:
+        """Itself where the curvature has one."""
+        return None if self.curvature.eigenbasis is None else self
+
+    @property
+    def record(self) -> Sequence[Solve]:
+        """That of the curvature."""
+        return self.curvature.record
+
+    def watched(self, told: Callable[[int], object]) -> AbstractContextManager[None]:
+        """That of the curvature."""
+        return self.curvature.watched(told)
+
+    def eigenvalues(self) -> Tensor:
+        """μ, ascending."""
+        return self.curvature.eigenvalues()
 
     def basis_values(self) -> Tensor:
         """μ."""
-        return self.curvature.basis_values()
+        return self._basis().basis_values()
 
     def basis_key(self) -> object:
         """That of the curvature: gradients are rotated once for both."""
-        return self.curvature.basis_key()
+        return self._basis().basis_key()
 
     def factored_damping(self) -> FactoredDamping | None:
         """That of the curvature."""
-        return self.curvature.factored_damping()
+        return self._basis().factored_damping()
 
     def to_basis(self, v: Tensor) -> Tensor:
         """Vᵀ v."""
-        return self.curvature.to_basis(v)
+        return self._basis().to_basis(v)
 
     def from_basis(self, c: Tensor) -> Tensor:
         """V c."""
-        return self.curvature.from_basis(c)
+        return self._basis().from_basis(c)
 
     def basis_columns(self, panel: slice) -> Tensor:
         """V[:, panel]."""
-        return self.curvature.basis_columns(panel)
+        return self._basis().basis_columns(panel)
 
     def dense(self) -> Tensor:
         """A copy of C."""
         return self.curvature.dense().clone()
 
-    def trace(self) -> float:
+    def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:
         """tr C."""
-        return self.curvature.trace()
+        return self.curvature.trace(probes, seed)
 
-    def frobenius_norm(self) -> float:
+    def frobenius_norm(self, probes: int = PROBES, seed: int = 0) -> Estimate:
         """‖C‖_F."""
-        return self.curvature.frobenius_norm()
+        return self.curvature.frobenius_norm(probes, seed)
 
-    def diagonal_blocks(self) -> Mapping[str, Diagonalised]:
+    def diagonal_blocks(self) -> Mapping[str, Curvature]:
         """The blocks of C, each under the same policy."""
-        assert self.negative is not None
         for name, block in self.curvature.diagonal_blocks().items():
-            if name not in self._blocks and isinstance(block, Diagonalised):
-                self._blocks[name] = UnderPolicy(block, self.negative)
+            self._blocks.setdefault(name, UnderPolicy(block, self._policy))
         return self._blocks
+
+    def _basis(self) -> Diagonalised:
+        found = self.curvature.eigenbasis
+        if found is None:
+            raise NotAvailableError(
+                "this curvature has no eigenbasis under any policy: solve with it, or raise "
+                "--memory until it is formed"
+            )
+        return found
 
     def _matvec(self, v: Tensor) -> Tensor:
         return self.curvature.matvec(v)
+
+    def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
+        if self.eigenbasis is None:
+            return self.curvature.solve(v, damping, self._policy)
+        return super()._solve(v, damping, negative)
+
+    def _solutions(
+        self, v: Tensor, dampings: list[float], negative: NegativeCurvature
+    ) -> Solutions:
+        if self.eigenbasis is None:
+            return self.curvature.solutions(v, dampings, self._policy)
+        return super()._solutions(v, dampings, negative)

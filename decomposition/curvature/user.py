@@ -1,107 +1,22 @@
-"""Curvatures of the user's own: from eigenpairs, from blocks, or from a solver."""
+"""A curvature of the user's own: a solver, and perhaps products."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.checks import checked, number, whole
-from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
+from decomposition.checks import checked, whole
 from decomposition.curvature.dense import DenseCurvature
+from decomposition.curvature.estimate import Estimate, xtrace
+from decomposition.curvature.matrix_free import estimated_norm
+from decomposition.curvature.operator import PROBES, Curvature, NotAvailableError
 from decomposition.damping import NegativeCurvature
 from decomposition.device import CPU
 from decomposition.errors import DecompositionError
-from decomposition.linalg import matmul
 from decomposition.reals import check_finite, real_tensor
-
-ORTHONORMAL_TOLERANCE = 1e-6
-
-
-class EigenpairCurvature(Diagonalised):
-    """V diag(μ) Vᵀ + ρ (I − V Vᵀ) from k ≤ P orthonormal eigenvectors.
-
-    Args:
-        values: μ (k,).
-        vectors: V (P, k), orthonormal columns.
-        remainder: ρ, the eigenvalue of every direction outside their span.
-
-    Raises:
-        DecompositionError: shapes disagree, a number is not finite, or the columns are not
-            orthonormal.
-    """
-
-    def __init__(
-        self,
-        values: Float[Tensor, " k"],
-        vectors: Float[Tensor, "P k"],
-        remainder: float = 0.0,
-    ) -> None:
-        """Check and complete the basis."""
-        vectors = real_tensor(vectors, "vectors")
-        values = real_tensor(values, "values").to(vectors.device)
-        if (
-            values.ndim != 1
-            or vectors.ndim != 2
-            or vectors.shape[1] != len(values)
-            or not len(vectors)
-        ):
-            raise DecompositionError(
-                f"eigenpairs are values (k,) and vectors (P, k), got {tuple(values.shape)} and "
-                f"{tuple(vectors.shape)}"
-            )
-        for name, part in (("values", values), ("vectors", vectors)):
-            check_finite(part, f"the {name} of the eigenpairs hold NaN or infinity")
-        remainder = checked("remainder", remainder, number(), DecompositionError)
-        k = len(values)
-        gap = (vectors.T @ vectors - torch.eye(k, dtype=torch.float64, device=vectors.device)).abs()
-        error = float(gap.max()) if k else 0.0
-        if not error <= ORTHONORMAL_TOLERANCE:
-            raise DecompositionError(
-                f"the eigenvectors are not orthonormal: VᵀV differs from I by {error:.3g}"
-            )
-        self.size, self.device = len(vectors), vectors.device
-        if k < self.size:
-            complete, _ = torch.linalg.qr(vectors, mode="complete")
-            vectors = torch.cat([vectors, complete[:, k:]], dim=1)
-            values = torch.cat([values, values.new_full((self.size - k,), remainder)])
-        self._values, self._vectors = values, vectors
-
-    def basis_values(self) -> Tensor:
-        """μ, then ρ for the rest."""
-        return self._values
-
-    def to_basis(self, v: Tensor) -> Tensor:
-        """Vᵀ v."""
-        return matmul(self._vectors.T, v)
-
-    def from_basis(self, c: Tensor) -> Tensor:
-        """V c."""
-        return matmul(self._vectors, c)
-
-
-class ScaledIdentity(Diagonalised):
-    """ρ I: influence by the inner product of gradients, up to a scale."""
-
-    def __init__(self, size: int, scale: float, device: torch.device | str = CPU) -> None:
-        """Keep P and ρ, and where vectors lie."""
-        self.size = size
-        self.scale = checked("scale", scale, number(), DecompositionError)
-        self.device = torch.device(device)
-
-    def basis_values(self) -> Tensor:
-        """ρ, P times."""
-        return torch.full((self.size,), self.scale, dtype=torch.float64, device=self.device)
-
-    def to_basis(self, v: Tensor) -> Tensor:
-        """The vector itself."""
-        return v
-
-    def from_basis(self, c: Tensor) -> Tensor:
-        """The vector itself."""
-        return c
 
 
 class SolveCurvature(Curvature):
@@ -149,13 +64,40 @@ class SolveCurvature(Curvature):
         return _checked(self._user_solve(v.clone(), damping), v, "solve")
 
     def eigenvalues(self) -> Tensor:
-        """Eigenvalues of the dense matrix, if products are known.
+        """Eigenvalues of the dense matrix, if products are known and it fits.
 
         Raises:
-            NotAvailableError: they are not.
+            NotAvailableError: they are not, or it does not.
             DecompositionError: the products are those of no symmetric matrix.
         """
         return DenseCurvature(self.dense()).eigenvalues()
+
+    def dense(self) -> Tensor:
+        """The matrix, from P products.
+
+        Raises:
+            NotAvailableError: it does not fit into memory.
+        """
+        if self.matrix_free:
+            raise NotAvailableError(
+                f"the matrix of this curvature has {self.size:,}² entries, which do not fit: raise "
+                "--memory"
+            )
+        return super().dense()
+
+    def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """tr C from the products."""
+        return xtrace(self, probes, seed) if self.matrix_free else super().trace()
+
+    def frobenius_norm(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """‖C‖_F from the products."""
+        return estimated_norm(self, probes, seed) if self.matrix_free else super().frobenius_norm()
+
+    def by_products(self) -> SolveCurvature:
+        """The same, whose matrix is never written out."""
+        other = copy.copy(self)
+        other.matrix_free = self._user_matvec is not None
+        return other
 
 
 def _checked(result: object, v: Tensor, name: str) -> Tensor:

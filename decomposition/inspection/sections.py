@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.chain.build import LATTICE, build_lattice
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.operator import Curvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.scores.gradients import loss_gradients
@@ -64,8 +64,8 @@ def inspect_problem(
     if {"block_ggn", "ekfac", "kfac"} <= set(names):
         groups |= mismatch_sections(kronecker_values(kept), blocks)
     reference = next((n for n in ("hessian", "ggn", "block_ggn") if n in names), names[0])
-    exact = kept[reference]
-    assert isinstance(exact, Diagonalised)
+    exact = kept[reference].eigenbasis
+    assert exact is not None
     gradients = loss_gradients(problem)
     damping = multiplier * built["ggn"].trace() / problem.num_parameters
     groups["gradient_energy"] = gradient_energy(exact, gradients)
@@ -159,9 +159,10 @@ def known_rungs(rungs: Sequence[str] | None) -> list[str]:
 
 
 def _eigenvectors(rungs: Mapping[str, Curvature], reference: str) -> dict[str, xr.Dataset]:
-    exact = rungs[reference]
-    assert isinstance(exact, Diagonalised)
-    others = {n: c for n, c in rungs.items() if n != reference and isinstance(c, Diagonalised)}
+    exact = rungs[reference].eigenbasis
+    assert exact is not None
+    bases = {name: rung.eigenbasis for name, rung in rungs.items() if name != reference}
+    others = {name: basis for name, basis in bases.items() if basis is not None}
     count = min(COSINES, exact.size)
     rung = xr.IndexVariable("rung", list(others))
     overlap = xr.concat([subspace_overlap(c, exact) for c in others.values()], rung)

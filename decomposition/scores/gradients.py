@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.operator import Curvature
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul
@@ -108,15 +108,16 @@ def score_grid(
     """τ for every damping in turn; gradients are rotated into the eigenbasis only once."""
     check_fits(curvature, gradients)
     examples = gradients.train.shape[1]
-    if not isinstance(curvature, Diagonalised):
+    basis = curvature.eigenbasis
+    if basis is None:
         for damping in dampings:
             # Queries are fewer than training examples, and C is symmetric.
             solved = curvature.solve(gradients.query, damping, negative)
             yield matmul(solved.T, gradients.train) / examples
         return
-    train = curvature.to_basis(gradients.train)
-    query = curvature.to_basis(gradients.query)
-    spectrum = curvature.spectrum()
+    train = basis.to_basis(gradients.train)
+    query = basis.to_basis(gradients.query)
+    spectrum = basis.spectrum()
     for damping in dampings:
         inverse = spectrum.inverse(damping, negative)
         yield matmul((query * inverse[:, None]).T, train) / examples

@@ -23,9 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature.base import Curvature, Diagonalised
 from decomposition.curvature.damped import DampedSpectrum
-from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.damping import (
     Added,
     NegativeCurvature,
@@ -345,19 +344,18 @@ class SolvingScorer(Scorer):
     @contextmanager
     def _watched(self, progress: bool) -> Iterator[None]:
         """A bar over the products of a rung that is solved by them; solves may end before it."""
-        rung = self._curvature
-        if not isinstance(rung, MatrixFreeCurvature):
+        total = self._source.queries * self._curvature.most_products
+        with (
+            tqdm(
+                total=total,
+                desc="solves",
+                unit="product",
+                disable=not (progress and total),
+                leave=False,
+            ) as bar,
+            self._curvature.watched(bar.update),
+        ):
             yield
-            return
-        total = self._source.queries * min(rung.krylov_steps, rung.size)
-        with tqdm(
-            total=total, desc="solves", unit="product", disable=not progress, leave=False
-        ) as bar:
-            rung.watch = bar.update
-            try:
-                yield
-            finally:
-                rung.watch = None
 
 
 class FixedScorer(Scorer):
@@ -387,13 +385,14 @@ def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str
     rotated: dict[object, RotatedGradients] = {}
     found: dict[str, Scorer] = {}
     for name, rung in rungs.items():
-        if not isinstance(rung, Diagonalised):
+        basis = rung.eigenbasis
+        if basis is None:
             found[name] = SolvingScorer(rung, gradients)
             continue
-        key = rung.basis_key()
+        key = basis.basis_key()
         if key not in rotated:
-            rotated[key] = RotatedGradients(rung, gradients)
-        found[name] = SpectralScorer(rung.spectrum(), rotated[key])
+            rotated[key] = RotatedGradients(basis, gradients)
+        found[name] = SpectralScorer(basis.spectrum(), rotated[key])
     return found
 
 

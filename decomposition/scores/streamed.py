@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature
 from decomposition.curvature.evaluation import Evaluation
 from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.operator import Curvature
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, take

@@ -22,7 +22,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import matmul, to_numpy

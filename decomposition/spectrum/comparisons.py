@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.damping import NegativeCurvature
 from decomposition.spectrum.damped import DampedErrors, damped_pair
 from decomposition.spectrum.norms import Norms, norms

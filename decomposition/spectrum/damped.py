@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.damped import DampedSpectrum
+from decomposition.curvature.operator import Diagonalised
 from decomposition.damping import NegativeCurvature
 from decomposition.linalg import matmul, to_numpy
 from decomposition.spectrum.overlap import leading, squared_cosines

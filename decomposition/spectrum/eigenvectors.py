@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.operator import Diagonalised
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
 from decomposition.spectrum.overlap import squared_cosines

@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.dense import DenseCurvature
+from decomposition.curvature.operator import Curvature, Diagonalised, NotAvailableError
 from decomposition.errors import DecompositionError
 from decomposition.spectrum.comparisons import Comparisons, ErrorPlan
 from decomposition.spectrum.norms import Norms
@@ -169,8 +169,8 @@ def _ratio(value: Tensor | float, reference: Tensor | float) -> float:
 
 
 def _diagonalised(curvature: Curvature) -> Diagonalised | None:
-    if isinstance(curvature, Diagonalised):
-        return curvature
+    if curvature.eigenbasis is not None:
+        return curvature.eigenbasis
     try:
         return DenseCurvature(curvature.dense())
     except NotAvailableError:  # anything else wrong with it is for the user to hear

@@ -20,7 +20,6 @@ from decomposition.chain.names import CHAIN
 from decomposition.chain.plan import Plan
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.estimate import Estimate
-from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.problem import Problem
 from decomposition.spectrum.difference import CHEAP_STEPS, difference_norms
 from decomposition.spectrum.estimated_groups import (
@@ -152,7 +151,7 @@ def large_spectra(
     free = {
         name: (dear if name == "block_ggn" else usual).estimation(seed)
         for name, rung in rungs.items()
-        if isinstance(rung, MatrixFreeCurvature)
+        if rung.matrix_free
     }
     total = sum(usual.columns(len(rungs) - 1 if matrix_norms else 0) for _ in free)
     with tqdm(

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature import Curvature, Diagonalised, KroneckerCurvature, NotAvailableError
+from decomposition.curvature import Curvature, KroneckerCurvature, NotAvailableError
 from decomposition.linalg import to_numpy
 from decomposition.spectrum.comparisons import Comparisons, ErrorPlan
 from decomposition.spectrum.errors import spectral_errors
@@ -114,5 +114,5 @@ def decompose_all(rungs: Mapping[str, Curvature], progress: bool = False) -> Non
     for curvature in tqdm(
         rungs.values(), desc="eigendecompositions", unit="rung", disable=not progress
     ):
-        if isinstance(curvature, Diagonalised):
-            curvature.basis_values()
+        if curvature.eigenbasis is not None:
+            curvature.eigenbasis.basis_values()

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from decomposition.chain.names import CHAIN, STEPS
 from decomposition.chain.plan import Plan
-from decomposition.curvature import BlockDiagonal, Curvature
-from decomposition.curvature.estimate import Estimate, probes, relative_error, xtrace
-from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature import Curvature
+from decomposition.curvature.estimate import Estimate, probes, relative_error
 from decomposition.linalg import to_numpy
 
 PROBES = 16
@@ -45,19 +44,15 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
     """Exact where norms are known and differences are orthogonal, else ‖(C − D) z‖²."""
     z = probes(rungs["ggn"].size, count, seed, rungs["ggn"].device)
     images = {name: rungs[name].matvec(z) for name in CHAIN}
-    exact = {n for n in CHAIN if not isinstance(rungs[n], MatrixFreeCurvature)}
+    exact = {n for n in CHAIN if not rungs[n].matrix_free}
     norms, traces = {}, {}
     for name in CHAIN:
         if name in exact:
             norms[name] = Estimate(rungs[name].frobenius_norm() ** 2)
-            traces[name] = Estimate(rungs[name].trace())
+            traces[name] = rungs[name].trace()
         else:
             norms[name] = Estimate.mean(to_numpy(images[name].square().sum(0)))
-            traces[name] = (
-                xtrace(rungs[name], max(2, count // 2), seed)
-                if name == "hessian"
-                else Estimate(rungs["ekfac"].trace())  # tr G = tr B = tr E
-            )
+            traces[name] = rungs[name].trace(max(2, count // 2), seed)
 
     def gap(first: str, second: str) -> np.ndarray:
         return to_numpy((images[first] - images[second]).square().sum(0))
@@ -101,14 +96,15 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
 
 def _between(ekfac: Curvature, kfac: Curvature) -> float:
     """‖E − K‖² in their common basis."""
-    assert isinstance(ekfac, BlockDiagonal)
-    assert isinstance(kfac, BlockDiagonal)
-    return float((ekfac.basis_values() - kfac.basis_values()).square().sum())
+    first, second = ekfac.eigenbasis, kfac.eigenbasis
+    assert first is not None
+    assert second is not None
+    return float((first.basis_values() - second.basis_values()).square().sum())
 
 
 def forms_group(rungs: Mapping[str, Curvature], plan: Plan, errors: Errors) -> xr.Dataset:
     """``/forms``: how each rung was held, what its solves cost, its norm and its trace."""
-    records = [r.record if isinstance(r, MatrixFreeCurvature) else [] for r in rungs.values()]
+    records = [rung.record for rung in rungs.values()]
     unknown = Estimate(np.nan, np.nan)
     norms = [errors.norms.get(name, unknown) for name in rungs]
     traces = [errors.traces.get(name, unknown) for name in rungs]

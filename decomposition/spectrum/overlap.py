@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.operator import Diagonalised
 
 PANEL = 1024
 

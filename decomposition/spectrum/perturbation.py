@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 
 from decomposition.chain.build import CHAIN, STEPS
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.errors import DecompositionError
 from decomposition.linalg import eigvalsh, to_numpy
 from decomposition.spectrum.eigenvectors import subspace_overlap
@@ -119,10 +119,10 @@ def _norms(r: Diagonalised, c: Diagonalised) -> tuple[float, float, float]:
 
 
 def _diagonalised(rungs: Mapping[str, Curvature], name: str) -> Diagonalised:
-    curvature = rungs[name]
-    if not isinstance(curvature, Diagonalised):
+    found = rungs[name].eigenbasis
+    if found is None:
         raise DecompositionError(f"rung {name!r} has no eigenvectors to compare")
-    return curvature
+    return found
 
 
 def lattice_steps(rungs: Sequence[str]) -> dict[str, tuple[str, str]]:

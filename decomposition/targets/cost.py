@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from decomposition.curvature.base import Curvature
-from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.operator import Curvature
 from decomposition.problem import Problem
 from decomposition.targets.chunks import together
 from decomposition.targets.newton import newton_step
@@ -44,7 +43,7 @@ def proximal_seconds(
     gradient = _seconds(lambda: objective.gradient(delta, removed), problem.device)
     gradient *= problem.num_examples / few.num_examples
     step, v = 0.0, torch.ones_like(delta.T)
-    if isinstance(ggn, MatrixFreeCurvature):
+    if ggn is not None and ggn.matrix_free:
         step = PRODUCTS * _seconds(
             lambda: (ggn.matvec(v), curvature.solve(v, damping, "absolute")), problem.device
         )

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from decomposition.curvature.base import Curvature, Diagonalised
+from decomposition.curvature.operator import Curvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.retraining import distinct
@@ -158,11 +158,12 @@ def measure_proximal_responses(
         TargetError: fewer than ``distinct.LEAST`` responses converged, or all are the same.
         StoreError: the folder cannot be used.
     """
-    assert isinstance(curvature, Diagonalised)
+    metric = curvature.eigenbasis
+    assert metric is not None
     damping = proximal_damping(problem, curvature, multiple)
     removed = removed_examples(plan.seed, count, problem.num_examples)
     found = proximal_responses(
-        problem, curvature, damping, removed, folder=folder, progress=progress, ggn=ggn
+        problem, metric, damping, removed, folder=folder, progress=progress, ggn=ggn
     )
     kept = found.converged
     if kept.sum() < min(distinct.LEAST, len(kept)):

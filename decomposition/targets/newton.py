@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Curvature
 from decomposition.curvature.cg import cg
-from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.operator import Curvature
 from decomposition.curvature.solution import Stopping
 
 Step = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
@@ -29,7 +28,7 @@ def newton_step(ggn: Curvature, metric: Curvature, damping: float) -> Step:
         metric: preconditions the solves of a G that is known by its products alone.
         damping: λ > 0.
     """
-    if not isinstance(ggn, MatrixFreeCurvature):
+    if not ggn.matrix_free:
         return _of_finite_columns(lambda v: ggn.solve(v, damping, "absolute"))
 
     def step(v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from decomposition.chain.plan import duration
-from decomposition.curvature import Curvature, Diagonalised
+from decomposition.curvature import Curvature
 from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
 from decomposition.retraining.cost import retraining_cost
@@ -130,7 +130,7 @@ def _responses(
     affordable: bool,
 ) -> Truth:
     ggn = rungs["ggn"]
-    metric = ggn if isinstance(ggn, Diagonalised) else rungs["ekfac"]
+    metric = ggn if ggn.eigenbasis is not None else rungs["ekfac"]
     store = None if folder is None else folder / "pbrf"
     count, multiple = settings.leave_one_out_examples, settings.pbrf_damping
     if not affordable:

@@ -30,7 +30,7 @@ from decomposition.chain.shared_factors import Parts
 from decomposition.curvature.cg import cg
 from decomposition.curvature.evaluation import Evaluation
 from decomposition.curvature.jacobian_rows import per_example_gradients
-from decomposition.curvature.leading import leading_curvature
+from decomposition.curvature.low_rank import leading_eigenpairs
 from decomposition.curvature.minres import minres
 from decomposition.curvature.products import hessian_product
 from decomposition.curvature.solution import SolverError, Stopping
@@ -60,7 +60,7 @@ def savings(name: str, problem: Problem) -> None:
     preconditioners = {
         "EK-FAC": ekfac,
         "GGN": parts.ggn(),
-        "leading": leading_curvature(product, RANK),
+        "leading": leading_eigenpairs(product, RANK),
     }
     x, y = problem.query
     b = per_example_gradients(problem, x[:QUERIES], y[:QUERIES]).T.contiguous()  # type: ignore[index]

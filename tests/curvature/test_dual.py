@@ -82,9 +82,9 @@ def test_solutions_at_several_dampings_are_those_of_each(
     dampings = [0.0, 1e-6 * top, 1e-2 * top, top]
     found = dual.solutions(v, dampings)
     assert found.x[0].isnan().all()
-    assert torch.isinf(found.change[0]).all()
+    assert torch.isinf(found.error[0]).all()
     assert found.failures
-    for damping, x, change in zip(dampings[1:], found.x[1:], found.change[1:], strict=True):
+    for damping, x, change in zip(dampings[1:], found.x[1:], found.error[1:], strict=True):
         torch.testing.assert_close(x, dual.solve(v, damping), rtol=1e-9, atol=1e-12 / damping)
         assert not change.any()
 

@@ -59,7 +59,7 @@ def test_a_full_space_gives_every_policy_exactly(policy) -> None:
 def test_a_solution_that_is_taken_is_as_near_as_it_says(policy: str) -> None:
     c, b = matrix(), sides()
     found = MatrixFreeCurvature(Counted(c), krylov_steps=25).solutions(b, DAMPINGS, policy)
-    for x, change, damping in zip(found.x, found.change, DAMPINGS, strict=True):
+    for x, change, damping in zip(found.x, found.error, DAMPINGS, strict=True):
         expected = DenseCurvature(c).solve(b, damping, policy)
         error = (x - expected).norm(dim=0) / expected.norm(dim=0)
         taken = change <= 1e-2
@@ -95,11 +95,11 @@ def test_the_basis_is_orthonormal_to_rounding(start: str) -> None:
 def test_products_are_told_as_they_are_made() -> None:
     """What a progress bar shows adds up to what the record says, and stays within its total."""
     curvature, told = MatrixFreeCurvature(Counted(matrix())), []
-    curvature.watch = told.append
-    curvature.solutions(sides(), DAMPINGS)
+    with curvature.watched(told.append):
+        curvature.solutions(sides(), DAMPINGS)
     assert len(told) > 1
     assert sum(told) == curvature.record[0].products
-    assert sum(told) <= sides().shape[1] * curvature.krylov_steps
+    assert sum(told) <= sides().shape[1] * curvature.most_products
 
 
 def test_an_invariant_space_is_found_and_exact() -> None:

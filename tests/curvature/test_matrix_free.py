@@ -90,9 +90,18 @@ def test_its_solvers_are_in_the_notes() -> None:
 
 def test_what_is_not_known_is_refused() -> None:
     found = MatrixFreeCurvature(hessian_product(cases.tanh()))
-    for ask in (found.eigenvalues, found.dense, found.trace, found.frobenius_norm):
-        with pytest.raises(NotAvailableError, match=r"decomposition\.spectrum"):
+    for ask in (found.eigenvalues, found.dense):
+        with pytest.raises(NotAvailableError, match=r"estimate"):
             ask()
+
+
+def test_a_trace_that_is_known_is_exact() -> None:
+    """tr G = tr E, which the factors tell: nothing is sampled."""
+    problem = cases.tanh()
+    known = build_chain(problem)["ekfac"].trace()
+    found = MatrixFreeCurvature(ggn_product(problem), definite=True, trace=known).trace()
+    assert found == known
+    assert found.exact
 
 
 def test_too_few_steps_name_the_residual_and_the_way_out() -> None:

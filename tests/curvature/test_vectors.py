@@ -23,7 +23,7 @@ from decomposition.curvature import (
     UnderPolicy,
 )
 from decomposition.curvature.dual import dual_rungs
-from decomposition.curvature.leading import leading_curvature
+from decomposition.curvature.low_rank import leading_eigenpairs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import hessian_product
 from decomposition.damping import POLICIES
@@ -45,7 +45,7 @@ def forms() -> Mapping[str, Curvature]:
         "dual": dual,
         "blockwise": blocks,
         "matrix-free": MatrixFreeCurvature(ggn, definite=True),
-        "leading": leading_curvature(ggn, 2),
+        "leading": leading_eigenpairs(ggn, 2),
         "eigenpairs": EigenpairCurvature(values[-3:], vectors[:, -3:], 0.5),
         "identity": ScaledIdentity(problem.num_parameters, 2.0),
         "solver": SolveCurvature(ggn.size, ggn.solve, ggn.matvec),

@@ -18,13 +18,13 @@ from decomposition import Recipe, Settings, run
 from decomposition.chain import build_lattice
 from decomposition.chain.plan import Rates, plan_chain
 from decomposition.curvature import Curvature
-from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.estimate import squared_norm
 from decomposition.curvature.evaluation import Evaluation
 from decomposition.curvature.jacobian import SweptRows
-from decomposition.curvature.leading import leading_curvature
+from decomposition.curvature.low_rank import leading_eigenpairs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.operator import Diagonalised
 from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.device import (
     DeviceError,
@@ -221,7 +221,7 @@ def test_matrix_free_solves(large: tuple[Problem, Problem], policy: str) -> None
 
 def test_leading_eigenpairs(large: tuple[Problem, Problem]) -> None:
     v = general.normal(large[0].num_parameters, 3)
-    exact, found = (leading_curvature(ggn_product(p), 3) for p in large)
+    exact, found = (leading_eigenpairs(ggn_product(p), 3) for p in large)
     close(found.matvec(v.cuda()), exact.matvec(v), 1e-6)
 
 

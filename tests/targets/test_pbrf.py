@@ -14,9 +14,9 @@ from torch import Tensor
 from decomposition import Problem, Recipe, build_chain, influence_scores
 from decomposition.curvature import Curvature, DenseCurvature
 from decomposition.curvature.assembly import assemble_ggn
-from decomposition.curvature.base import Diagonalised
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.operator import Diagonalised
 from decomposition.curvature.products import ggn_product
 from decomposition.errors import DecompositionError
 from decomposition.problems.networks import mlp

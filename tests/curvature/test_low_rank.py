@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from decomposition.chain import build_chain
-from decomposition.curvature.leading import LeadingCurvature, leading_curvature
+from decomposition.curvature.low_rank import EigenpairCurvature, leading_eigenpairs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import ggn_product
 from decomposition.errors import DecompositionError
@@ -22,19 +22,20 @@ def test_it_is_the_matrix_it_says() -> None:
     rng = np.random.default_rng(0)
     vectors = torch.from_numpy(np.linalg.qr(rng.standard_normal((20, 4)))[0])
     values = torch.tensor([2.0, 3.0, 5.0, 8.0], dtype=torch.float64)
-    found = LeadingCurvature(values, vectors, 1.0)
+    found = EigenpairCurvature(values, vectors, 1.0)
     matrix = torch.eye(20, dtype=torch.float64) + (vectors * (values - 1.0)) @ vectors.T
     v = sides(20)
     torch.testing.assert_close(found.matvec(v), matrix @ v)
     damped = matrix + 0.5 * torch.eye(20, dtype=torch.float64)
     torch.testing.assert_close(found.solve(v, 0.5), torch.linalg.solve(damped, v))
     torch.testing.assert_close(found.eigenvalues(), torch.linalg.eigvalsh(matrix))
+    torch.testing.assert_close(found.from_basis(found.to_basis(v)), v)
 
 
 def test_the_largest_eigenvalues_are_found() -> None:
     problem = cases.tanh()
     exact = build_chain(problem)["ggn"].eigenvalues()[-3:]
-    found = leading_curvature(ggn_product(problem), 30).eigenvalues()[-3:]
+    found = leading_eigenpairs(ggn_product(problem), 30).eigenvalues()[-3:]
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=0.0)
 
 
@@ -44,7 +45,7 @@ def test_it_saves_products_and_changes_no_answer() -> None:
     v = sides(problem.num_parameters)
     helped, plain = (
         MatrixFreeCurvature(ggn_product(problem), m, definite=True, tolerance=1e-11)
-        for m in (leading_curvature(ggn_product(problem), 30), None)
+        for m in (leading_eigenpairs(ggn_product(problem), 30), None)
     )
     error = torch.linalg.norm(helped.solve(v, damping) - plain.solve(v, damping))
     assert float(error / torch.linalg.norm(v)) < 1e-6
@@ -52,5 +53,5 @@ def test_it_saves_products_and_changes_no_answer() -> None:
 
 
 def test_no_rank_is_refused() -> None:
-    with pytest.raises(DecompositionError, match=r"rank of a preconditioner must be >= 1, got 0"):
-        leading_curvature(ggn_product(cases.tanh()), 0)
+    with pytest.raises(DecompositionError, match=r"rank must be a whole number >= 1, got 0"):
+        leading_eigenpairs(ggn_product(cases.tanh()), 0)

@@ -1,37 +1,69 @@
-"""The one interface of every rung: dense, structured, or known only through its products."""
+"""A rung is a symmetric linear operator, whatever its form: the one interface of all of them.
+
+    form            what is held                        eigenvalues, trace, norm
+    dense           C                                   exact
+    Kronecker       eigenbases of two factors           exact
+    block-diagonal  blocks of any form                  as far as the blocks know them
+    low rank        k eigenpairs and one scale          exact
+    Gram            rows R of C = RᵀR, and R Rᵀ         exact
+    matrix-free     a function v → C v                  estimated, with their errors
+    user            a solver, perhaps products          from the products
+
+What depends on the form is asked of the operator: ``eigenbasis`` (is there one?), ``matrix_free``
+(are its numbers estimates?), ``diagonal_blocks``. Nobody asks for the class.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from decomposition.curvature.as_scipy import SymmetricOperator
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
+from decomposition.curvature.estimate import Estimate
 from decomposition.damping import NegativeCurvature, as_policy, check_damping
 from decomposition.device import CPU
 from decomposition.errors import DampingError, DecompositionError
+from decomposition.linalg import to_numpy
 from decomposition.reals import all_finite, check_finite, real_tensor
 
 Vectors = Tensor | np.ndarray
 """(P,) or (P, k)."""
+PROBES = 16
+"""Random vectors of an estimated trace or norm."""
 
 
 @dataclass(frozen=True)
 class Solutions:
-    """(C + λI)⁻¹ v for several λ."""
+    """(C + λI)⁻¹ v for several λ, and what was reached."""
 
     x: Float[Tensor, "D P k"]
     """NaN where there is none."""
-    change: Float[Tensor, "D k"]
+    error: Float[Tensor, "D k"]
     """Relative error as far as it is known: 0 of a direct solve, infinite without a solution."""
     failures: tuple[str, ...] = ()
     """Why there is none."""
+
+
+@dataclass(frozen=True)
+class Solve:
+    """What one call of an iterative solver cost."""
+
+    damping: float
+    """λ, the smallest one of several that share a Krylov space."""
+    columns: int
+    """Right-hand sides, counted at every λ."""
+    products: int
+    """Columns multiplied with C."""
+    residual: float
+    """Largest ‖v − (C + λI) x‖ / ‖v‖, or change of the solutions found in Krylov spaces."""
 
 
 class NotAvailableError(DecompositionError):
@@ -53,11 +85,35 @@ class Curvature(ABC):
     """Where the matrix lies, and the vectors that ``to_basis`` and ``from_basis`` are given."""
     notes: tuple[str, ...] = ()
     """What a reader of a result must know about this rung (degenerate basis, stand-ins)."""
+    matrix_free: bool = False
+    """Whether it is known by its products: its eigenvalues are not, trace and norm are estimates,
+    and solves iterate."""
+    definite: bool = False
+    """Whether it is known by construction that no eigenvalue is negative."""
+    negative: NegativeCurvature | None = None
+    """A policy of its own for negative eigenvalues, which overrules every caller's."""
+    most_products: int = 0
+    """Most products that the solutions of one vector take, whatever the number of dampings."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(P, P)."""
         return self.size, self.size
+
+    @property
+    def eigenbasis(self) -> Diagonalised | None:
+        """The same curvature if it is C = V diag(μ) Vᵀ with a basis that can be applied."""
+        return None
+
+    @property
+    def record(self) -> Sequence[Solve]:
+        """Every iterative solve so far."""
+        return ()
+
+    @contextmanager
+    def watched(self, told: Callable[[int], object]) -> Iterator[None]:
+        """Tell the columns of every product of an iterative solve in here, for a progress bar."""
+        yield
 
     def matvec(self, v: Vectors) -> Tensor:
         """C v for v (P,) or (P, k), of the same shape and on the same device.
@@ -108,7 +164,7 @@ class Curvature(ABC):
                 f"{tuple(columns.shape)}"
             )
         found = self._solutions(columns, values, policy)
-        return Solutions(found.x.to(where), found.change.to(where), found.failures)
+        return Solutions(found.x.to(where), found.error.to(where), found.failures)
 
     def _solutions(
         self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
@@ -134,23 +190,34 @@ class Curvature(ABC):
 
     @abstractmethod
     def eigenvalues(self) -> Float[Tensor, " P"]:
-        """All eigenvalues, ascending."""
+        """All eigenvalues, ascending.
+
+        Raises:
+            NotAvailableError: they are not known.
+        """
 
     def dense(self) -> Float[Tensor, "P P"]:
         """The matrix itself."""
         return self._matvec(torch.eye(self.size, dtype=torch.float64, device=self.device))
 
-    def trace(self) -> float:
-        """tr C."""
-        return float(self.eigenvalues().sum())
+    def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """tr C; a matrix-free one is estimated from so many seeded random vectors."""
+        return Estimate(float(self.eigenvalues().sum()))
 
-    def frobenius_norm(self) -> float:
-        """‖C‖_F."""
-        return float(torch.linalg.vector_norm(self.eigenvalues()))
+    def frobenius_norm(self, probes: int = PROBES, seed: int = 0) -> Estimate:
+        """‖C‖_F; a matrix-free one is estimated from so many seeded random vectors."""
+        return Estimate(float(torch.linalg.vector_norm(self.eigenvalues())))
 
     def diagonal_blocks(self) -> Mapping[str, Curvature]:
         """The diagonal block of every layer, by name; empty if there is no such structure."""
         return {}
+
+    def by_products(self) -> Curvature:
+        """The same for a computer on which its P × P matrix does not fit.
+
+        Only a form that would write the matrix out to answer has another one for this.
+        """
+        return self
 
     def _columns(self, given: Vectors, apply: Callable[[Tensor], Tensor]) -> Tensor:
         v, where = self._checked(given)
@@ -182,8 +249,10 @@ class Diagonalised(Curvature):
     Coordinates in the basis are cheap to rescale: a new damping costs P multiplications.
     """
 
-    negative: NegativeCurvature | None = None
-    """A policy of its own for negative eigenvalues, which overrules every caller's."""
+    @property
+    def eigenbasis(self) -> Diagonalised | None:
+        """Itself."""
+        return self
 
     @abstractmethod
     def basis_values(self) -> Float[Tensor, " P"]:
@@ -226,3 +295,24 @@ class Diagonalised(Curvature):
     def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         inverse = self.spectrum().inverse(damping, negative)
         return self.from_basis(inverse[:, None] * self.to_basis(v))
+
+
+class SymmetricOperator(LinearOperator):
+    """C = Cᵀ among SciPy's linear operators: NumPy vectors (P,) and matrices (P, k), float64."""
+
+    def __init__(self, curvature: Curvature) -> None:
+        """Nothing is computed yet."""
+        super().__init__(np.dtype(np.float64), curvature.shape)
+        self._curvature = curvature
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        return to_numpy(self._curvature.matvec(x))
+
+    def _matmat(self, X: np.ndarray) -> np.ndarray:
+        return self._matvec(X)
+
+    def _adjoint(self) -> SymmetricOperator:
+        return self
+
+    def _transpose(self) -> SymmetricOperator:
+        return self
