@@ -22,7 +22,7 @@ from decomposition.curvature import (
 )
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.products import ggn_product, hessian_product
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from tests import general
 from tests.cases import classification
 
@@ -115,7 +115,10 @@ def pair(request: pytest.FixtureRequest) -> tuple[Curvature, DenseCurvature, str
     """A form, the dense matrix that it stands for, and the policy that it follows."""
     name, form = request.param
     problem, chain = made(name)
-    if form.startswith("gram") and problem.num_examples * problem.num_outputs > problem.num_parameters:
+    if (
+        form.startswith("gram")
+        and problem.num_examples * problem.num_outputs > problem.num_parameters
+    ):
         pytest.skip("G itself is the smaller matrix")
     curvature = FORMS[form](problem, chain)
     eye = torch.eye(problem.num_parameters, dtype=torch.float64)
