@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from decomposition.checks import Rule, check_fields, flag, instance, optional, text
+from decomposition.checks import Rule, check_fields, checked, flag, instance, optional, text
 from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, device_of, each, rows_in, take
@@ -41,7 +41,7 @@ from decomposition.problem_data import (
     target_notes,
     weight_notes,
 )
-from decomposition.recipe import Recipe
+from decomposition.recipe import Recipe, UnknownStart, UnstatedRecipe
 from decomposition.state_dict import check_initial
 
 RULES: dict[str, Rule] = {
@@ -58,14 +58,20 @@ RULES: dict[str, Rule] = {
 Split = Literal["train", "query"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Problem:
     """A model with its loss, data and training recipe; everything downstream starts here.
 
     Row i of ``train`` is example i everywhere: in training, curvature, masks and scores.
     ``build_chain`` and ``influence_scores`` work at the model's present parameters and never
-    train. ``run`` and ``trained()`` train a copy with the recipe unless ``initial`` says that
-    this has been done.
+    train. ``run`` and ``trained()`` need to know what these parameters are:
+
+    - ``recipe`` alone: an initialisation. A copy is trained by the recipe.
+    - ``trained=True``: the trained model itself, which is studied as it is. Retraining on subsets
+      then takes the ``recipe`` it was trained by, and ``randomness="independent"``, because
+      where its training started is not known.
+    - ``initial``: the trained model too, with the parameters that its training started from.
+    - none of these: they ask. No checkpoint is trained again in silence.
 
     Raises:
         ProblemError: empty, mismatched, non-finite or overlapping data, labels out of range,
@@ -86,13 +92,15 @@ class Problem:
     them: labels (N, d1, …) or numbers (N, C, d1, …)."""
     query: tuple[Inputs, Tensor]
     """(Xq, yq): the examples whose loss is attributed to training examples."""
-    recipe: Recipe = field(default_factory=Recipe)
-    """Training recipe of the base model and of every retrained model."""
+    recipe: Recipe
+    """Training recipe of the base model and of every retrained model; ``UnstatedRecipe`` where
+    none was given."""
     name: str = "problem"
     """Name shown in results and reports; what cannot be printed becomes %XX."""
     initial: Mapping[str, Tensor] | None = None
-    """Parameters that training started from. None: the model's present parameters are the
-    initialisation and ``run`` trains first. Given: the model is the trained one."""
+    """Parameters that training started from: the model is the trained one; ``UnknownStart`` where
+    ``trained=True`` said so and no more. None: the model's present parameters are the
+    initialisation."""
     allow_query_in_train: bool = False
     """Accept queries that are training examples (self-influence)."""
     display: Mapping[str, object] = field(default_factory=dict)
@@ -113,7 +121,43 @@ class Problem:
     output_notes: tuple[str, ...] = field(init=False, repr=False)
     """What the outputs on the training data look like, if not like those that the loss takes."""
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss | nn.Module,
+        train: tuple[Inputs, Tensor],
+        query: tuple[Inputs, Tensor],
+        recipe: Recipe | None = None,
+        name: str = "problem",
+        initial: Mapping[str, Tensor] | None = None,
+        allow_query_in_train: bool = False,
+        display: Mapping[str, object] | None = None,
+        weights: Tensor | None = None,
+        weight_decay_in_curvature: bool = False,
+        *,
+        trained: bool = False,
+    ) -> None:
+        """As the fields say, and ``trained``: whether the model is the trained one, as it is."""
+        if checked("Problem.trained", trained, flag, ProblemError) and initial is None:
+            initial = UnknownStart()
+        given = {
+            "model": model,
+            "loss": loss,
+            "train": train,
+            "query": query,
+            "recipe": UnstatedRecipe() if recipe is None else recipe,
+            "name": name,
+            "initial": initial,
+            "allow_query_in_train": allow_query_in_train,
+            "display": {} if display is None else display,
+            "weights": weights,
+            "weight_decay_in_curvature": weight_decay_in_curvature,
+        }
+        for field_name, value in given.items():
+            object.__setattr__(self, field_name, value)
+        self._check()
+
+    def _check(self) -> None:
         """Normalise the tensors and check everything once."""
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("loss", as_loss(self.loss))
@@ -127,7 +171,7 @@ class Problem:
         check_places(self.model, self.train, self.query, self.weights)
         check_modules(self.model)  # the structure first: its errors are the clearest
         check_parameters(self.model)
-        if self.initial is not None:
+        if self.initial is not None and not isinstance(self.initial, UnknownStart):
             check_initial(self.initial, self.model)
         model = double_copy(self.model)
         shapes = {}
@@ -243,6 +287,10 @@ class Problem:
         """This problem with a copy of the model trained by the recipe, ``initial`` filled in.
 
         Returns itself if it has been trained already.
+
+        Raises:
+            ProblemError: neither ``recipe`` nor ``trained=True`` nor ``initial`` was given, so that
+                the model may be an initialisation or a checkpoint.
         """
         if self.initial is not None:
             return self
@@ -268,7 +316,7 @@ class Problem:
             return self
         move = lambda pair: (each(pair[0], lambda x: x.to(where)), pair[1].to(where))  # noqa: E731
         initial = self.initial
-        if initial is not None:
+        if initial:  # UnknownStart has nothing to move
             initial = {name: value.to(where) for name, value in initial.items()}
         return replace(
             self,

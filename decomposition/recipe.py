@@ -79,6 +79,11 @@ class Recipe:
             )
 
     @property
+    def stated(self) -> bool:
+        """Whether somebody said that training goes like this."""
+        return True
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         """The training precision as a torch dtype."""
         return DTYPES[self.dtype]
@@ -105,3 +110,16 @@ class Recipe:
         if self.weight_decay:
             decay, way = f" and weight_decay = {self.weight_decay}", ", or Recipe.weight_decay"
         return f"with lr = {self.lr}{decay}; lower Recipe.lr{way}"
+
+
+class UnstatedRecipe(Recipe):
+    """The recipe of a problem that was given none: default values that nobody has chosen."""
+
+    @property
+    def stated(self) -> bool:
+        """Whether a value has been changed since."""
+        return self != UnstatedRecipe()
+
+
+class UnknownStart(dict[str, torch.Tensor]):
+    """``Problem.initial`` of a model that is trained, from parameters that nobody kept."""

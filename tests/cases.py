@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
+from decomposition.recipe import Recipe
 
 N, QUERIES = 24, 7
 
@@ -45,13 +47,15 @@ def classification(model: nn.Module, n: int = N, classes: int = 3, d_in: int = 4
         nn.CrossEntropyLoss(),
         (x[:n], labels[:n]),
         (x[n:], labels[n:]),
+        Recipe(),
         name="case",
     )
 
 
 def regression(model: nn.Module, n: int = N, outputs: int = 2, d_in: int = 4) -> Problem:
     x, y = _normal(n + QUERIES, d_in, seed=3), _normal(n + QUERIES, outputs, seed=4)
-    return Problem(model.double(), nn.MSELoss(), (x[:n], y[:n]), (x[n:], y[n:]), name="case")
+    data = (x[:n], y[:n]), (x[n:], y[n:])
+    return Problem(model.double(), nn.MSELoss(), *data, Recipe(), name="case")
 
 
 def deep_linear() -> Problem:
@@ -97,7 +101,7 @@ def whitened() -> Problem:
     x, y = problem.train
     x = x - x.mean(0)
     x = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / len(x))).T
-    return Problem(problem.model, problem.loss, (x, y), problem.query, name="case")
+    return replace(problem, train=(x, y))
 
 
 CASES: dict[str, Callable[[], Problem]] = {

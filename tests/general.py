@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from decomposition.inputs import Inputs, each, rows_in
 from decomposition.problem import Problem
+from decomposition.recipe import Recipe
 from tests.models import Applied, Attention, Scaled, TiedTokens
 
 N, QUERIES, CLASSES, T = 8, 3, 3, 3
@@ -39,7 +40,7 @@ def _problem(build: Callable, loss: nn.Module, x: Inputs, y: Tensor, n: int) -> 
         torch.manual_seed(0)
         model = build().double()
     train, query = each(x, lambda part: part[:n]), each(x, lambda part: part[n:])
-    return Problem(model, loss, (train, y[:n]), (query, y[n:]), name="case")
+    return Problem(model, loss, (train, y[:n]), (query, y[n:]), Recipe(), name="case")
 
 
 def images(*shape: int) -> Tensor:

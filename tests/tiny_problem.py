@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -43,4 +45,4 @@ def nan() -> Problem:
     x, y = problem.train
     x = x.clone()
     x[3, 1] = float("nan")
-    return Problem(problem.model, problem.loss, (x, y), problem.query)
+    return replace(problem, train=(x, y))

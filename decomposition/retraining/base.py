@@ -37,9 +37,16 @@ def train_base_model(
 
     Raises:
         OutOfMemoryError: one model and one example do not fit.
-        ProblemError: a parameter is not finite at the end.
+        ProblemError: no recipe was given, or a parameter is not finite at the end.
         UnsupportedModelError: a gradient is not finite at the start.
     """
+    if not problem.recipe.stated:
+        raise ProblemError(
+            f"{problem.name}: is its model an initialisation or a checkpoint? Give "
+            "Problem(recipe=Recipe(lr=…, epochs=…)) to have a copy of it trained like that, or "
+            "Problem(trained=True) to study it with the parameters that it has; initial=… in place "
+            "of trained=True says from which parameters its training started"
+        )
     check_gradients(problem)
     trainer = BatchedTrainer(problem)
     recipe = problem.recipe

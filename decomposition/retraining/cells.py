@@ -19,7 +19,13 @@ from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.audit import PlainTraining, audited_cells, check_cell
 from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.initial import independent_start, present_parameters, shared_start
+from decomposition.retraining.initial import (
+    check_retrainable,
+    check_trained,
+    independent_start,
+    present_parameters,
+    shared_start,
+)
 from decomposition.retraining.plan import BankPlan
 
 
@@ -60,7 +66,9 @@ class CellTrainer:
         self.problem, self.plan = problem, plan
         self.masks = plan.subsets(problem.num_examples)
         self.kept = plan.kept(problem.num_examples)
-        self._shared = shared_start(problem)
+        check_trained(problem)
+        check_retrainable(problem, plan.randomness)
+        self._shared = shared_start(problem) if plan.randomness == "shared" else {}
         self._trainer = BatchedTrainer(problem)
         self._audited = audited_cells(plan)
 

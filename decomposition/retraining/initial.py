@@ -15,24 +15,63 @@ from torch import Tensor, nn
 from decomposition.errors import ProblemError, UnsupportedModelError
 from decomposition.inputs import wide
 from decomposition.problem import Problem
+from decomposition.recipe import UnknownStart
 from decomposition.retraining import seeds
 from decomposition.retraining.trainable import trainable_parameters
 
 _TORCH_GENERATOR = threading.Lock()  # reset_parameters draws from torch's one generator
 
 
-def shared_start(problem: Problem) -> dict[str, Tensor]:
-    """The parameters that the base model started from.
+WITHOUT_RETRAINING = (
+    "target 'pbrf', models retrained elsewhere (bank=…) and attribution=False retrain nothing"
+)
 
-    Raises:
-        ProblemError: they are unknown.
-    """
+
+def check_trained(problem: Problem) -> None:
+    """Raise ProblemError if there is nothing to retrain yet."""
     if problem.initial is None:
         raise ProblemError(
             "this problem's model has not been trained yet, so there is nothing to retrain: use "
             "problem.trained(), or give Problem(initial=...) with the parameters that your "
             "training started from"
         )
+
+
+def check_retrainable(problem: Problem, randomness: str) -> None:
+    """Nothing, if it is known where retrained models start and how they are trained.
+
+    Args:
+        problem: trained, or to be trained by its recipe.
+        randomness: of retraining, ``shared`` or ``independent``.
+
+    Raises:
+        ProblemError: the start of a model given as ``trained=True``, or its recipe, is not known.
+    """
+    if not isinstance(problem.initial, UnknownStart):
+        return
+    if randomness == "shared":
+        shared_start(problem)
+    if not problem.recipe.stated:
+        raise ProblemError(
+            "Problem(trained=True) without a recipe does not say how models are retrained: give "
+            f"Problem(recipe=…), the recipe that the model was trained by; {WITHOUT_RETRAINING}"
+        )
+
+
+def shared_start(problem: Problem) -> dict[str, Tensor]:
+    """The parameters that the base model started from.
+
+    Raises:
+        ProblemError: it has not been trained, or they are unknown.
+    """
+    check_trained(problem)
+    if isinstance(problem.initial, UnknownStart):
+        raise ProblemError(
+            "Problem(trained=True) does not say where training started, and that is where models "
+            "retrained with randomness='shared' start: give those parameters, "
+            f"Problem(initial=…), or use randomness='independent'; {WITHOUT_RETRAINING}"
+        )
+    assert problem.initial is not None
     return {name: problem.initial[name].detach() for name in trainable_parameters(problem.model)}
 
 

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from decomposition.chain.build import build_chain
 from decomposition.curvature import Curvature
-from decomposition.errors import DecompositionError
+from decomposition.errors import DecompositionError, ProblemError
 from decomposition.evaluation import mean_loss
 from decomposition.problem import Problem
+from decomposition.recipe import UnknownStart
 from decomposition.retraining.base import train_base_model
 from decomposition.spectrum.gather import measures_of
 from decomposition.spectrum.tables import eigenvalue_table
@@ -80,8 +81,16 @@ def default_epochs(last: int) -> list[int]:
 def checkpoints(problem: Problem, epochs: Sequence[int]) -> dict[int, nn.Module]:
     """Epoch → a copy of the model after it, all from one training run (so that a schedule over
     the whole run is followed as it would be).
+
+    Raises:
+        ProblemError: it is not known where training started.
     """
     start = copy.deepcopy(problem.model)
+    if isinstance(problem.initial, UnknownStart):
+        raise ProblemError(
+            "checkpoints are those of a training from its start, which Problem(trained=True) does "
+            "not tell: give Problem(initial=…), the parameters that it started from"
+        )
     if problem.initial is not None:
         start.load_state_dict(dict(problem.initial))
     kept = {0: copy.deepcopy(start)} if 0 in epochs else {}

@@ -9,10 +9,15 @@ import numpy as np
 from jaxtyping import Bool
 
 from decomposition.problem import Problem
+from decomposition.recipe import UnknownStart
 from decomposition.retraining import distinct
 from decomposition.retraining.batched import BatchedTrainer
 from decomposition.retraining.cells import CellTrainer, Chunk
-from decomposition.retraining.initial import present_parameters, shared_start
+from decomposition.retraining.initial import (
+    check_retrainable,
+    present_parameters,
+    shared_start,
+)
 from decomposition.retraining.plan import BankPlan
 from decomposition.targets.names import ONE_AT_A_TIME, TargetError
 
@@ -40,9 +45,11 @@ def check_before(problem: Problem, plan: BankPlan, target: str) -> None:
 
     Raises:
         TargetError: no model would take a step, or too few masks are distinct.
-        ProblemError: as ``BankPlan.subsets``.
+        ProblemError: as ``check_retrainable`` and ``BankPlan.subsets``.
     """
     recipe = problem.recipe
+    if target != "pbrf":
+        check_retrainable(problem, plan.randomness)
     if recipe.last_epoch == 0 and target != "pbrf":
         name = "epochs" if recipe.epochs == 0 else "checkpoint"
         raise TargetError(
@@ -66,12 +73,13 @@ def check_moves(problem: Problem, plan: BankPlan) -> None:
     Raises:
         TargetError: neither the base model nor they moved, on any query, by more than rounding.
     """
-    trainer = BatchedTrainer(problem)
-    stack = trainer.stack(2)
-    stack.load(0, {name: value[None] for name, value in shared_start(problem).items()})
-    stack.load(1, present_parameters(problem.model))
-    if not unmoved(trainer.query_outputs(stack).cpu().numpy()[:, None]).all():
-        return
+    if not isinstance(problem.initial, UnknownStart):
+        trainer = BatchedTrainer(problem)
+        stack = trainer.stack(2)
+        stack.load(0, {name: value[None] for name, value in shared_start(problem).items()})
+        stack.load(1, present_parameters(problem.model))
+        if not unmoved(trainer.query_outputs(stack).cpu().numpy()[:, None]).all():
+            return
     last, tried = problem.recipe.last_epoch, Chunk(0, min(TRIED, plan.masks), 0)
     found = CellTrainer(problem, plan).outputs(tried, {0, last}, lambda: None)
     before_after = np.stack([found[0], found[last]])
@@ -93,6 +101,8 @@ def stronger(problem: Problem) -> str:
 
 def start_notes(problem: Problem) -> tuple[str, ...]:
     """A note where retraining starts at the trained parameters themselves."""
+    if isinstance(problem.initial, UnknownStart):
+        return ()
     start, present = shared_start(problem), present_parameters(problem.model)
     if not all(bool((start[name] == value[0]).all()) for name, value in present.items()):
         return ()
