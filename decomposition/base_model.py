@@ -22,17 +22,20 @@ from decomposition.linalg import from_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
-from decomposition.scores.gradients import Gradients, target_gradients
+from decomposition.scores.gradients import (
+    Gradients,
+    GradientSource,
+    StreamedGradients,
+    target_gradients,
+)
 from decomposition.scores.scorer import (
     Eigenvalues,
-    GradientSource,
     Scorer,
     SolvingScorer,
     baselines,
     scorers_of,
 )
 from decomposition.scores.selection import Measured
-from decomposition.scores.streamed import StreamedScores
 from decomposition.settings import Settings
 from decomposition.spectrum.estimated import LargeSpectra, large_spectra
 from decomposition.spectrum.groups import decompose_all
@@ -139,7 +142,7 @@ def prepare(
         else:
             rungs = build_chain(trained, extra, plan)
         gradients: GradientSource = (
-            target_gradients(trained, function) if dense else StreamedScores(trained, function)
+            target_gradients(trained, function) if dense else StreamedGradients(trained, function)
         )
         check_curvature(
             problem, trained, rungs, gradients if isinstance(gradients, Gradients) else None

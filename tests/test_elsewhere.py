@@ -31,10 +31,13 @@ from decomposition.plan_command import plan_text
 from decomposition.problem import Problem
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
-from decomposition.scores.gradients import influence_scores, score_grid, target_gradients
-from decomposition.scores.projected import Projection, projected_gradients
+from decomposition.scores.gradients import (
+    StreamedGradients,
+    influence_scores,
+    score_grid,
+    target_gradients,
+)
 from decomposition.scores.scorer import scorers_of
-from decomposition.scores.streamed import StreamedScores
 from decomposition.spectrum.bands import gradient_energy, score_error
 from decomposition.spectrum.comparisons import ErrorPlan
 from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
@@ -224,15 +227,13 @@ def test_a_whole_run(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scores_and_gradients_of_large_models() -> None:
     problem = general.conv2d_strided()
-    projection = Projection(problem.num_parameters, 8)
 
     def found(one: Problem) -> list[Tensor]:
         curvature = MatrixFreeCurvature(ggn_product(one), definite=True, tolerance=1e-10)
-        streamed = StreamedScores(one)
+        streamed = StreamedGradients(one)
         return [
-            streamed(curvature, 0.1),
+            streamed.scores(curvature, 0.1),
             streamed.along(torch.ones(one.num_parameters, 1, dtype=torch.float64).to(one.device)),
-            projected_gradients(one, *one.train, projection),
         ]
 
     expected = found(problem)

@@ -28,9 +28,12 @@ from decomposition.problems.least_squares import least_squares
 from decomposition.retraining import BankPlan
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.fingerprint import study_fingerprint
-from decomposition.scores.gradients import loss_gradients, target_gradients
+from decomposition.scores.gradients import (
+    StreamedGradients,
+    loss_gradients,
+    target_gradients,
+)
 from decomposition.scores.stored import StoredGradients
-from decomposition.scores.streamed import StreamedScores
 from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
 from tests.curvature import wide
@@ -201,9 +204,9 @@ def test_products_dual_forms_and_streams_carry_the_weights(
         close(dual.solve(v, 0.1), chain[rung].solve(v, 0.1), 1e-8)
     expected = influence_scores(problem, chain["ekfac"], 0.1)
     kept = StoredGradients(problem, tmp_path, "float64")
-    close(StreamedScores(problem)(chain["ekfac"], 0.1), expected)
-    close(StreamedScores(problem, stored=kept)(chain["ekfac"], 0.1), expected)
-    close(StreamedScores(problem).along(v[:, :2]), v[:, :2].T @ loss_gradients(problem).train)
+    close(StreamedGradients(problem).scores(chain["ekfac"], 0.1), expected)
+    close(StreamedGradients(problem, stored=kept).scores(chain["ekfac"], 0.1), expected)
+    close(StreamedGradients(problem).along(v[:, :2]), v[:, :2].T @ loss_gradients(problem).train)
 
 
 def test_sampled_labels_count_their_examples_weight() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,34 +33,11 @@ from decomposition.damping import (
     effective_dimension,
 )
 from decomposition.linalg import to_numpy
-from decomposition.scores.gradients import Gradients, random_scores
+from decomposition.scores.gradients import Gradients, GradientSource, random_scores
 from decomposition.scores.lds import summed_effects
 
 SOLUTION_NUMBERS = 2**27
 """Numbers in the solutions that are held at once: 1 GB."""
-
-
-class GradientSource(Protocol):
-    """Gradients of all examples: in memory (``Gradients``), or made when they are asked for
-    (``StreamedScores``)."""
-
-    @property
-    def examples(self) -> int:
-        """N."""
-        ...
-
-    @property
-    def queries(self) -> int:
-        """Q."""
-        ...
-
-    def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
-        """∇m_q of all queries, at most so many at a time."""
-        ...
-
-    def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
-        """g_i · v of every training example."""
-        ...
 
 
 @dataclass(frozen=True)

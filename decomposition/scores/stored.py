@@ -7,8 +7,7 @@ file beside it has the checksums of the finished chunks; killed at any time, wri
 them. The files are named after what determines the gradients: problem, parameters, code, precision.
 
 What is asked is v ↦ G v: one pass over the file, whatever the number of columns. Scores of a few
-rungs are cheaper without (``decomposition.scores.streamed`` makes each gradient once a rung);
-where the disk is too small, ``decomposition.scores.projected`` keeps a fraction.
+rungs are cheaper without: ``StreamedGradients`` makes each gradient once a rung.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ class StoredGradients:
         return torch.from_numpy(self._rows[part].astype(np.float64)).to(self._problem.device)
 
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
-        """g_i · v of every training example, as ``StreamedScores.along``: (G v)ᵀ, in float64.
+        """g_i · v of every training example, as ``GradientSource.along``: (G v)ᵀ, in float64.
 
         Raises:
             DecompositionError: v is not (P, k).
@@ -221,8 +220,8 @@ class StoredGradients:
             raise StoreError(
                 f"the gradients of {self.shape[0]:,} examples and {self.shape[1]:,} parameters "
                 f"take {size_text(needed)}, and {self._folder} has {size_text(free)} "
-                f"left: {smaller}another folder may have more, and projected_gradients "
-                "(decomposition.scores.projected) keeps a fraction"
+                f"left: {smaller}another folder may have more, and without a folder gradients are "
+                "made when they are asked for"
             )
 
     def _bytes(self) -> int:

@@ -17,8 +17,7 @@ from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import Product, ggn_product, hessian_product
 from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
-from decomposition.scores.projected import Projection, projected_gradients
-from decomposition.scores.streamed import StreamedScores
+from decomposition.scores.gradients import StreamedGradients
 from decomposition.spectrum.operators import ggn_operator
 from tests import cases, general
 from tests.memory import memory_for
@@ -55,7 +54,7 @@ QUANTITIES: dict[str, Callable[[Problem], tuple[Callable[[Tensor], Tensor], int]
     "single precision": lambda p: (ggn_product(p, torch.float32).matvec, p.num_parameters),
     "rows": lambda p: (swept(p).forward, p.num_parameters),
     "transposed rows": lambda p: (swept(p).transposed, p.num_examples * p.num_outputs),
-    "derivatives": lambda p: (StreamedScores(p)._by_sweeps, p.num_parameters),
+    "derivatives": lambda p: (StreamedGradients(p)._by_sweeps, p.num_parameters),
 }
 
 
@@ -144,16 +143,6 @@ def test_an_operator_without_memory_for_its_terms(numbers: int) -> None:
     torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
 
 
-def test_gradients_are_projected_with_memory_for_few_of_them() -> None:
-    problem = pooled()
-    projection = Projection(problem.num_parameters, 8, groups=2)
-    whole = projected_gradients(problem, *problem.train, projection)
-    with memory_for(1200) as refused:
-        found = projected_gradients(problem, *problem.train, projection)
-    assert refused
-    torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
-
-
 def test_scores_with_memory_for_few_queries() -> None:
     problem = pooled()
     product = ggn_product(problem)
@@ -161,9 +150,9 @@ def test_scores_with_memory_for_few_queries() -> None:
         MatrixFreeCurvature(one, definite=True, tolerance=1e-12)
         for one in (product, Narrow(product, 1))
     )
-    whole = StreamedScores(problem)(rung, 0.3)
-    streamed = StreamedScores(problem)
+    whole = StreamedGradients(problem).scores(rung, 0.3)
+    streamed = StreamedGradients(problem)
     with memory_for(1000) as refused:  # one query's patches
-        found = streamed(narrow, 0.3)
+        found = streamed.scores(narrow, 0.3)
     assert refused
     torch.testing.assert_close(found, whole, rtol=1e-8, atol=1e-10)

@@ -41,9 +41,7 @@ from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
-from decomposition.scores.gradients import influence_scores
-from decomposition.scores.projected import Projection, projected_gradients
-from decomposition.scores.streamed import StreamedScores
+from decomposition.scores.gradients import StreamedGradients, influence_scores
 from decomposition.spectrum.gather import Estimation, estimated_measures
 from decomposition.spectrum.norms import norms
 from decomposition.targets.pbrf import proximal_responses
@@ -227,18 +225,14 @@ def test_leading_eigenpairs(large: tuple[Problem, Problem]) -> None:
 
 def test_scores_of_large_models(large: tuple[Problem, Problem]) -> None:
     exact, found = (
-        StreamedScores(p)(MatrixFreeCurvature(ggn_product(p), definite=True, tolerance=1e-10), 0.1)
+        StreamedGradients(p).scores(
+            MatrixFreeCurvature(ggn_product(p), definite=True, tolerance=1e-10), 0.1
+        )
         for p in large
     )
     close(found, exact, 1e-6)
     v = general.normal(large[0].num_parameters, 1)
-    close(StreamedScores(large[1]).along(v.cuda()), StreamedScores(large[0]).along(v))
-
-
-def test_projected_gradients(large: tuple[Problem, Problem]) -> None:
-    projection = Projection(large[0].num_parameters, 8)
-    exact, found = (projected_gradients(p, *p.train, projection) for p in large)
-    close(found, exact)
+    close(StreamedGradients(large[1]).along(v.cuda()), StreamedGradients(large[0]).along(v))
 
 
 def test_spectra_of_large_models(large: tuple[Problem, Problem]) -> None:

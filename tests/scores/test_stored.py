@@ -23,8 +23,8 @@ from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.errors import DecompositionError, StoreError
 from decomposition.problem import Problem
 from decomposition.scores import stored
+from decomposition.scores.gradients import StreamedGradients
 from decomposition.scores.stored import StoredGradients
-from decomposition.scores.streamed import StreamedScores
 from tests import general
 from tests.elsewhere import elsewhere
 from tests.scores.interrupted import CHUNKS, finished, gradients
@@ -55,7 +55,7 @@ def test_products_are_those_of_a_sweep(problem: Problem, tmp_path: Path, precisi
     kept = StoredGradients(problem, tmp_path, precision)  # pyright: ignore
     v = directions(problem)
     scale = ROUNDING[precision]
-    expected = StreamedScores(problem).along(v)
+    expected = StreamedGradients(problem).along(v)
     torch.testing.assert_close(kept.along(v), expected, rtol=scale, atol=scale)
     exact = per_example_gradients(problem, *problem.train)
     assert kept.shape == tuple(exact.shape)
@@ -70,12 +70,12 @@ def test_products_are_those_of_a_sweep(problem: Problem, tmp_path: Path, precisi
 def test_scores_are_streamed_scores(problem: Problem, tmp_path: Path) -> None:
     kept = StoredGradients(problem, tmp_path, "float64")
     chain = build_chain(problem)
-    scores, streamed = StreamedScores(problem, stored=kept), StreamedScores(problem)
+    stored, streamed = StreamedGradients(problem, stored=kept), StreamedGradients(problem)
     for rung in ("ggn", "kfac"):
         for damping in (1e-2, 1.0):
-            expected = streamed(chain[rung], damping)
+            expected = streamed.scores(chain[rung], damping)
             torch.testing.assert_close(
-                scores(chain[rung], damping), expected, rtol=1e-10, atol=1e-12
+                stored.scores(chain[rung], damping), expected, rtol=1e-10, atol=1e-12
             )
 
 
@@ -150,7 +150,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_work(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
     with pytest.raises(
-        StoreError, match=r" has 0\.00 MiB left: precision float32 .* projected_gradients"
+        StoreError, match=r" has 0\.00 MiB left: precision float32 .* without a folder"
     ):
         StoredGradients(problem, tmp_path, "float64")
     assert list(tmp_path.iterdir()) == []
