@@ -21,7 +21,7 @@ from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.estimate import probes
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import (
-    BlockGGNProduct,
+    block_ggn_product,
     ggn_product,
     hessian_product,
 )
@@ -165,7 +165,7 @@ def test_rungs_of_large_models() -> None:
             "ggn": dual,
             "block_ggn": blocks,
             "matrix-free ggn": MatrixFreeCurvature(ggn_product(one), ekfac, definite=True),
-            "matrix-free blocks": MatrixFreeCurvature(BlockGGNProduct(one), ekfac, definite=True),
+            "matrix-free blocks": MatrixFreeCurvature(block_ggn_product(one), ekfac, definite=True),
             "hessian": MatrixFreeCurvature(hessian_product(one), ekfac),
             "single": MatrixFreeCurvature(ggn_product(one, torch.float32)),
         }

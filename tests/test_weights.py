@@ -20,7 +20,7 @@ from decomposition.chain.plan import Rates
 from decomposition.chain.rungs import FullGGN, fisher_rungs, sampled_kfac
 from decomposition.curvature import DenseCurvature, Sampled
 from decomposition.curvature.dual import dual_rungs
-from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
+from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
 from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss
 from decomposition.inputs import take
@@ -196,7 +196,7 @@ def test_products_dual_forms_and_streams_carry_the_weights(
     for rung, product in (
         ("hessian", hessian_product(problem)),
         ("ggn", ggn_product(problem)),
-        ("block_ggn", BlockGGNProduct(problem)),
+        ("block_ggn", block_ggn_product(problem)),
     ):
         close(product.matvec(v), chain[rung].dense() @ v)
     for rung, dual in zip(("ggn", "block_ggn"), dual_rungs(problem), strict=True):

@@ -12,7 +12,7 @@ from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
-from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
+from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 
@@ -60,7 +60,7 @@ def planned_chain(parts: Parts, plan: Plan, progress: bool = False) -> dict[str,
         ggn, block_ggn = dual_rungs(problem, progress)
     else:
         product = ggn_product(problem, dtype)
-        alone = BlockGGNProduct(problem, dtype)
+        alone = block_ggn_product(problem, dtype)
         ggn, block_ggn = (
             MatrixFreeCurvature(p, ekfac, definite=True, name=name, **limits)
             for name, p in (("ggn", product), ("block_ggn", alone))

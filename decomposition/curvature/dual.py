@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.dense import DenseCurvature
-from decomposition.curvature.evaluation import Evaluation
 from decomposition.curvature.gram import Gram, block_ggn, block_grams, block_rows
+from decomposition.curvature.graphs import Graphs
 from decomposition.curvature.jacobian import KeptRows, Rows, SweptRows
 from decomposition.curvature.operator import Curvature, Solutions
 from decomposition.damping import (
@@ -180,11 +180,11 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
             f"the dual Gram matrix has side N·C = {count:,}, more than P = "
             f"{problem.num_parameters:,}: use the GGN itself"
         )
-    evaluation, kept = Evaluation(problem), _kept(problem)
+    graphs, kept = Graphs(problem), _kept(problem)
 
     def rows_of(part: slice | None = None) -> Rows:
         if kept is None:
-            return SweptRows(problem, evaluation, part)
+            return SweptRows(graphs, part)
         return KeptRows(kept if part is None else kept[:, part])
 
     total = torch.zeros(count, count, dtype=torch.float64, device=problem.device)

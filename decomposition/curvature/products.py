@@ -1,16 +1,13 @@
-"""Products with H and G for any model: peak memory is linear in P, no matrix is ever formed.
+"""Products with H, G and their diagonal blocks for any model: no matrix is ever formed.
 
 With L(θ) = (1/N) Σ_n ℓ_n,
 
-    H v = ∇_θ (∇_θ L · v)                  forward-over-reverse (Pearlmutter 1994,
-                                           doi 10.1162/neco.1994.6.1.147)
-    G v = (1/N) Σ_n J_nᵀ Λ_n (J_n v)       forward mode, then reverse (Schraudolph 2002,
-                                           doi 10.1162/08997660260028683)
+    H v = ∇_θ (∇_θ L · v)
+    G v = (1/N) Σ_n J_nᵀ Λ_n (J_n v)       (Schraudolph 2002, doi 10.1162/08997660260028683)
 
-summed over batches of examples whose activations stay within a fixed number, and over chunks of
-columns, each vectorised. ``torch.compile`` is not offered: on one core it makes the product of a
-small MLP five times as fast after 5 to 50 s of compiling, but such models are dense; it fails on
-the built-in CNN, and large models are bound by their matrix products (bench_matrix_free).
+by passes through the graph of a batch of examples (``graphs``); memory is that of the graph and
+linear in P. ``torch.compile`` is not offered: such products of large models are bound by their
+matrix products already, and small models are dense.
 """
 
 from __future__ import annotations
@@ -21,32 +18,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.evaluation import Evaluation, check_columns
+from decomposition.curvature.graphs import Graph, Graphs, check_columns
 from decomposition.device import full_precision
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, take
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 SYMMETRY = {torch.float64: 1e-8, torch.float32: 1e-3}
 """Largest |uᵀHv − vᵀHu|, relative to ‖u‖‖Hv‖."""
-OnBatch = Callable[[Float[Tensor, "P k"], Inputs, Tensor], Float[Tensor, "P k"]]
+CHECKED_NUMBERS = 2**22
+"""Numbers in the graph of the examples on which symmetry is tried."""
+OnBatch = Callable[[Graph, Float[Tensor, "k P"]], Float[Tensor, "k P"]]
 
 
 class Product:
     """v (P, k) → C v for a symmetric C = (1/N) Σ_n C_n, with the number of columns so far.
 
     It has ``size`` and ``matvec``, as everything in ``decomposition.spectrum`` asks for.
+
+    Args:
+        graphs: of the problem.
+        on_batch: (graph, rows (k, P)) → Σ_n C_n v of the examples of one batch.
+        size: side of C; default P.
+        passes: columns that are counted for each one.
     """
 
-    def __init__(self, evaluation: Evaluation, problem: Problem, on_batch: OnBatch) -> None:
-        """Keep the sum over examples of one batch as a function."""
-        self.size, self.device = evaluation.size, problem.device
+    def __init__(
+        self, graphs: Graphs, on_batch: OnBatch, size: int | None = None, passes: int = 1
+    ) -> None:
+        """Nothing is computed yet."""
+        self.size, self.device = size or graphs.size, graphs.problem.device
         self.count = 0
         """Columns multiplied so far."""
         self.notes: tuple[str, ...] = ()
-        if evaluation.dtype == torch.float32:
+        if graphs.dtype == torch.float32:
             self.notes = ("products are computed in float32 (relative rounding about 1e-6)",)
-        self._evaluation, self._problem, self._on_batch = evaluation, problem, on_batch
+        self._graphs, self._on_batch, self._passes = graphs, on_batch, passes
 
     @full_precision()
     def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
@@ -54,149 +61,130 @@ class Product:
 
         Raises:
             ProblemError: not columns of length P.
-            UnsupportedModelError: the model cannot be differentiated under torch.func.
+            UnsupportedModelError: the model cannot be differentiated.
             OutOfMemoryError: one column and one example do not fit.
         """
         check_columns(v, self.size)
-        out = _summed(self._evaluation, self._on_batch, self._problem.rows("train"), v)
-        self.count += v.shape[1]
-        return out.div_(self._problem.num_examples)
+        graphs, out = self._graphs, torch.empty_like(v, dtype=torch.float64)
+
+        def some(columns: slice) -> None:
+            along = v[:, columns].T.to(graphs.dtype).contiguous()
+            total = torch.zeros_like(along, dtype=torch.float64)
+
+            def batch(graph: Graph, rows: slice) -> None:
+                total.add_(self._on_batch(graph, along))
+
+            for _ in graphs.over(batch):
+                pass
+            out[:, columns] = total.T
+
+        for _ in graphs.by_columns(v.shape[1], some):
+            pass
+        self.count += self._passes * v.shape[1]
+        return out.div_(graphs.problem.num_examples)
 
     __call__ = matvec
 
 
-def hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
-    """H v by forward-over-reverse differentiation.
+def hessian_product(
+    problem: Problem, dtype: torch.dtype = torch.float64, part: slice | None = None
+) -> Product:
+    """H v, or the product with the diagonal block of H of some parameters.
+
+    Args:
+        problem: at its model's present parameters.
+        dtype: precision of the products.
+        part: these parameters: whole tensors; default all of them.
 
     Raises:
         UnsupportedModelError: the model cannot be differentiated twice, or its second derivatives
             are not symmetric (a wrong derivative in a custom or fused operation).
-        DecompositionError: a precision other than float64 and float32.
+        DecompositionError: a precision other than float64 and float32, or a part that cuts
+            through a tensor.
     """
-    evaluation = Evaluation(problem, dtype)
-
-    def on_batch(v: Tensor, x: Inputs, y: Tensor) -> Tensor:
-        gradient = torch.func.grad(lambda p: evaluation.losses(p, x, y).sum())
-
-        def column(direction: Tensor) -> Tensor:
-            tangent = evaluation.tangent(direction)
-            outputs = torch.func.jvp(gradient, (evaluation.chosen,), (tangent,))
-            return evaluation.flat(outputs[1])
-
-        return _over_columns(column, v)
-
-    _check_symmetric(evaluation, problem, on_batch)
-    return Product(evaluation, problem, on_batch)
+    graphs = Graphs(problem, dtype)
+    _check_symmetric(graphs)
+    return Product(graphs, lambda graph, v: graph.hessian(v, part), _size(graphs, part))
 
 
-def ggn_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
-    """G v by a forward-mode sweep, Λ, and a reverse sweep.
+def ggn_product(
+    problem: Problem, dtype: torch.dtype = torch.float64, part: slice | None = None
+) -> Product:
+    """G v by a forward pass, Λ, and a reverse pass, or the product with a diagonal block of G.
+
+    Args:
+        problem: at its model's present parameters.
+        dtype: precision of the products.
+        part: these parameters: whole tensors; default all of them.
 
     Raises:
-        UnsupportedModelError: the model cannot be differentiated under torch.func.
-        DecompositionError: a precision other than float64 and float32.
+        UnsupportedModelError: the model cannot be differentiated.
+        DecompositionError: a precision other than float64 and float32, or a part that cuts
+            through a tensor.
     """
-    return _ggn_product(Evaluation(problem, dtype), problem)
+    graphs = Graphs(problem, dtype)
+    return Product(graphs, lambda graph, v: graph.ggn(v, part), _size(graphs, part))
 
 
-def _ggn_product(evaluation: Evaluation, problem: Problem) -> Product:
-    def on_batch(v: Tensor, x: Inputs, y: Tensor) -> Tensor:
-        def forward(p):
-            return evaluation.outputs(p, x)
+def block_ggn_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
+    """⊕_l G_ll v; passes through the graph end where a block's own layer is reached.
 
-        f, pull = torch.func.vjp(forward, evaluation.chosen)  # pyright: ignore[reportAssignmentType]
-        curvature = evaluation.loss.hessian(f, y).to(f.dtype)
-
-        def column(direction: Tensor) -> Tensor:
-            tangent = evaluation.tangent(direction)
-            moved = torch.func.jvp(forward, (evaluation.chosen,), (tangent,))[1]
-            return evaluation.flat(pull((curvature @ moved[:, :, None])[:, :, 0])[0])
-
-        return _over_columns(column, v)
-
-    return Product(evaluation, problem, on_batch)
-
-
-class BlockGGNProduct:
-    """⊕_l G_ll v from a product with each block, whose sweeps pass through its own layers alone.
+    A column counts as many as there are blocks.
 
     Raises:
-        UnsupportedModelError: the model cannot be differentiated under torch.func.
+        UnsupportedModelError: the model cannot be differentiated.
         DecompositionError: a precision other than float64 and float32.
     """
-
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
-        """One model for all blocks."""
-        evaluation = Evaluation(problem, dtype)
-        self._products = {
-            (block.slice.start, block.slice.stop): _ggn_product(
-                evaluation.restricted(block.slice), problem
-            )
-            for block in problem.blocks
-        }
-        self.size, self.device = problem.num_parameters, problem.device
-        self.notes = next(iter(self._products.values())).notes
-
-    @property
-    def count(self) -> int:
-        """Columns multiplied with blocks so far: as many as there are blocks for one of B."""
-        return sum(product.count for product in self._products.values())
-
-    def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
-        """The blocks' products one below the other.
-
-        Raises:
-            ProblemError: not columns of length P.
-            OutOfMemoryError: one column and one example do not fit.
-        """
-        check_columns(v, self.size)
-        out = torch.empty_like(v, dtype=torch.float64)
-        for (start, stop), product in self._products.items():
-            out[start:stop] = product.matvec(v[start:stop])
-        return out
-
-    __call__ = matvec
+    return _by_blocks(problem, dtype, Graph.ggn)
 
 
-def _summed(
-    evaluation: Evaluation, on_batch: OnBatch, data: tuple[Inputs, Tensor], v: Float[Tensor, "P k"]
-) -> Float[Tensor, "P k"]:
-    """Σ_n C_n v over these examples, in float64."""
-    out = torch.empty_like(v, dtype=torch.float64)
+def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
+    """⊕_l H_ll v; a column counts as many as there are blocks.
 
-    def some(columns: slice) -> None:
-        chunk, part = v[:, columns].to(evaluation.dtype), out[:, columns].zero_()
-
-        def batch(x: Inputs, y: Tensor, rows: slice) -> None:
-            with evaluation.guarded():
-                part.add_(on_batch(chunk, x, y))
-
-        for _ in evaluation.over(data, chunk.shape[1], batch):
-            pass
-
-    for _ in evaluation.by_columns(v.shape[1], some):  # columns summed in part start again
-        pass
-    return out
+    Raises:
+        UnsupportedModelError: as for H.
+        DecompositionError: a precision other than float64 and float32.
+    """
+    return _by_blocks(problem, dtype, Graph.hessian, _check_symmetric)
 
 
-def _over_columns(column: Callable[[Tensor], Tensor], v: Float[Tensor, "P k"]) -> Tensor:
-    if v.shape[1] == 1:
-        return column(v[:, 0].contiguous())[:, None]
-    return torch.func.vmap(column)(v.T.contiguous()).T
+def _by_blocks(
+    problem: Problem,
+    dtype: torch.dtype,
+    on_block: Callable[[Graph, Tensor, slice], Tensor],
+    check: Callable[[Graphs], None] = lambda _: None,
+) -> Product:
+    parts = [block.slice for block in problem.blocks]
+    graphs = Graphs(problem, dtype)
+    check(graphs)
+
+    def on_batch(graph: Graph, v: Tensor) -> Tensor:
+        return torch.cat([on_block(graph, v[:, part], part) for part in parts], 1)
+
+    return Product(graphs, on_batch, passes=len(parts))
 
 
-def _check_symmetric(evaluation: Evaluation, problem: Problem, on_batch: OnBatch) -> None:
-    """Two products on one batch of examples: u · H v and v · H u must agree."""
+def _size(graphs: Graphs, part: slice | None) -> int:
+    graphs.tensors(part)
+    return graphs.size if part is None else part.stop - part.start
+
+
+def _check_symmetric(graphs: Graphs) -> None:
+    """Two products on a few examples: u · H v and v · H u must agree."""
     generator = torch.Generator().manual_seed(0)
-    v = torch.randn(problem.num_parameters, 2, generator=generator, dtype=torch.float64)
-    v = v.to(evaluation.every[problem.trainable[0]])
-    few, (x, y) = slice(0, evaluation.examples_at_once(2)), problem.rows("train")
-    image = _summed(evaluation, on_batch, (take(x, few), y[few]), v).to(v)
-    there, back = float(v[:, 0] @ image[:, 1]), float(v[:, 1] @ image[:, 0])
-    scale = float(torch.linalg.vector_norm(v[:, 0]) * torch.linalg.vector_norm(image[:, 1]))
-    if abs(there - back) > SYMMETRY[evaluation.dtype] * scale:
+    v = torch.randn(2, graphs.size, generator=generator, dtype=torch.float64)
+    v = v.to(graphs.problem.device, graphs.dtype)
+
+    def of(rows: slice) -> Tensor:
+        return graphs.of(rows).hessian(v)
+
+    few = min(graphs.problem.num_examples, max(1, CHECKED_NUMBERS // graphs.numbers))
+    image = torch.stack(list(shrinking(of, few, graphs.examples_at_once()))).double().sum(0)
+    there, back = float(v[0].double() @ image[1]), float(v[1].double() @ image[0])
+    scale = float(torch.linalg.vector_norm(v[0]) * torch.linalg.vector_norm(image[1]))
+    if abs(there - back) > SYMMETRY[graphs.dtype] * scale:
         raise UnsupportedModelError(
-            f"the second derivatives of {type(evaluation.model).__name__} are not symmetric: "
+            f"the second derivatives of {type(graphs.model).__name__} are not symmetric: "
             f"u·Hv = {there:.6g}, v·Hu = {back:.6g}, so the derivative of some operation is wrong "
             "(a custom autograd function, or a fused operation of PyTorch); write that operation "
             "out in elementary ones"

@@ -27,13 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.checks import shown
-from decomposition.curvature.evaluation import Evaluation
+from decomposition.curvature.graphs import Graph, Graphs
 from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.curvature.operator import Curvature
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes, free_memory_on
 from decomposition.errors import DecompositionError, ProblemError
-from decomposition.inputs import Inputs, take
+from decomposition.inputs import take
 from decomposition.linalg import matmul
 from decomposition.losses import CustomLoss
 from decomposition.memory import shrinking
@@ -149,7 +149,7 @@ class StreamedGradients(GradientSource):
         stored: StoredGradients | None = None,
     ) -> None:
         """Prepare a float64 copy of the model."""
-        self._problem, self._evaluation = problem, Evaluation(problem)
+        self._problem, self._graphs = problem, Graphs(problem)
         self.stored = stored
         self._asked = query_problem(problem, function)
         self._kept: Tensor | None = None
@@ -224,26 +224,16 @@ class StreamedGradients(GradientSource):
 
     def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """The derivative of every loss along every column."""
-        evaluation = self._evaluation
 
-        def some(columns: slice) -> Tensor:
-            chunk = v[:, columns]
+        def some(columns: slice) -> Float[Tensor, "k N"]:
+            along = v[:, columns].T.contiguous()
 
-            def batch(x: Inputs, y: Tensor, rows: slice) -> Float[Tensor, "k n"]:
-                def derivative(direction: Tensor) -> Tensor:
-                    return torch.func.jvp(
-                        lambda p: evaluation.losses(p, x, y),
-                        (evaluation.chosen,),
-                        (evaluation.tangent(direction),),
-                    )[1]
+            def batch(graph: Graph, rows: slice) -> Float[Tensor, "k n"]:
+                return (graph.forward(along) * graph.output_gradient).sum(-1)
 
-                with evaluation.guarded():
-                    return torch.func.vmap(derivative, 1, 0)(chunk)
+            return torch.cat(list(self._graphs.over(batch)), 1)
 
-            parts = evaluation.over(self._problem.rows("train"), chunk.shape[1], batch)
-            return torch.cat(list(parts), 1)
-
-        return torch.cat(list(evaluation.by_columns(v.shape[1], some)))
+        return torch.cat(list(self._graphs.by_columns(v.shape[1], some)))
 
 
 def gradient_source(

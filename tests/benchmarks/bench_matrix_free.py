@@ -1,6 +1,6 @@
 """Beyond dense: products that EK-FAC saves, memory against P, time against N and P.
 
-`python tests/benchmarks/bench_matrix_free.py [small]` prints four tables (minutes; `small`: one):
+`python tests/benchmarks/bench_matrix_free.py [small]` prints three tables (minutes; `small`: one):
 
 1. products with H for (H + λI) x = g, per query, to one residual: plain CG (where H + λI is
    definite), plain MINRES, and MINRES preconditioned at the same λ by EK-FAC, by the GGN itself
@@ -8,13 +8,11 @@
    by all queries and λ, and given apart);
 2. peak memory of one preconditioned solve against P, each in a process of its own, and the power
    of P that it grows with;
-3. seconds of one product against N, and against P;
-4. `torch.compile` of a product against the product itself.
+3. seconds of one product against N, and against P.
 """
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 import time
@@ -23,12 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from decomposition.problems.digits import mlp
+from decomposition.problems.digits_cnn import digits_cnn
 from torch import nn
 
 from decomposition.chain.rungs import EKFAC
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature.cg import cg
-from decomposition.curvature.evaluation import Evaluation
 from decomposition.curvature.jacobian_rows import per_example_gradients
 from decomposition.curvature.low_rank import leading_eigenpairs
 from decomposition.curvature.minres import minres
@@ -36,8 +35,6 @@ from decomposition.curvature.products import hessian_product
 from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.problem import Problem
 from decomposition.problems import digits
-from decomposition.problems.bundled import digits_cnn
-from decomposition.problems.networks import mlp
 
 SHARES = (1.0, 3.0, 10.0)
 """λ as multiples of tr E / P."""
@@ -51,7 +48,6 @@ def main(small: bool) -> None:
     widths = WIDTHS[:3] if small else WIDTHS
     growth(widths)
     times(widths, EXAMPLES[:2] if small else EXAMPLES)
-    compiled()
 
 
 def savings(name: str, problem: Problem) -> None:
@@ -67,8 +63,8 @@ def savings(name: str, problem: Problem) -> None:
     mean = ekfac.trace() / problem.num_parameters
     stopping = Stopping(TOLERANCE, MOST, required=False)
     print(
-        f"\n{name}: P = {problem.num_parameters:,}, N = {problem.num_examples:,}; products per "
-        f"query, and {2 * RANK / b.shape[1]:.0f} shared ones for the leading eigenpairs"
+        f"\n{name}: P = {problem.num_parameters:,}, N = {problem.num_examples:,}; "
+        f"products per query, and {2 * RANK / b.shape[1]:.0f} shared ones for the eigenpairs"
     )
     for share in SHARES:
         damping = share * mean
@@ -113,7 +109,7 @@ def growth(widths: tuple[int, ...]) -> None:
     for width in widths:
         command = [sys.executable, __file__, "--memory", str(width)]
         result = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        sizes.append(wide(width).num_parameters)
+        sizes.append(wide(width).parameters)
         peaks.append(float(result))
         print(f"  P = {sizes[-1]:>9,}: peak {peaks[-1] / 2**20:7.1f} MiB", flush=True)
     power = np.polyfit(np.log(sizes[-3:]), np.log(peaks[-3:]), 1)[0]
@@ -161,33 +157,6 @@ def product_seconds(problem: Problem) -> float:
     product = hessian_product(problem)
     v = torch.ones(problem.num_parameters, 1, dtype=torch.float64)
     return best(lambda: product(v))
-
-
-def compiled() -> None:
-    print("\ntorch.compile of a Hessian product")
-    logging.disable(logging.CRITICAL)  # a compilation that fails explains itself at length
-    for name, problem in (("MLP", wide(64)), ("CNN", digits_cnn(quick=True))):
-        evaluation = Evaluation(problem)
-        x, y = next(evaluation.over(problem.train, 1, lambda x, y, _: (x, y)))
-
-        def product(v: torch.Tensor, evaluation=evaluation, x=x, y=y) -> torch.Tensor:
-            gradient = torch.func.grad(lambda p: evaluation.losses(p, x, y).sum())
-            tangent = evaluation.tangent(v)
-            return evaluation.flat(torch.func.jvp(gradient, (evaluation.chosen,), (tangent,))[1])
-
-        v = torch.ones(problem.num_parameters, dtype=torch.float64)
-        plain = best(lambda product=product, v=v: product(v))
-        try:
-            fast = torch.compile(product)
-            start = time.perf_counter()
-            fast(v)
-            first = time.perf_counter() - start
-            quick = best(lambda fast=fast, v=v: fast(v))
-            print(
-                f"  {name}: {plain:.4f} s, compiled {quick:.4f} s after {first:.0f} s of compiling"
-            )
-        except Exception as error:
-            print(f"  {name}: {plain:.4f} s, compilation fails: {str(error).splitlines()[0][:100]}")
 
 
 def best(work: Callable[[], object], rounds: int = 5) -> float:

@@ -10,7 +10,7 @@ import torch
 from decomposition.chain import build_chain
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
-from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
+from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
 from decomposition.curvature.solution import SolverError
 from decomposition.problem import Problem
 from decomposition.spectrum.large import Estimation, estimated_measure
@@ -55,7 +55,7 @@ def test_h_is_solved_by_policy(chain: tuple[Problem, dict[str, Curvature]], poli
 @pytest.mark.parametrize("name", ["ggn", "block_ggn"])
 def test_definite_rungs_are_solved(chain: tuple[Problem, dict[str, Curvature]], name: str) -> None:
     problem, rungs = chain
-    product = (ggn_product if name == "ggn" else BlockGGNProduct)(problem)
+    product = (ggn_product if name == "ggn" else block_ggn_product)(problem)
     found = MatrixFreeCurvature(product, rungs["ekfac"], definite=True, tolerance=1e-12)
     v = sides(problem.num_parameters)
     assert error(found.solve(v, 1e-2), rungs[name].solve(v, 1e-2)) < 1e-8

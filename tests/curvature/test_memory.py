@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.estimate import probes
-from decomposition.curvature.evaluation import Evaluation
+from decomposition.curvature.graphs import Graphs
 from decomposition.curvature.jacobian import SweptRows
 from decomposition.curvature.krylov import quadratures
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
@@ -45,7 +45,7 @@ def columns(size: int) -> Tensor:
 
 
 def swept(problem: Problem) -> SweptRows:
-    return SweptRows(problem, Evaluation(problem))
+    return SweptRows(Graphs(problem))
 
 
 QUANTITIES: dict[str, Callable[[Problem], tuple[Callable[[Tensor], Tensor], int]]] = {
@@ -59,7 +59,7 @@ QUANTITIES: dict[str, Callable[[Problem], tuple[Callable[[Tensor], Tensor], int]
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_sweeps_with_memory_for_one_column_of_two_examples(quantity: str) -> None:
+def test_passes_with_memory_for_two_examples(quantity: str) -> None:
     work, size = QUANTITIES[quantity](pooled())
     v = columns(size)
     whole = work(v)
@@ -67,7 +67,7 @@ def test_sweeps_with_memory_for_one_column_of_two_examples(quantity: str) -> Non
         found = work(v)
         failures = len(refused)
         work(v)
-    assert failures > 4  # examples and columns were halved
+    assert failures >= 2  # examples were halved twice, and columns went one by one
     assert len(refused) == failures  # and stay so the next time
     rounding = 1e-6 if quantity == "single precision" else 1e-14
     torch.testing.assert_close(found, whole, rtol=0, atol=rounding * float(whole.abs().max()))

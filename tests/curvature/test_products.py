@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from decomposition.chain import build_chain
-from decomposition.curvature import evaluation as evaluation_module
+from decomposition.curvature import graphs as graphs_module
 from decomposition.curvature.convolutions import PatchConvolution, with_patches
-from decomposition.curvature.products import BlockGGNProduct, ggn_product, hessian_product
+from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
 from decomposition.errors import DecompositionError, UnsupportedModelError
 from decomposition.problem import Problem
 from tests import cases, general
@@ -66,7 +66,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         general.named_inputs,
     )
 }
-MAKERS = {"hessian": hessian_product, "ggn": ggn_product, "block_ggn": BlockGGNProduct}
+MAKERS = {"hessian": hessian_product, "ggn": ggn_product, "block_ggn": block_ggn_product}
 
 
 @pytest.fixture(params=list(PROBLEMS))
@@ -91,9 +91,9 @@ def test_batches_and_chunks_change_nothing(name: str, monkeypatch: pytest.Monkey
     problem = general.cnn()
     v = columns(problem, 5)
     expected = MAKERS[name](problem)(v)
-    monkeypatch.setattr(evaluation_module, "BATCH_NUMBERS", 1)
-    monkeypatch.setattr(evaluation_module, "BATCH_PARAMETERS", 0)
-    monkeypatch.setattr(evaluation_module, "COLUMNS", 2)
+    monkeypatch.setattr(graphs_module, "GRAPH_BYTES", 1)
+    monkeypatch.setattr(graphs_module, "COLUMN_NUMBERS", 2 * problem.num_parameters)
+    monkeypatch.setattr(graphs_module, "TOGETHER", 1)
     torch.testing.assert_close(MAKERS[name](problem)(v), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -117,24 +117,27 @@ def test_products_are_counted_in_columns() -> None:
 
 def test_a_block_costs_columns_of_its_own() -> None:
     problem = cases.tanh()
-    product = BlockGGNProduct(problem)
+    product = block_ggn_product(problem)
     product(columns(problem, 3))
     assert product.count == 3 * len(problem.blocks)
 
 
-def test_restricted_parameters_are_whole_tensors() -> None:
-    problem = general.cnn()
-    evaluation = evaluation_module.Evaluation(problem)
+PARTS = {"block_hessian": hessian_product, "block_ggn": ggn_product}
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_a_part_is_a_block_of_the_matrix(problem: Problem, name: str) -> None:
+    whole = build_chain(problem)[name.removeprefix("block_")].dense()
     for block in problem.blocks:
-        part = evaluation.restricted(block.slice)
-        assert part.size == block.size
-        assert part.activations <= evaluation.activations
-        x = problem.train[0].double()
-        torch.testing.assert_close(
-            part.outputs(part.chosen, x), evaluation.outputs(evaluation.chosen, x), rtol=0, atol=0
-        )
+        v = general.normal(block.size, 2)
+        found = PARTS[name](problem, part=block.slice)(v)
+        expected = whole[block.slice, block.slice] @ v
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-11)
+
+
+def test_a_part_is_whole_tensors() -> None:
     with pytest.raises(DecompositionError, match=r"parameters 1 to 4 of .* no whole tensors"):
-        evaluation.restricted(slice(1, 5))
+        ggn_product(general.cnn(), part=slice(1, 5))
 
 
 def test_half_precision_is_refused() -> None:

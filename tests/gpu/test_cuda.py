@@ -20,7 +20,7 @@ from decomposition.chain.plan import Rates, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.estimate import squared_norm
-from decomposition.curvature.evaluation import Evaluation
+from decomposition.curvature.graphs import Graphs
 from decomposition.curvature.jacobian import SweptRows
 from decomposition.curvature.low_rank import leading_eigenpairs
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
@@ -187,14 +187,14 @@ def large(request: pytest.FixtureRequest) -> tuple[Problem, Problem]:
 
 
 def test_products_and_rows_of_large_models(large: tuple[Problem, Problem]) -> None:
-    """By COLUMNS_ON_CUDA and by what is free there, not by what is chosen for a cache."""
+    """By what is free there, not by what is chosen for a cache."""
     here, there = large
     v = general.normal(here.num_parameters, 40)
     u = general.normal(here.num_examples * here.num_outputs, 3)
     for product in (hessian_product, ggn_product):
         close(product(there)(v.cuda()), product(here)(v))
         close(product(there, torch.float32)(v.cuda()), product(here)(v), FLOAT32)
-    rows, found = (SweptRows(p, Evaluation(p)) for p in large)
+    rows, found = (SweptRows(Graphs(p)) for p in large)
     close(found.forward(v.cuda()), rows.forward(v))
     close(found.transposed(u.cuda()), rows.transposed(u))
 
@@ -323,7 +323,7 @@ def test_a_product_in_512_mib_is_the_whole_one(
 ) -> None:
     v = general.normal(big.num_parameters, 16)
     there = big.to(CUDA)
-    monkeypatch.setattr("decomposition.curvature.evaluation.chunk_bytes", lambda *_: 2**40)
+    monkeypatch.setattr("decomposition.curvature.graphs.chunk_bytes", lambda *_: 2**40)
     close(hessian_product(there)(v.cuda()), hessian_product(big)(v))
 
 
