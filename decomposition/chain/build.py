@@ -40,7 +40,8 @@ def build_chain(
     Raises:
         DecompositionError: an extra rung has a reserved name, the wrong size, or is no Curvature.
     """
-    parts, plan = Parts(problem), plan or plan_chain(problem)
+    plan = plan or plan_chain(problem)
+    parts = Parts(problem, plan)
     if not plan.dense:
         return add_extra(planned_chain(parts, plan), parts, extra)
     chain: dict[str, Curvature] = {
@@ -115,6 +116,7 @@ def add_extra(
 ) -> dict[str, Curvature]:
     """Append the user's rungs, checked."""
     check_extra(extra)
+    parts.chain = chain
     for name, approximation in (extra or {}).items():
         own = isinstance(approximation, Rung)
         curvature = approximation.build(parts) if own else approximation(parts.problem)

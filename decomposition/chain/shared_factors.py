@@ -8,7 +8,8 @@ from torch import Tensor
 
 from decomposition.chain import linearisation, reference
 from decomposition.chain.eigenbasis import StandIns
-from decomposition.curvature import EXACT, DenseCurvature, Fisher, KroneckerBasis
+from decomposition.chain.plan import Plan
+from decomposition.curvature import EXACT, Curvature, DenseCurvature, Fisher, KroneckerBasis
 from decomposition.curvature.derivatives import check_gradients, check_second_derivatives
 from decomposition.curvature.factors import (
     Factors,
@@ -29,10 +30,17 @@ class Parts:
     ask for the same basis are given the same object, so that scorers rotate gradients once.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        """Start empty, where gradients are finite."""
+    def __init__(self, problem: Problem, plan: Plan | None = None) -> None:
+        """Start empty, where gradients are finite.
+
+        Args:
+            problem: at whose parameters.
+            plan: the forms of the chain's rungs; None: they are chosen when they are asked for.
+        """
         check_gradients(problem)
-        self.problem = problem
+        self.problem, self.plan = problem, plan
+        self.chain: dict[str, Curvature] = {}
+        """The rungs made so far, in the plan's forms, for those that are made of them."""
         self._ggn: dict[Fisher, DenseCurvature] = {}
         self._factors: dict[tuple[Fisher, Sharing], Factors] = {}
         self._bases: dict[tuple[Fisher, bool, Sharing], dict[str, KroneckerBasis]] = {}

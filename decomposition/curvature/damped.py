@@ -10,7 +10,7 @@ So every inverse here is V diag(1/d) Vᵀ with
     d(μ, λ) = d_policy(μ, λ) + √λ κ + λ ν,
 
 κ = ν = 0 for exact damping; κ_ij = π σ_i + α_j/π, ν = 0 where both factors are damped; and
-κ_ij = α_j/π, ν = −1 where S alone is.
+κ_ij = α_j/π, ν = −1 where S alone is. ν = ∞ leaves a direction out, at every λ.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class FactoredDamping:
     """ν, which λ multiplies."""
 
     def at(self, damping: float) -> Float[Tensor, " P"]:
-        """√λ κ + λ ν."""
-        return math.sqrt(damping) * self.root + damping * self.whole
+        """√λ κ + λ ν, infinite where ν is, at λ = 0 too."""
+        found = math.sqrt(damping) * self.root + damping * self.whole
+        return found.where(self.whole.isfinite(), torch.inf)
 
     @staticmethod
     def none(size: int, device: torch.device = CPU) -> FactoredDamping:

@@ -31,6 +31,12 @@ class FactorBasis:
     """Of each group, the number of zero eigenvalues, which come first, if there are several."""
 
     @staticmethod
+    def of_vectors(vectors: Float[Tensor, "*G d d"]) -> FactorBasis:
+        """Orthonormal columns that are not those of any factor: without eigenvalues."""
+        groups = vectors.shape[0] if vectors.ndim == 3 else 1
+        return FactorBasis(torch.zeros_like(vectors[..., 0]), vectors, (), (0,) * groups)
+
+    @staticmethod
     def stacked(groups: Sequence[FactorBasis]) -> FactorBasis:
         """The bases of all groups as one."""
         values = torch.stack([basis.values for basis in groups])

@@ -1,0 +1,175 @@
+"""The Kronecker product next to every layer's block: argmin over A, S of ‖G_ll − A ⊗ S‖_F.
+
+Rearranged so that A ⊗ S becomes a matrix of rank one, the best product is the leading singular
+pair (Van Loan & Pitsianis 1993, *Approximation with Kronecker products*), found by power
+iteration on the layer's terms, G_ll = (1/N) Σ_n Σ_c g gᵀ with g_n,c = Σ_t s_n,c,t ⊗ a_n,t:
+
+    S ← (1/N) Σ_n Σ_c Σ_t,u (a_tᵀ A a_u) s_t s_uᵀ / ‖A‖²_F,    the best S for this A,
+    A ← (1/N) Σ_n Σ_c Σ_t,u (s_tᵀ S s_u) a_t a_uᵀ / ‖S‖²_F,    the best A for this S,
+
+from K-FAC's A. The error never grows, so it is at most K-FAC's, and A and S stay positive
+semi-definite. Each group of a grouped convolution has its own. What is left, ‖G_ll − A ⊗ S‖, no
+Kronecker product could avoid; the rest of K-FAC's error is that of the product which it takes.
+
+Cost: a few factors' worth of multiplications for each iteration; the block is never formed. The
+terms are kept where they are few, and made again in every pass where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from decomposition.chain.approximations.method import Method
+from decomposition.chain.eigenvalues import kfac
+from decomposition.chain.shared_factors import Parts
+from decomposition.curvature import BlockDiagonal, KroneckerBasis
+from decomposition.curvature.factor_basis import FactorBasis, factor_basis
+from decomposition.curvature.fisher import position_terms
+from decomposition.curvature.weight_sharing import Positions, PositionTerms
+from decomposition.device import chunk_bytes
+from decomposition.inputs import double
+from decomposition.memory import shrinking
+from decomposition.problem import Problem
+
+ITERATIONS = 100
+TOLERANCE = 1e-10
+"""Relative growth of ‖A‖‖S‖ in an iteration at which it ends."""
+KEPT_BYTES = 2**30
+"""Terms up to this size are kept between passes."""
+PAIR_NUMBERS = 2**22
+"""Numbers of the products of positions that are made at once."""
+
+
+@dataclass(frozen=True)
+class KPSVD(Method):
+    """The nearest Kronecker product of every layer's block."""
+
+    summary = "the Kronecker product nearest to each layer's block of the GGN (power iteration)"
+
+    def made(self, parts: Parts) -> BlockDiagonal:
+        """In its own eigenbasis, which is not that of K-FAC."""
+        start = parts.bases()
+        inputs, outputs, settled = nearest_factors(parts.problem, start)
+        bases = {
+            name: KroneckerBasis(
+                basis.block, factor_basis(inputs[name]), factor_basis(outputs[name])
+            )
+            for name, basis in start.items()
+        }
+        decay = parts.problem.curvature_decay
+        found = kfac(bases, stand_ins=parts.stand_ins(), decay=decay)
+        if not settled:
+            found.notes = (
+                *found.notes,
+                f"kpsvd: the power iteration still grew by more than {TOLERANCE:g} after "
+                f"{ITERATIONS} iterations",
+            )
+        return found
+
+
+Factors = dict[str, Float[Tensor, "*G d d"]]
+Half = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def nearest_factors(
+    problem: Problem, start: dict[str, KroneckerBasis]
+) -> tuple[Factors, Factors, bool]:
+    """A and S of every layer, and whether all of them have settled."""
+    batches = _passes(problem)
+    inputs: Factors = {name: _matrix(basis.inputs) for name, basis in start.items()}
+    outputs: Factors = {}
+    sizes = {name: torch.zeros_like(_norm(a)) for name, a in inputs.items()}
+    moving = list(start)
+    for _ in range(ITERATIONS):
+        outputs |= _half_step(batches(), inputs, moving, _towards_outputs, problem.examples)
+        inputs |= _half_step(batches(), outputs, moving, _towards_inputs, problem.examples)
+        grown = {name: _norm(inputs[name]) * _norm(outputs[name]) for name in moving}
+        moving = [n for n in moving if bool((grown[n] > sizes[n] * (1.0 + TOLERANCE)).any())]
+        sizes |= grown
+        if not moving:
+            break
+    return inputs, outputs, not moving
+
+
+def _passes(problem: Problem) -> Callable[[], Iterable[PositionTerms]]:
+    """The layers' terms, batch by batch, as often as they are asked for."""
+    one = Positions(problem).numbers_per_example(double(problem.train[0]), problem.outputs)
+    if 8 * one * problem.examples > chunk_bytes(problem.device, KEPT_BYTES):
+        return lambda: position_terms(problem)
+    kept = list(position_terms(problem))
+    return lambda: kept
+
+
+def _half_step(
+    batches: Iterable[PositionTerms], known: Factors, names: list[str], half: Half, examples: int
+) -> Factors:
+    """The best other factor of every layer, given this one."""
+    found: Factors = {}
+    for terms in batches:
+        for name in names:
+            new = half(terms.inputs[name], terms.roots[name], known[name])
+            found[name] = found[name] + new if name in found else new
+    norms = {name: _norm(known[name]).square()[..., None, None] * examples for name in found}
+    return {name: sum_ / norms[name].where(norms[name] > 0, 1.0) for name, sum_ in found.items()}
+
+
+def _towards_outputs(
+    a: Float[Tensor, "*G n T w"], s: Float[Tensor, "*G n K T d"], factor: Float[Tensor, "*G w w"]
+) -> Float[Tensor, "*G d d"]:
+    """Σ_n Σ_c s_cᵀ (a A aᵀ) s_c."""
+
+    def some(part: slice) -> Tensor:
+        x, y = a[..., part, :, :], s[..., part, :, :, :]
+        weights = torch.matmul(x, _over_examples(factor)) @ x.mT  # (*G, n, T, T)
+        return _rows(y, 4).mT @ _rows(weights.unsqueeze(-3) @ y, 4)
+
+    return _summed(some, a, s)
+
+
+def _towards_inputs(
+    a: Float[Tensor, "*G n T w"], s: Float[Tensor, "*G n K T d"], factor: Float[Tensor, "*G d d"]
+) -> Float[Tensor, "*G w w"]:
+    """Σ_n aᵀ (Σ_c s_c S s_cᵀ) a."""
+
+    def some(part: slice) -> Tensor:
+        x, y = a[..., part, :, :], s[..., part, :, :, :]
+        moved = torch.matmul(y, _over_examples(_over_examples(factor)))
+        columns = (y.movedim(-3, -1).flatten(-2), moved.movedim(-3, -1).flatten(-2))
+        weights = columns[1] @ columns[0].mT  # (*G, n, T, T)
+        return _rows(x, 3).mT @ _rows(weights @ x, 3)
+
+    return _summed(some, a, s)
+
+
+def _summed(some: Callable[[slice], Tensor], a: Tensor, s: Tensor) -> Tensor:
+    """Of a few examples at a time, whose positions make T² products each."""
+    (n, t), k = a.shape[-3:-1], s.shape[-3]
+    one = 8 * max(1, a.numel() // (n * t * a.shape[-1])) * t * max(t, k * s.shape[-1], a.shape[-1])
+    parts = shrinking(some, n, chunk_bytes(a.device, 8 * PAIR_NUMBERS) // one)
+    total = next(parts)
+    for part in parts:
+        total = total + part
+    return total
+
+
+def _rows(x: Tensor, own: int) -> Float[Tensor, "*G rows d"]:
+    """All but the groups and the last of an example's ``own`` dimensions as rows."""
+    return x.flatten(x.ndim - own, -2)
+
+
+def _over_examples(factor: Tensor) -> Tensor:
+    """A factor against rows of examples; two-dimensional ones are multiplied in one product."""
+    return factor if factor.ndim == 2 else factor.unsqueeze(-3)
+
+
+def _matrix(basis: FactorBasis) -> Float[Tensor, "*G d d"]:
+    return (basis.vectors * basis.values.unsqueeze(-2)) @ basis.vectors.mT
+
+
+def _norm(factor: Float[Tensor, "*G d d"]) -> Float[Tensor, "*G"]:
+    return torch.linalg.matrix_norm(factor)

@@ -1,0 +1,70 @@
+"""What every approximation beside the chain has: a line about itself, a need of memory, a build."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from decomposition.chain.large import planned_chain
+from decomposition.chain.plan import plan_chain
+from decomposition.chain.rungs import EKFAC, KFAC, Rung
+from decomposition.chain.shared_factors import Parts
+from decomposition.curvature import Curvature
+from decomposition.memory import OutOfMemoryError
+from decomposition.problem import Problem
+from decomposition.resources import size_text
+
+
+@dataclass(frozen=True)
+class Method(Rung):
+    """An approximation of G or H, built from the rungs of the chain as the plan has them.
+
+    Its fields are its arguments: whole numbers in their order, and words (see ``words``).
+    """
+
+    summary: ClassVar[str]
+    """One line for ``--help``."""
+    words: ClassVar[dict[str, dict[str, object]]] = {}
+    """Word of a specification (``cg:20:hessian``) → fields that it sets."""
+
+    def memory(self, problem: Problem) -> int:
+        """Bytes at its peak, beyond what the chain takes; 0 where that is little."""
+        return 0
+
+    def build(self, parts: Parts) -> Curvature:
+        """The curvature.
+
+        Raises:
+            OutOfMemoryError: it needs more than the plan's budget, and than the chain takes anyway.
+        """
+        plan = parts.plan = parts.plan or plan_chain(parts.problem)
+        most = max(plan.budget, *(choice.memory for choice in plan.choices.values()))
+        needed = self.memory(parts.problem)
+        if needed > most:
+            raise OutOfMemoryError(
+                f"{self} needs {size_text(needed)} for P = {parts.problem.parameters:,}, more than "
+                f"the {size_text(most)} of the plan: take a smaller number of directions or steps, "
+                "raise --memory, or leave it out"
+            )
+        return self.made(parts)
+
+    @abstractmethod
+    def made(self, parts: Parts) -> Curvature:
+        """The curvature, where there is memory for it."""
+
+
+def rung_of(parts: Parts, name: str) -> Curvature:
+    """A rung of the chain in the form that the plan gives it, made at most once."""
+    if name in parts.chain:
+        return parts.chain[name]
+    plan = parts.plan = parts.plan or plan_chain(parts.problem)
+    if not plan.dense and name in ("hessian", "ggn"):
+        parts.chain |= planned_chain(parts, plan)
+    elif name == "hessian":
+        parts.chain[name] = parts.hessian
+    elif name == "ggn":
+        parts.chain[name] = parts.ggn()
+    else:
+        parts.chain[name] = {"ekfac": EKFAC(), "kfac": KFAC()}[name].build(parts)
+    return parts.chain[name]
