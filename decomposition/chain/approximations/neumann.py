@@ -31,7 +31,7 @@ from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.base import Solutions
-from decomposition.curvature.krylov import Function, Matvec, krylov_spaces, tridiagonal
+from decomposition.curvature.krylov import Function, Matvec, krylov_spaces
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -169,7 +169,6 @@ def largest_eigenvalue(matvec: Matvec, rung: Curvature) -> float:
     """Largest |μ| by Lanczos steps from one seeded vector: the Ritz value and its residual."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(rung.size, 1, generator=generator, dtype=torch.float64).to(rung.device)
-    spaces = krylov_spaces(matvec, start, LARGEST_STEPS)
-    values, vectors = torch.linalg.eigh(tridiagonal(spaces.alpha, spaces.beta, spaces.steps)[0])
-    residuals = spaces.beta[0, -1] * vectors[-1].abs()
-    return max(float((values.abs() + residuals).max()), torch.finfo(torch.float64).tiny)
+    found = krylov_spaces(matvec, start, LARGEST_STEPS).ritz()
+    bound = float((found.values.abs() + found.residuals).max())
+    return max(bound, torch.finfo(torch.float64).tiny)
