@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 from jaxtyping import Float
 
+from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.chain.plan import Plan
@@ -131,6 +132,7 @@ def prepare(
     """
     check_problem(problem, settings.target)
     check_truth(problem, settings, bank)
+    extra = beside(settings.also, extra)
     problem = problem.to(resolve_device(settings.device))
     dense = plan is None or plan.dense
     with clock.stage("train"):

@@ -173,9 +173,11 @@ def _study(command: Study) -> None:
 def _plan(command: Plan) -> None:
     from decomposition.plan_command import plan_text
     from decomposition.problems import load_problem
+    from decomposition.settings import Settings
 
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    _say(plan_text(problem.to(command.device), command.memory, command.products))
+    settings = Settings(also=command.also)
+    _say(plan_text(problem.to(command.device), command.memory, command.products, settings))
 
 
 def _is_study(path: Path) -> bool:

@@ -125,6 +125,8 @@ class Plan:
 
     problem: tyro.conf.Positional[str]
     """Built-in problem, data file, or file.py:function."""
+    also: str = ""
+    """Other approximations to plan beside the chain, as of `decompose run`: kpsvd,low_rank:100."""
     memory: float | None = None
     """GiB that may be used; default three quarters of what is free."""
     products: Literal["float64", "float32"] = "float64"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from decomposition.chain.approximations import approximations
+from decomposition.chain.approximations.method import most_memory
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import (
     Plan,
@@ -21,6 +23,9 @@ from decomposition.resources import bytes_of, size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
 from decomposition.spectrum.estimated import planned_products
+
+Row = tuple[str, str, int, float, str]
+"""Rung, form, bytes, seconds and why."""
 
 
 def plan_text(
@@ -48,9 +53,24 @@ def plan_text(
     rates = Rates.measure(problem, products)
     seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
     said = [_retraining(problem, plan, settings)]
+    rows = [(n, c.way, c.memory, seconds[n], c.reason) for n, c in plan.choices.items()]
+    rows += _approximations(problem, plan, rates, settings)
     if not plan.dense:
         said.insert(0, _spectra(problem, plan, rates))
-    return "\n".join(_lines(problem, plan, seconds, said))
+    return "\n".join(_lines(problem, plan, rows, said))
+
+
+def _approximations(
+    problem: Problem, plan: Plan, rates: Rates, settings: Settings
+) -> Iterator[Row]:
+    """A row for every approximation beside the chain."""
+    one_pass = problem.outputs * rates.exact_sweep * problem.examples
+    products = product_seconds(problem, plan, rates)
+    for name, method in approximations(settings.also).items():
+        work, memory = method.work(problem, settings.damping_points), method.memory(problem)
+        seconds = work.passes * one_pass + work.products * products[work.of]
+        why = method.summary if memory <= most_memory(plan) else "does not fit: it would be refused"
+        yield name, method.form, memory, seconds, why
 
 
 def _spectra(problem: Problem, plan: Plan, rates: Rates) -> str:
@@ -83,9 +103,7 @@ def _retraining(problem: Problem, plan: Plan, settings: Settings) -> str:
     )
 
 
-def _lines(
-    problem: Problem, plan: Plan, seconds: dict[str, float], said: list[str]
-) -> Iterator[str]:
+def _lines(problem: Problem, plan: Plan, rows: list[Row], said: list[str]) -> Iterator[str]:
     yield (
         f"{problem.name}: P = {problem.num_parameters:,} parameters, N = "
         f"{problem.num_examples:,} training examples, C = {problem.num_outputs} outputs, "
@@ -93,12 +111,10 @@ def _lines(
         f"{describe(problem.device)}"
     )
     yield ""
-    yield f"{'rung':<10} {'form':<12} {'memory':>10} {'time':>9}  why"
-    for rung, choice in plan.choices.items():
-        yield (
-            f"{rung:<10} {choice.way:<12} {size_text(choice.memory):>10} "
-            f"{duration(seconds[rung]):>9}  {choice.reason}"
-        )
+    wide = max(10, *(len(row[0]) for row in rows))
+    yield f"{'rung':<{wide}} {'form':<12} {'memory':>10} {'time':>9}  why"
+    for rung, form, memory, seconds, why in rows:
+        yield (f"{rung:<{wide}} {form:<12} {size_text(memory):>10} {duration(seconds):>9}  {why}")
     yield ""
     yield (
         "Time: building the rung and solving for all queries at all dampings, from rates measured "

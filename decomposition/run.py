@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.base_model import BaseModel, Clock, prepare
+from decomposition.chain.approximations import beside
 from decomposition.chain.build import CHAIN, LATTICE, Approximation, check_extra
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, Precision, plan_chain
@@ -89,6 +90,7 @@ def run(
     budget = bytes_of(memory)
     check_extra(extra)
     settings = settings or Settings()
+    beside(settings.also, extra)  # before the work, not after it
     if device is not None:
         settings = replace(settings, device=device)
     place = resolve_device(settings.device)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
+from decomposition.chain.approximations import specified
 from decomposition.checks import Rule, check_fields, flag, number, one_of, whole
 from decomposition.damping import POLICIES
 from decomposition.device import named_device
@@ -27,6 +28,7 @@ RULES: dict[str, Rule] = {
     "krylov_steps": whole(1),
     "attribution": flag,
     "lattice": flag,
+    "also": specified,
     "matrix_norms": flag,
     "negative": one_of(*POLICIES),
     "damping_low": number(0, above=True),
@@ -83,6 +85,18 @@ class Settings:
     """Retrain and score attribution; without it only the spectra and their errors."""
     lattice: bool = True
     """Also build block-diagonal H and H in the Kronecker eigenbasis, for every order of steps."""
+    also: str = ""
+    """Other approximations beside the chain, separated by commas: kpsvd,low_rank:100,cg:20:hessian.
+    diagonal: the diagonal of the GGN;
+    kfac_trace: K-FAC with every layer's trace matched to its exact block's;
+    kpsvd: the Kronecker product nearest to each layer's block of the GGN;
+    low_rank:K: the K leading eigenpairs of the GGN (100), the rest at its mean, or :drop;
+    projected:K: the GGN in a random subspace of K dimensions (100), as in TRAK;
+    projected_layers:K: every layer's block in a random subspace of K x K (8), as in LoGra;
+    datainf: the mean of per-example damped inverses, layer by layer;
+    neumann:K: K steps (100) of the Neumann series (LiSSA), on the GGN or :hessian, preconditioned
+    :ekfac (ASTRA);
+    cg:K: K steps (20) of conjugate gradients, on the GGN or :hessian, preconditioned :ekfac."""
     matrix_norms: bool = True
     """Spectral and nuclear norms of the differences (a quarter of the curvature time)."""
     negative: Literal["absolute", "signed", "clip", "shift"] = "absolute"

@@ -42,6 +42,18 @@ _KNOWN = {
     "identity": (RungStyle("#767c87", (0, (4, 4)), "_"), "#9098a5"),
     "random": (RungStyle("#868c96", (0, (1, 4)), "|"), "#7f8794"),
 }
+_METHODS = {
+    "diagonal": (RungStyle("#8c6d1f", (0, (2, 2)), "1"), "#d9bd6a"),
+    "kfac_trace": (RungStyle("#e0518c", (0, (4, 1)), "<"), "#ff8fba"),
+    "kpsvd": (RungStyle("#9c2f2f", (0, (7, 1, 1, 1)), "p"), "#ee7a7a"),
+    "low_rank": (RungStyle("#3f6fd8", (0, (3, 2)), "h"), "#8fb0ff"),
+    "projected": (RungStyle("#7b61c9", (0, (1, 1)), "H"), "#b7a3ff"),
+    "projected_layers": (RungStyle("#a04fc0", (0, (5, 1, 1, 1)), "8"), "#d79af0"),
+    "datainf": (RungStyle("#5a7f2b", (0, (9, 2)), "d"), "#a9d36c"),
+    "neumann": (RungStyle("#1b8a9c", (0, (6, 1, 2, 1)), ">"), "#5fd0e2"),
+    "cg": (RungStyle("#486581", (0, (10, 1)), "*"), "#9fbcd8"),
+}
+"""Approximations beside the chain (decomposition.chain.approximations), whatever arguments."""
 _SPARE = (
     (RungStyle("#5b3fa8", (0, (8, 2, 2, 2)), "*"), "#a98ff0"),
     (RungStyle("#8a1f4d", (0, (3, 1, 1, 1)), "p"), "#e0709c"),
@@ -61,15 +73,34 @@ RUNG_LABELS = {
     "identity": "identity",
     "random": "random",
 }
+_METHOD_LABELS = {
+    "diagonal": "diagonal",
+    "kfac_trace": "K-FAC, trace",
+    "kpsvd": "KPSVD",
+    "low_rank": "low rank",
+    "projected": "projected",
+    "projected_layers": "proj. layers",
+    "datainf": "DataInf",
+    "neumann": "Neumann",
+    "cg": "CG",
+}
+_WORDS = {"hessian": "of H", "ggn": "of G", "ekfac": "+ EK-FAC"}
 
 
 def rung_styles(rungs: Iterable[str]) -> dict[str, RungStyle]:
-    """Rung → style; the user's own rungs take the spare ones in their order, then round again."""
+    """Rung → style; the user's own rungs take the spare ones in their order, then round again.
+
+    So does a method beside the chain that is there a second time with other arguments.
+    """
     styles: dict[str, RungStyle] = {}
-    own = 0
+    own, met = 0, set()
     for rung in rungs:
+        method = rung.partition(":")[0]
         if rung in _KNOWN:
             styles[rung] = _KNOWN[rung][0]
+        elif method in _METHODS and method not in met:
+            styles[rung] = _METHODS[method][0]
+            met.add(method)
         else:
             styles[rung] = _SPARE[own % len(_SPARE)][0]
             own += 1
@@ -80,11 +111,14 @@ def rung_label(rung: str, limit: int = 18) -> str:
     """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
     if rung in RUNG_LABELS:
         return RUNG_LABELS[rung]
+    method, *arguments = rung.split(":")
+    if method in _METHOD_LABELS:
+        return " ".join([_METHOD_LABELS[method], *(_WORDS.get(a, a) for a in arguments)])
     # matplotlib leaves names that start with an underscore out of a legend
     return ("\u200b" if rung.startswith("_") else "") + isolated(rung, limit)
 
 
 def dark_colors() -> dict[str, str]:
     """Colour on a light page → colour on a dark page, for every colour that a figure may use."""
-    pairs = [*_KNOWN.values(), *_SPARE]
+    pairs = [*_KNOWN.values(), *_METHODS.values(), *_SPARE]
     return _LIGHT_TO_DARK | {style.color: dark for style, dark in pairs}

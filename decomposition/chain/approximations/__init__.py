@@ -7,6 +7,7 @@ as ``kpsvd,low_rank:100,cg:20:hessian``: the method, then its numbers in their o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 
 from decomposition.chain.approximations.cg import ConjugateGradients as cg
@@ -19,12 +20,19 @@ from decomposition.chain.approximations.method import Method
 from decomposition.chain.approximations.neumann import Neumann as neumann
 from decomposition.chain.approximations.projected import Projected as projected
 from decomposition.chain.approximations.projected import ProjectedLayers as projected_layers
+from decomposition.checks import text
+from decomposition.curvature import Curvature
 from decomposition.errors import DecompositionError
+from decomposition.problem import Problem
+
+Extra = Callable[[Problem], Curvature]
+"""An approximation of the user's own."""
 
 __all__ = [
     "METHODS",
     "Method",
     "approximations",
+    "beside",
     "cg",
     "datainf",
     "diagonal",
@@ -34,6 +42,7 @@ __all__ = [
     "neumann",
     "projected",
     "projected_layers",
+    "specified",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -65,6 +74,30 @@ def approximations(specification: str) -> dict[str, Method]:
         if written in found:
             raise DecompositionError(f"the approximation {written} is named twice")
         found[written] = _method(written)
+    return found
+
+
+def beside(also: str, extra: Mapping[str, Extra] | None) -> dict[str, Method | Extra]:
+    """The approximations of a specification, then the user's own rungs.
+
+    Raises:
+        DecompositionError: as ``approximations``, or a name that both have.
+    """
+    named, own = approximations(also), dict(extra or {})
+    for name in named.keys() & own.keys():
+        raise DecompositionError(f"the rung {name!r} is named both in also and in extra: drop one")
+    return {**named, **own}
+
+
+def specified(value: object) -> str:
+    """A specification, as it is: a rule, see decomposition.checks.
+
+    Raises:
+        Unfit: no string.
+        DecompositionError: as ``approximations``.
+    """
+    found = text(value)
+    approximations(found)
     return found
 
 

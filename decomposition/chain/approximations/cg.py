@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, rung_of
+from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, flag, one_of, whole
 from decomposition.curvature import Curvature, Diagonalised
@@ -53,6 +53,7 @@ class ConjugateGradients(Method):
     """
 
     summary = "K steps of conjugate gradients (20) on the GGN, :hessian, preconditioned :ekfac"
+    form = "solver"
     words = WORDS
 
     k: int = 20
@@ -69,6 +70,11 @@ class ConjugateGradients(Method):
     def memory(self, problem: Problem) -> int:
         """The Krylov space of one vector."""
         return 8 * problem.parameters * (min(self.k, problem.parameters) + 6)
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """Steps of every query; preconditioned ones start anew at every damping."""
+        anew = dampings if self.preconditioned else 1
+        return Work(products=self.k * problem.queries * anew, of=self.of)
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method
+from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Empirical
 from decomposition.curvature.base import Curvature, NotAvailableError, Solutions
@@ -40,6 +40,11 @@ class DataInf(Method):
     """(1/N) Σ_n (g_n g_nᵀ + λI)⁻¹ of every layer."""
 
     summary = "the mean of per-example damped inverses, layer by layer (DataInf)"
+    form = "solver"
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """One pass for the gradients, and one for all queries and dampings."""
+        return Work(passes=2)
 
     def made(self, parts: Parts) -> DataInfCurvature:
         """From the gradients of the training examples."""

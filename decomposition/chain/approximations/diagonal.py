@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from decomposition.chain.approximations.method import Method
+from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import KroneckerBasis
 from decomposition.curvature.diagonal import DiagonalCurvature
@@ -27,6 +27,11 @@ class Diagonal(Method):
     """diag(G)."""
 
     summary = "the diagonal of the GGN"
+    form = "diagonal"
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """One pass."""
+        return Work(passes=1)
 
     def made(self, parts: Parts) -> DiagonalCurvature:
         """From the layers' terms, and from the blocks that stand in."""

@@ -21,6 +21,7 @@ class KFACTrace(Method):
     """c_l A_l ⊗ S_l with c_l = tr G_ll / tr(A_l ⊗ S_l)."""
 
     summary = "K-FAC with every layer's trace matched to its exact block's"
+    form = "structured"
 
     def made(self, parts: Parts) -> BlockDiagonal:
         """In the same eigenbasis as K-FAC and EK-FAC."""

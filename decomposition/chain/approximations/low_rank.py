@@ -18,7 +18,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, rung_of
+from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, one_of, seed, whole
 from decomposition.curvature import Curvature, DenseCurvature
@@ -41,6 +41,7 @@ class LowRank(Method):
     """
 
     summary = "the K leading eigenpairs of the GGN (default 100), the rest at its mean"
+    form = "low-rank"
     words = {"drop": {"rest": "drop"}}  # noqa: RUF012
 
     k: int = 100
@@ -59,6 +60,10 @@ class LowRank(Method):
         """Lanczos vectors, eigenvectors and reflectors."""
         p = problem.parameters
         return 8 * p * (min(p, 2 * self.k + 20) + 2 * min(p, self.k))
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """Products of the iteration; they are as many where G is decomposed, and then for free."""
+        return Work(products=3 * min(self.k, problem.parameters))
 
     def made(self, parts: Parts) -> LowRankCurvature:
         """From the GGN as the plan has it."""

@@ -7,13 +7,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from decomposition.chain.large import planned_chain
-from decomposition.chain.plan import plan_chain
+from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.rungs import EKFAC, KFAC, Rung
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature
 from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
 from decomposition.resources import size_text
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an approximation costs, in units of what the chain does."""
+
+    passes: float = 0
+    """Over the examples, each as dear as one that makes Kronecker factors."""
+    products: int = 0
+    """Columns multiplied with a rung of the chain."""
+    of: str = "ggn"
+    """That rung."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,18 @@ class Method(Rung):
 
     summary: ClassVar[str]
     """One line for ``--help``."""
+    form: ClassVar[str]
+    """What kind of curvature it is, for ``decompose plan``."""
     words: ClassVar[dict[str, dict[str, object]]] = {}
     """Word of a specification (``cg:20:hessian``) → fields that it sets."""
 
     def memory(self, problem: Problem) -> int:
         """Bytes at its peak, beyond what the chain takes; 0 where that is little."""
         return 0
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """What it takes to build it and to solve all queries at so many λ."""
+        return Work()
 
     def build(self, parts: Parts) -> Curvature:
         """The curvature.
@@ -39,19 +57,23 @@ class Method(Rung):
             OutOfMemoryError: it needs more than the plan's budget, and than the chain takes anyway.
         """
         plan = parts.plan = parts.plan or plan_chain(parts.problem)
-        most = max(plan.budget, *(choice.memory for choice in plan.choices.values()))
-        needed = self.memory(parts.problem)
+        most, needed = most_memory(plan), self.memory(parts.problem)
         if needed > most:
             raise OutOfMemoryError(
-                f"{self} needs {size_text(needed)} for P = {parts.problem.parameters:,}, more than "
-                f"the {size_text(most)} of the plan: take a smaller number of directions or steps, "
-                "raise --memory, or leave it out"
+                f"approximation {self} needs {size_text(needed)} for P = "
+                f"{parts.problem.parameters:,}, more than the {size_text(most)} of the plan: take "
+                "a smaller number of directions or steps, raise --memory, or leave it out"
             )
         return self.made(parts)
 
     @abstractmethod
     def made(self, parts: Parts) -> Curvature:
         """The curvature, where there is memory for it."""
+
+
+def most_memory(plan: Plan) -> int:
+    """Bytes that an approximation may take: the budget, or what the chain takes anyway."""
+    return max(plan.budget, *(choice.memory for choice in plan.choices.values()))
 
 
 def rung_of(parts: Parts, name: str) -> Curvature:

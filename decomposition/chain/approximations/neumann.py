@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.chain.approximations.cg import RULES, WORDS, Iterated, preconditioner
-from decomposition.chain.approximations.method import Method, rung_of
+from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields
 from decomposition.curvature import Curvature, Diagonalised
@@ -53,6 +53,7 @@ class Neumann(Method):
     """
 
     summary = "K steps of the Neumann series (100; LiSSA) on the GGN, :hessian, with :ekfac ASTRA"
+    form = "solver"
     words = WORDS
 
     k: int = 100
@@ -70,6 +71,11 @@ class Neumann(Method):
         """The Krylov space of one vector, or that which finds η."""
         steps = LARGEST_STEPS if self.preconditioned else min(self.k + 1, MOST_STEPS)
         return 8 * problem.parameters * (min(steps, problem.parameters) + 6)
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """Steps of every query; preconditioned ones start anew at every damping."""
+        anew = dampings if self.preconditioned else 1
+        return Work(products=self.k * problem.queries * anew, of=self.of)
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, rung_of
+from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, seed, whole
 from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerBasis, KroneckerCurvature
@@ -50,6 +50,7 @@ class Projected(Method):
     """
 
     summary = "the GGN in a random subspace of K dimensions (default 100), as in TRAK"
+    form = "low-rank"
 
     k: int = 100
     """Dimensions, at most P."""
@@ -63,6 +64,10 @@ class Projected(Method):
     def memory(self, problem: Problem) -> int:
         """M, its image, and the reflectors."""
         return 8 * problem.parameters * 4 * min(self.k, problem.parameters)
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """One product with every column."""
+        return Work(products=min(self.k, problem.parameters))
 
     def made(self, parts: Parts) -> LowRankCurvature:
         """From the GGN as the plan has it."""
@@ -90,6 +95,7 @@ class ProjectedLayers(Method):
     """
 
     summary = "every layer's block in a random subspace of K inputs × K outputs (8), as in LoGra"
+    form = "structured"
 
     k: int = 8
     """Columns of either factor, at most its size; in a grouped convolution, of every group."""
@@ -104,6 +110,10 @@ class ProjectedLayers(Method):
         """The projected blocks with their eigenvectors."""
         blocks = [block for block in problem.blocks if isinstance(block, LinearBlock)]
         return sum(8 * 4 * (b.groups * _columns(b, self.k)) ** 2 for b in blocks)
+
+    def work(self, problem: Problem, dampings: int) -> Work:
+        """One pass."""
+        return Work(passes=1)
 
     def made(self, parts: Parts) -> BlockDiagonal:
         """From the layers' projected terms."""
