@@ -64,7 +64,7 @@ def _approximations(
     problem: Problem, plan: Plan, rates: Rates, settings: Settings
 ) -> Iterator[Row]:
     """A row for every approximation beside the chain."""
-    one_pass = problem.outputs * rates.exact_sweep * problem.examples
+    one_pass = problem.num_outputs * rates.exact_sweep * problem.num_examples
     products = product_seconds(problem, plan, rates)
     for name, method in approximations(settings.also).items():
         work, memory = method.work(problem, settings.damping_points), method.memory(problem)

@@ -157,6 +157,7 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
         {"target": "pbrf", "pbrf_damping": 20.0, "leave_one_out_examples": 8},
         lambda t: round(float(t["attribution"].attrs["pbrf_damping"]), 6),
     ),
+    "also": ({"also": "kpsvd,cg:3"}, lambda t: list(t["attribution"]["rung"].values)),
     "attribution": ({"attribution": False}, lambda t: "attribution" in t.children),
     "matrix_norms": (
         {"matrix_norms": False},

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomposition.damping import NegativeCurvature, as_policy, check_damping, reciprocals
@@ -46,6 +46,12 @@ class FactoredDamping:
         """Zeros: λ alone."""
         zeros = torch.zeros(size, dtype=torch.float64, device=device)
         return FactoredDamping(zeros, zeros)
+
+    @staticmethod
+    def leaving_out(directions: Bool[Tensor, " P"]) -> FactoredDamping:
+        """ν = ∞ for these, 0 for the others."""
+        zeros = torch.zeros(len(directions), dtype=torch.float64, device=directions.device)
+        return FactoredDamping(zeros, zeros.masked_fill(directions, torch.inf))
 
     @staticmethod
     def joined(parts: Sequence[FactoredDamping]) -> FactoredDamping:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.base import Diagonalised
+from decomposition.curvature.operator import Diagonalised
 
 
 class DiagonalCurvature(Diagonalised):

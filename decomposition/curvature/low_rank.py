@@ -2,6 +2,9 @@
 
     C = V diag(μ) Vᵀ + ρ (I − V Vᵀ),    V (P × k) orthonormal
 
+A curvature that knows nothing outside its subspace leaves those directions out of its inverse,
+V diag(1/(μ + λ)) Vᵀ, by ν = ∞ (see ``curvature.damped``).
+
 A complete eigenbasis is V beside the last P − k columns of the orthogonal factor Q of V = Q R. It
 is kept as k Householder reflections: P k numbers and 4 P k operations a vector, never P × P.
 """
@@ -12,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.checks import checked, number, whole
+from decomposition.checks import checked, number, optional, whole
+from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.estimate import Symmetric
 from decomposition.curvature.operator import Diagonalised
 from decomposition.device import CPU
@@ -21,6 +25,7 @@ from decomposition.linalg import matmul
 from decomposition.reals import check_finite, real_tensor
 
 ORTHONORMAL_TOLERANCE = 1e-6
+OUTSIDE = "directions outside its subspace have no influence: its inverse is zero there"
 RANK_TOLERANCE = 1e-10
 """Part of the largest below which a Ritz value counts as zero."""
 
@@ -31,7 +36,8 @@ class EigenpairCurvature(Diagonalised):
     Args:
         values: μ (k,).
         vectors: V (P, k), orthonormal columns.
-        remainder: ρ, the eigenvalue of every direction outside their span.
+        remainder: ρ, the eigenvalue of every direction outside their span; None: 0, and the
+            inverse leaves them out.
 
     Raises:
         DecompositionError: shapes disagree, a number is not finite, or the columns are not
@@ -42,7 +48,7 @@ class EigenpairCurvature(Diagonalised):
         self,
         values: Float[Tensor, " k"],
         vectors: Float[Tensor, "P k"],
-        remainder: float = 0.0,
+        remainder: float | None = 0.0,
     ) -> None:
         """Check both, and complete the basis by reflections."""
         vectors = real_tensor(vectors, "vectors")
@@ -59,7 +65,7 @@ class EigenpairCurvature(Diagonalised):
             )
         for name, part in (("values", values), ("vectors", vectors)):
             check_finite(part, f"the {name} of the eigenpairs hold NaN or infinity")
-        remainder = checked("remainder", remainder, number(), DecompositionError)
+        remainder = checked("remainder", remainder, optional(number()), DecompositionError)
         k = len(values)
         gap = (vectors.T @ vectors - torch.eye(k, dtype=torch.float64, device=vectors.device)).abs()
         error = float(gap.max()) if k else 0.0
@@ -69,7 +75,9 @@ class EigenpairCurvature(Diagonalised):
             )
         self.size, self.device = len(vectors), vectors.device
         self._vectors, self._count = vectors, k
-        self._values = torch.cat([values, values.new_full((self.size - k,), remainder)])
+        self._values = torch.cat([values, values.new_full((self.size - k,), remainder or 0.0)])
+        self._left_out = remainder is None and k < self.size
+        self.notes = (OUTSIDE,) if self._left_out else ()
         self._reflections = torch.geqrf(vectors) if 0 < k < self.size else None
 
     def basis_values(self) -> Tensor:
@@ -87,6 +95,14 @@ class EigenpairCurvature(Diagonalised):
         rest[: self._count] = 0.0
         inside = matmul(self._vectors, c[: self._count])
         return inside if self._count == self.size else inside + self._reflected(rest, False)
+
+    def factored_damping(self) -> FactoredDamping | None:
+        """ν = ∞ outside the subspace, where that is left out."""
+        if not self._left_out:
+            return None
+        return FactoredDamping.leaving_out(
+            torch.arange(self.size, device=self.device) >= self._count
+        )
 
     def _reflected(self, v: Tensor, transpose: bool) -> Tensor:
         if self._reflections is None:

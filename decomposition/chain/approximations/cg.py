@@ -23,10 +23,10 @@ from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, flag, one_of, whole
 from decomposition.curvature import Curvature, Diagonalised
-from decomposition.curvature.base import NotAvailableError, Solutions
 from decomposition.curvature.cg import cg as conjugate_gradients
 from decomposition.curvature.krylov import Function, krylov_spaces
 from decomposition.curvature.matrix_free import KRYLOV_NUMBERS
+from decomposition.curvature.operator import NotAvailableError, Solutions
 from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
@@ -69,12 +69,12 @@ class ConjugateGradients(Method):
 
     def memory(self, problem: Problem) -> int:
         """The Krylov space of one vector."""
-        return 8 * problem.parameters * (min(self.k, problem.parameters) + 6)
+        return 8 * problem.num_parameters * (min(self.k, problem.num_parameters) + 6)
 
     def work(self, problem: Problem, dampings: int) -> Work:
         """Steps of every query; preconditioned ones start anew at every damping."""
         anew = dampings if self.preconditioned else 1
-        return Work(products=self.k * problem.queries * anew, of=self.of)
+        return Work(products=self.k * problem.num_queries * anew, of=self.of)
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""
@@ -86,8 +86,8 @@ class ConjugateGradients(Method):
 
 def preconditioner(parts: Parts) -> Diagonalised:
     """EK-FAC."""
-    ekfac = rung_of(parts, "ekfac")
-    assert isinstance(ekfac, Diagonalised)
+    ekfac = rung_of(parts, "ekfac").eigenbasis
+    assert ekfac is not None
     return ekfac
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Empirical
-from decomposition.curvature.base import Curvature, NotAvailableError, Solutions
 from decomposition.curvature.fisher import jacobian_rows
+from decomposition.curvature.operator import Curvature, NotAvailableError, Solutions
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
 from decomposition.errors import DampingError
@@ -60,9 +60,9 @@ class DataInfCurvature(Curvature):
 
     def __init__(self, problem: Problem) -> None:
         """Keep the gradients where they fit."""
-        self.size, self.device = problem.parameters, problem.device
+        self.size, self.device = problem.num_parameters, problem.device
         self.notes = ("datainf: a mean of inverses, which has no matrix and no spectrum",)
-        self._examples, self._decay = problem.examples, problem.curvature_decay
+        self._examples, self._decay = problem.num_examples, problem.curvature_decay
         self._slices = [block.slice for block in problem.blocks]
         self._batches = _passes(problem)
 
@@ -111,7 +111,7 @@ class DataInfCurvature(Curvature):
 def _passes(problem: Problem) -> Callable[[], Iterable[Float[Tensor, "n P"]]]:
     """Gradients of the training examples, batch by batch, as often as they are asked for."""
     fisher = Empirical()
-    size = 8 * problem.examples * problem.parameters
+    size = 8 * problem.num_examples * problem.num_parameters
     if size > chunk_bytes(problem.device, KEPT_BYTES):
         return lambda: (rows[:, 0] for rows in jacobian_rows(problem, fisher))
     kept = [rows[:, 0] for rows in jacobian_rows(problem, fisher)]

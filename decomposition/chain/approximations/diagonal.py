@@ -38,7 +38,7 @@ class Diagonal(Method):
         problem = parts.problem
         linear = {b.name: b for b in problem.blocks if isinstance(b, LinearBlock)}
         found = ggn_diagonals(problem, {n: _parameters(b, problem) for n, b in linear.items()})
-        values = torch.empty(problem.parameters, dtype=torch.float64, device=problem.device)
+        values = torch.empty(problem.num_parameters, dtype=torch.float64, device=problem.device)
         for name, block in linear.items():
             values[block.slice] = block.from_matrix(found[name][..., None])[:, 0]
         values += problem.curvature_decay

@@ -92,8 +92,8 @@ def nearest_factors(
     sizes = {name: torch.zeros_like(_norm(a)) for name, a in inputs.items()}
     moving = list(start)
     for _ in range(ITERATIONS):
-        outputs |= _half_step(batches(), inputs, moving, _towards_outputs, problem.examples)
-        inputs |= _half_step(batches(), outputs, moving, _towards_inputs, problem.examples)
+        outputs |= _half_step(batches(), inputs, moving, _towards_outputs, problem.num_examples)
+        inputs |= _half_step(batches(), outputs, moving, _towards_inputs, problem.num_examples)
         grown = {name: _norm(inputs[name]) * _norm(outputs[name]) for name in moving}
         moving = [n for n in moving if bool((grown[n] > sizes[n] * (1.0 + TOLERANCE)).any())]
         sizes |= grown
@@ -112,8 +112,8 @@ def _passes(problem: Problem) -> Callable[[], Iterable[PositionTerms]]:
 
 def _kept(problem: Problem) -> bool:
     """Whether the terms of all examples are few enough."""
-    one = Positions(problem).numbers_per_example(double(problem.train[0]), problem.outputs)
-    return 8 * one * problem.examples <= chunk_bytes(problem.device, KEPT_BYTES)
+    one = Positions(problem).numbers_per_example(double(problem.train[0]), problem.num_outputs)
+    return 8 * one * problem.num_examples <= chunk_bytes(problem.device, KEPT_BYTES)
 
 
 def _half_step(

@@ -21,8 +21,7 @@ from torch import Tensor
 from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, one_of, seed, whole
-from decomposition.curvature import Curvature, DenseCurvature
-from decomposition.curvature.low_rank import LowRankCurvature
+from decomposition.curvature import Curvature, DenseCurvature, EigenpairCurvature
 from decomposition.curvature.solution import SolverError
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy
@@ -58,23 +57,23 @@ class LowRank(Method):
 
     def memory(self, problem: Problem) -> int:
         """Lanczos vectors, eigenvectors and reflectors."""
-        p = problem.parameters
+        p = problem.num_parameters
         return 8 * p * (min(p, 2 * self.k + 20) + 2 * min(p, self.k))
 
     def work(self, problem: Problem, dampings: int) -> Work:
         """Products of the iteration; they are as many where G is decomposed, and then for free."""
-        return Work(products=3 * min(self.k, problem.parameters))
+        return Work(products=3 * min(self.k, problem.num_parameters))
 
-    def made(self, parts: Parts) -> LowRankCurvature:
+    def made(self, parts: Parts) -> EigenpairCurvature:
         """From the GGN as the plan has it."""
-        ggn, size = rung_of(parts, "ggn"), parts.problem.parameters
+        ggn, size = rung_of(parts, "ggn"), parts.problem.num_parameters
         k = min(self.k, size)
         values, vectors = _leading(ggn, k, self.seed)
         if self.rest == "drop":
-            return LowRankCurvature(values, vectors, None)
+            return EigenpairCurvature(values, vectors, None)
         trace = rung_of(parts, "ekfac").trace()  # tr E = tr G
         rest = max(0.0, trace - float(values.sum())) / max(1, size - k)
-        return LowRankCurvature(values, vectors, rest)
+        return EigenpairCurvature(values, vectors, rest)
 
 
 def _leading(ggn: Curvature, k: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -58,11 +58,12 @@ class Method(Rung):
         """
         plan = parts.plan = parts.plan or plan_chain(parts.problem)
         most, needed = most_memory(plan), self.memory(parts.problem)
+        size = parts.problem.num_parameters
         if needed > most:
             raise OutOfMemoryError(
-                f"approximation {self} needs {size_text(needed)} for P = "
-                f"{parts.problem.parameters:,}, more than the {size_text(most)} of the plan: take "
-                "a smaller number of directions or steps, raise --memory, or leave it out"
+                f"approximation {self} needs {size_text(needed)} for P = {size:,}, more than the "
+                f"{size_text(most)} of the plan: take a smaller number of directions or steps, "
+                "raise --memory, or leave it out"
             )
         return self.made(parts)
 

@@ -30,8 +30,8 @@ from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields
 from decomposition.curvature import Curvature, Diagonalised
-from decomposition.curvature.base import Solutions
 from decomposition.curvature.krylov import Function, Matvec, krylov_spaces
+from decomposition.curvature.operator import Solutions
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -70,12 +70,12 @@ class Neumann(Method):
     def memory(self, problem: Problem) -> int:
         """The Krylov space of one vector, or that which finds η."""
         steps = LARGEST_STEPS if self.preconditioned else min(self.k + 1, MOST_STEPS)
-        return 8 * problem.parameters * (min(steps, problem.parameters) + 6)
+        return 8 * problem.num_parameters * (min(steps, problem.num_parameters) + 6)
 
     def work(self, problem: Problem, dampings: int) -> Work:
         """Steps of every query; preconditioned ones start anew at every damping."""
         anew = dampings if self.preconditioned else 1
-        return Work(products=self.k * problem.queries * anew, of=self.of)
+        return Work(products=self.k * problem.num_queries * anew, of=self.of)
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""

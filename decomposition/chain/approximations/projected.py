@@ -28,11 +28,18 @@ from torch import Tensor
 from decomposition.chain.approximations.method import Method, Work, rung_of
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, seed, whole
-from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerBasis, KroneckerCurvature
+from decomposition.curvature import (
+    BlockDiagonal,
+    Curvature,
+    Diagonalised,
+    EigenpairCurvature,
+    KroneckerBasis,
+    KroneckerCurvature,
+)
 from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.factor_basis import FactorBasis
 from decomposition.curvature.fisher import position_terms
-from decomposition.curvature.low_rank import OUTSIDE, LowRankCurvature, left_out
+from decomposition.curvature.low_rank import OUTSIDE
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import eigh, matmul
@@ -63,27 +70,27 @@ class Projected(Method):
 
     def memory(self, problem: Problem) -> int:
         """M, its image, and the reflectors."""
-        return 8 * problem.parameters * 4 * min(self.k, problem.parameters)
+        return 8 * problem.num_parameters * 4 * min(self.k, problem.num_parameters)
 
     def work(self, problem: Problem, dampings: int) -> Work:
         """One product with every column."""
-        return Work(products=min(self.k, problem.parameters))
+        return Work(products=min(self.k, problem.num_parameters))
 
-    def made(self, parts: Parts) -> LowRankCurvature:
+    def made(self, parts: Parts) -> EigenpairCurvature:
         """From the GGN as the plan has it."""
         problem = parts.problem
         normal = torch.Generator().manual_seed(self.seed)
-        shape = problem.parameters, min(self.k, problem.parameters)
+        shape = problem.num_parameters, min(self.k, problem.num_parameters)
         start = torch.randn(shape, generator=normal, dtype=torch.float64).to(problem.device)
         return in_subspace(rung_of(parts, "ggn").matvec, torch.linalg.qr(start)[0])
 
 
 def in_subspace(
     matvec: Callable[[Tensor], Tensor], vectors: Float[Tensor, "P k"]
-) -> LowRankCurvature:
+) -> EigenpairCurvature:
     """V (Vᵀ C V) Vᵀ for orthonormal columns V, in its eigenbasis."""
     values, rotation = eigh(_symmetric(matmul(vectors.T, matvec(vectors))))
-    return LowRankCurvature(values, matmul(vectors, rotation), None)
+    return EigenpairCurvature(values, matmul(vectors, rotation), None)
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class ProjectedLayers(Method):
                 bases[block.name] = _random_basis(block, normal, problem.device)
         grams = _projected_blocks(problem, bases, self.k)
         exact = {block.name: curvature for block, curvature in parts.stand_ins()}
-        blocks: dict[str, Diagonalised] = {}
+        blocks: dict[str, Curvature] = {}
         for block in problem.blocks:
             if block.name in exact:
                 blocks[block.name] = exact[block.name]
@@ -161,7 +168,8 @@ class ProjectedBlock(Diagonalised):
 
     def factored_damping(self) -> FactoredDamping | None:
         """ν = ∞ outside V."""
-        return left_out(~self._kept)
+        outside = ~self._kept
+        return FactoredDamping.leaving_out(outside) if bool(outside.any()) else None
 
     def to_basis(self, v: Tensor) -> Tensor:
         """Coordinates in Q_S ⊗ Q_A, those in V rotated to the eigenbasis of D."""
@@ -210,7 +218,7 @@ def _projected_blocks(
             products = s.mT @ a.unsqueeze(-3)  # (*G, n, K, k, k)
             rows = products.movedim((-4, -3), (0, 1)).flatten(2).flatten(0, 1)
             grams[name] += matmul(rows.T, rows)
-    return {name: gram / problem.examples for name, gram in grams.items()}
+    return {name: gram / problem.num_examples for name, gram in grams.items()}
 
 
 def _along(rows: Float[Tensor, "*G ... d"], vectors: Float[Tensor, "*G d k"]) -> Tensor:

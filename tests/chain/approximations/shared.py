@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from decomposition.problems.digits import mlp
+from decomposition.problems.networks import mlp
 from torch import Tensor, nn
 
 from decomposition.chain import build_chain
@@ -34,13 +34,13 @@ def chain_of(
     problem: Problem, extra: Mapping[str, Method], dense: bool = True
 ) -> dict[str, Curvature]:
     """The chain with these beside it, dense or just beyond the memory for dense matrices."""
-    whole = int(DENSE_COPIES * 8 * problem.parameters**2)
+    whole = int(DENSE_COPIES * 8 * problem.num_parameters**2)
     return build_chain(problem, extra, plan_chain(problem, whole if dense else whole - 1))
 
 
 def columns(problem: Problem, count: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(problem.parameters, count, generator=generator, dtype=torch.float64)
+    return torch.randn(problem.num_parameters, count, generator=generator, dtype=torch.float64)
 
 
 def ggn(problem: Problem) -> np.ndarray:

@@ -58,7 +58,7 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-9) -> N
 
 def scale_of(problem: Problem) -> float:
     """A damping about the mean non-zero eigenvalue."""
-    return float(np.trace(ggn(problem))) / min(problem.parameters, problem.examples)
+    return float(np.trace(ggn(problem))) / min(problem.num_parameters, problem.num_examples)
 
 
 @FORMS
@@ -106,7 +106,7 @@ def test_projected_is_the_ggn_in_a_subspace(name: str, dense: bool) -> None:
     """M (Mᵀ G M + λI)⁻¹ Mᵀ for the subspace that is spanned by its own eigenvectors."""
     problem, k = problem_of(name), 5
     found = chain_of(problem, {"mine": projected(k)}, dense)["mine"]
-    unit = torch.eye(problem.parameters, dtype=torch.float64)
+    unit = torch.eye(problem.num_parameters, dtype=torch.float64)
     inverse = found.solve(unit, scale_of(problem)).numpy()
     assert np.linalg.matrix_rank(inverse, tol=1e-10 * np.abs(inverse).max()) == k
     m = np.linalg.svd(inverse)[0][:, :k]
@@ -125,7 +125,7 @@ def test_a_subspace_depends_on_its_seed_alone() -> None:
 @EVERY
 def test_projected_with_all_dimensions_is_the_ggn(name: str, dense: bool) -> None:
     problem, damping = problem_of(name), scale_of(problem_of(name))
-    extra = {"mine": projected(problem.parameters)}
+    extra = {"mine": projected(problem.num_parameters)}
     expected = damped_inverse(ggn(problem), damping) @ columns(problem).numpy()
     close(solved(chain_of(problem, extra, dense)["mine"], problem, damping), expected)
 
@@ -173,7 +173,7 @@ def test_datainf_is_the_mean_of_the_examples_inverses(name: str, dense: bool) ->
         for g in gradients[:, block.slice]:
             expected[block.slice] += damped_inverse(np.outer(g, g), damping) @ v[block.slice]
     found = chain_of(problem, {"mine": datainf()}, dense)["mine"]
-    close(solved(found, problem, damping), expected / problem.examples)
+    close(solved(found, problem, damping), expected / problem.num_examples)
 
 
 @FORMS
@@ -197,7 +197,7 @@ def test_neumann_preconditioned_is_its_recurrence(name: str, dense: bool) -> Non
     problem, damping, steps = problem_of(name), scale_of(problem_of(name)), 5
     chain = build_chain(problem)
     inverse = damped_inverse(chain["ekfac"].dense().numpy(), damping)
-    matrix = chain["ggn"].dense().numpy() + damping * np.eye(problem.parameters)
+    matrix = chain["ggn"].dense().numpy() + damping * np.eye(problem.num_parameters)
     rate = 1.0 / np.linalg.eigvals(inverse @ matrix).real.max()
     v = columns(problem).numpy()
     x = rate * inverse @ v
@@ -240,7 +240,7 @@ def textbook_cg(matrix: np.ndarray, b: np.ndarray, steps: int, inverse: np.ndarr
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_cg_takes_the_textbooks_steps(name: str, dense: bool, preconditioned: bool) -> None:
     problem, damping, steps = problem_of(name), scale_of(problem_of(name)), 4
-    matrix = ggn(problem) + damping * np.eye(problem.parameters)
+    matrix = ggn(problem) + damping * np.eye(problem.num_parameters)
     ekfac = build_chain(problem)["ekfac"].dense().numpy()
     inverse = damped_inverse(ekfac, damping) if preconditioned else np.eye(len(matrix))
     expected = np.stack(
@@ -265,7 +265,7 @@ def test_with_as_many_steps_or_pairs_as_parameters_it_is_the_ggn(
     name: str, method: str, dense: bool
 ) -> None:
     problem, damping = problem_of(name), scale_of(problem_of(name))
-    extra = {"mine": WHOLE[method](problem.parameters)}
+    extra = {"mine": WHOLE[method](problem.num_parameters)}
     expected = damped_inverse(ggn(problem), damping) @ columns(problem).numpy()
     found = chain_of(problem, extra, dense)["mine"]  # type: ignore[arg-type]
     close(solved(found, problem, damping), expected)
@@ -277,7 +277,7 @@ def test_cg_on_h_follows_the_policy_for_negative_eigenvalues(policy: str) -> Non
     mu, vectors = np.linalg.eigh(build_chain(problem)["hessian"].dense().numpy())
     taken = {"absolute": np.abs(mu), "signed": mu, "clip": mu.clip(0)}[policy] + damping
     expected = vectors @ np.diag(1.0 / taken) @ vectors.T @ columns(problem).numpy()
-    found = cg(problem.parameters, "hessian")(problem)
+    found = cg(problem.num_parameters, "hessian")(problem)
     close(found.solve(columns(problem), damping, policy).numpy(), expected, 1e-7)
 
 
