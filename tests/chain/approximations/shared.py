@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from decomposition.problems.networks import mlp
 from torch import Tensor, nn
 
 from decomposition.chain import build_chain
@@ -14,6 +13,7 @@ from decomposition.chain.approximations import Method
 from decomposition.chain.plan import DENSE_COPIES, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.problem import Problem
+from decomposition.problems.networks import mlp
 from tests import cases, general
 
 
