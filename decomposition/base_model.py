@@ -23,6 +23,7 @@ from decomposition.linalg import from_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
+from decomposition.scores.effects import Effects, Measured
 from decomposition.scores.gradients import (
     Gradients,
     GradientSource,
@@ -36,7 +37,6 @@ from decomposition.scores.scorer import (
     baselines,
     scorers_of,
 )
-from decomposition.scores.selection import Measured
 from decomposition.settings import Settings
 from decomposition.spectrum.estimated import LargeSpectra, large_spectra
 from decomposition.spectrum.groups import decompose_all
@@ -88,14 +88,15 @@ class BaseModel:
     problem: Problem
     """Trained."""
     bank: Bank | None
-    measured: Measured | None
-    """None without attribution, or where the truth cannot be afforded."""
     rungs: dict[str, Curvature]
     split: dict[str, Float[np.ndarray, " probes"]]
     """Squared Frobenius error of each step: one number, or one for every random probe."""
     gradients: GradientSource
     scorers: dict[str, Scorer]
     """Rungs and baselines; empty without attribution."""
+    effects: Effects | None
+    """What they predict, beside what was measured; None without attribution, or where the truth
+    cannot be afforded."""
     estimated: Estimated | None = None
     """Where matrices do not fit; None where all rungs are dense."""
     attributes: Mapping[str, str | float] = field(default_factory=dict)
@@ -161,17 +162,21 @@ def prepare(
         with clock.stage("scores"):
             scorers = _scorers(trained, rungs, gradients, estimated)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
-    measured = found.found
+    answers, effects, attributes = None, None, {}
+    if found.found is not None:
+        measured = Measured(found.found.weights, found.found.truth, found.found.second)
+        effects = Effects(scorers, measured, settings.negative)
+        answers, attributes = found.found.bank, found.found.attributes
     return BaseModel(
         trained,
-        None if measured is None else measured.bank,
-        None if measured is None else Measured(measured.weights, measured.truth, measured.second),
+        answers,
         rungs,
         split,
         gradients,
         scorers,
+        effects,
         estimated,
-        {} if measured is None else measured.attributes,
+        attributes,
         found.notes,
     )
 
@@ -222,6 +227,6 @@ def _scorers(
         assert isinstance(gradients, Gradients)
         return scorers_of(rungs, gradients)
     return {
-        name: SolvingScorer(rung, gradients, estimated.eigenvalues(name), refinable=False)
+        name: SolvingScorer(rung, gradients, estimated.eigenvalues(name))
         for name, rung in rungs.items()
     }

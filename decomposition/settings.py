@@ -30,6 +30,7 @@ RULES: dict[str, Rule] = {
     "lattice": flag,
     "also": specified,
     "matrix_norms": flag,
+    "detail": flag,
     "negative": one_of(*POLICIES),
     "damping_low": number(0, above=True),
     "damping_high": number(0, above=True),
@@ -99,6 +100,9 @@ class Settings:
     cg:K: K steps (20) of conjugate gradients, on the GGN or :hessian, preconditioned :ekfac."""
     matrix_norms: bool = True
     """Spectral and nuclear norms of the differences (a quarter of the curvature time)."""
+    detail: bool = True
+    """Curves with intervals, agreement, policies, where the loss lives, spectra, the bank and
+    examples; without it no more than levels, shares and the errors that cost little."""
     negative: Literal["absolute", "signed", "clip", "shift"] = "absolute"
     """What an inverse does with negative eigenvalues μ: absolute |μ|, signed μ, clip max(μ, 0),
     shift μ − μ_min."""

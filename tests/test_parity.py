@@ -165,6 +165,7 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
             t["spectral_error"]["value"].sel(metric="relative_spectral", rung="kfac").isnull()
         ),
     ),
+    "detail": ({"detail": False}, lambda t: {"top", "policies", "bank"} & set(t.children) == set()),
     "negative": ({"negative": "clip"}, _hessian),
     "damping_low": ({"damping_low": 1.0}, lambda t: t["attribution"]["damping"].values),
     "damping_high": ({"damping_high": 10.0}, lambda t: t["attribution"]["damping"].values),

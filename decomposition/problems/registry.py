@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.problem import Problem
@@ -73,9 +76,10 @@ def make_problem(
 
     Args:
         name: a built-in name, idx:FOLDER, csv:FILE or npz:FILE, all with options in the form
-            ``?option=value&option=value``, or path/to/file.py:function (which takes no argument,
-            and returns a Problem).
-        seed: of everything that is random in making it (not for a function of the user's own).
+            ``?option=value&option=value``, or path/to/file.py:function, which returns a Problem and
+            whose arguments are given likewise.
+        seed: of everything that is random in making it; a function of the user's own is given one
+            that is not 0, as an argument of this name.
         recipe: training recipe, instead of the problem's own and of options in the name.
         variant: changes to network and data; they go before options in the name.
         quick: a smaller network, for a first look.
@@ -85,7 +89,7 @@ def make_problem(
             or a variant of a user's function, which has none.
     """
     if _is_python(name):
-        return _own(name, recipe, variant)
+        return _own(name, seed, recipe, variant)
     spec = parse(name)
     kind, colon, path = spec.name.partition(":")
     if spec.name in BUILT_IN:
@@ -121,42 +125,67 @@ def load_problem(spec: str, seed: int = 0, quick: bool = False) -> Problem:
 
 
 def _is_python(name: str) -> bool:
-    path, colon, _ = name.rpartition(":")
+    path, colon, _ = name.partition("?")[0].rpartition(":")
     return bool(colon) and path.endswith(".py")
 
 
-def _own(name: str, recipe: Recipe | None, variant: Variant | None) -> Problem:
+def _own(name: str, seed: int, recipe: Recipe | None, variant: Variant | None) -> Problem:
+    """Of a user's function; ``seed`` is an argument of it, if it takes one."""
+    spec = parse(name)
     if variant not in (None, Variant()):
         raise ProblemError(
-            f"{name} is made by a function of your own, which takes no variant: vary it there, or "
-            f"use one of {', '.join(BUILT_IN)} or a data file"
+            f"{spec.name} is made by a function of your own, which takes no variant: vary it by "
+            f"arguments, {spec.name}?width=16, or use one of {', '.join(BUILT_IN)} or a data file"
         )
-    path, _, function = name.rpartition(":")
-    problem = python_problem(path, function)
+    path, _, function = spec.name.rpartition(":")
+    arguments = {key: plain_value(text) for key, text in spec.options.items()}
+    if seed:
+        arguments.setdefault("seed", seed)
+    problem = python_problem(path, function, arguments)
     return problem if recipe is None else replace(problem, recipe=recipe)
 
 
-def python_problem(path: str, name: str) -> Problem:
-    """What the function ``name`` in the file ``path`` returns; it takes no argument.
+def python_problem(path: str, name: str, arguments: Mapping[str, object] | None = None) -> Problem:
+    """What the function ``name`` in the file ``path`` returns.
+
+    Args:
+        path: the file.
+        name: of a function in it.
+        arguments: its arguments, by name.
 
     Raises:
-        ProblemError: missing file or function, or a function that fails or returns something
-            else.
+        ProblemError: missing file or function, arguments that it does not take, or a function that
+            fails or returns something else.
     """
-    with _importable(Path(path).parent):
-        module = _import_file(Path(path))
-        function = getattr(module, name, None)
-        if not callable(function):
-            raise ProblemError(f"{path} has no function {name!r}")
-        try:
-            problem = function()
-        except DecompositionError:
-            raise
-        except Exception as error:
-            raise ProblemError(f"{path}:{name} failed: {type(error).__name__}: {error}") from error
+    function = python_function(f"{path}:{name}")
+    try:
+        inspect.signature(function).bind(**(arguments or {}))
+    except TypeError as error:
+        raise ProblemError(f"{path}:{name} was given other arguments: {error}") from None
+    try:
+        with _importable(Path(path).parent):
+            problem = function(**(arguments or {}))
+    except DecompositionError:
+        raise
+    except Exception as error:
+        raise ProblemError(f"{path}:{name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(problem, Problem):
         raise ProblemError(f"{path}:{name} must return a Problem, got {type(problem).__name__}")
     return problem
+
+
+def python_function(spec: str) -> Callable[..., Any]:
+    """The function that ``file.py:function`` names.
+
+    Raises:
+        ProblemError: missing file or function.
+    """
+    path, _, name = spec.rpartition(":")
+    with _importable(Path(path).parent):
+        function = getattr(_import_file(Path(path)), name, None)
+    if not callable(function):
+        raise ProblemError(f"{path} has no function {name!r}")
+    return function
 
 
 @contextmanager
@@ -187,3 +216,11 @@ def _import_file(path: Path) -> object:
         del sys.modules[name]
         raise ProblemError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def plain_value(text: str) -> object:
+    """An argument as written: a Python literal (a number, True, None, a tuple), else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from decomposition.base_model import BaseModel
+from decomposition.chain.names import CHAIN
+from decomposition.results.schema import BASELINES, CI_BOUNDS
 from decomposition.scores.agreement_group import add_agreement, agreement_group
 from decomposition.scores.bootstrap import Resamples, resample
 from decomposition.scores.ceiling import Ceiling, noise_ceiling
 from decomposition.scores.crossfit import mask_folds
-from decomposition.scores.levels import Levels, joint_levels
+from decomposition.scores.effects import Effects
+from decomposition.scores.levels import Levels, draws_dataset, joint_levels
 from decomposition.scores.policies import policies_group
 from decomposition.scores.protocols import COMMON, PROTOCOLS, TUNED, Grid, grids, rank_bound
-from decomposition.scores.scorer import Scorer
+from decomposition.scores.scorer import treatment
 from decomposition.scores.selection import Selection, select
 from decomposition.settings import Settings
 from decomposition.shares.localisation_groups import where_groups
 from decomposition.shares.resolution import WidthCurve, repeats_curve
 
+REFERENCE = "hessian"
+"""The rung at whose optimum the others are read under a common protocol."""
 LOW_CEILING = 0.5
 
 
 @dataclass(frozen=True)
 class Design:
-    """What all base models of a run share: folds, resamples, and the anchor of the grids."""
+    """What all base models of a cell share: folds, resamples, settings."""
 
     folds: Int[np.ndarray, " M"]
     weights: Resamples
     settings: Settings
-    reference: str
 
     @staticmethod
-    def of(base: BaseModel, settings: Settings, reference: str) -> Design:
-        """The design for banks like this one."""
-        assert base.measured is not None
-        masks, queries = base.measured.mean.shape
+    def of(effects: Effects, settings: Settings) -> Design:
+        """The design for truths of this size; the same for every cell of as many masks, queries."""
+        masks, queries = effects.truth.shape
         weights = resample(
             masks, queries, settings.base_seeds, settings.resamples, seed=(settings.seed, 1)
         )
-        return Design(mask_folds(masks, seed=(settings.seed, 2)), weights, settings, reference)
+        return Design(mask_folds(masks, seed=(settings.seed, 2)), weights, settings)
+
+    @property
+    def single(self) -> Resamples:
+        """The same resamples of masks and queries, for one base model."""
+        return Resamples(
+            self.weights.masks, self.weights.queries, np.ones((len(self.weights.masks), 1))
+        )
 
 
 @dataclass(frozen=True)
@@ -51,74 +61,68 @@ class Scored:
     """One base model's part in the levels, and its tables."""
 
     selection: Selection
-    truth: np.ndarray
-    """(M, Q)."""
+    truth: Float[np.ndarray, "M Q"]
+    dampings: Float[np.ndarray, " D"]
+    """The grid of one λ for all rungs."""
+    at_damping: Float[np.ndarray, "D chain M Q"]
+    """Predicted effects of the chain there."""
     datasets: dict[str, xr.Dataset]
     """Group path → dataset."""
 
 
-def score(base: BaseModel, design: Design, detailed: bool, progress: bool) -> Scored:
-    """Choose dampings and score; ``detailed`` adds curves, agreement, policies, places."""
-    assert base.measured is not None
-    settings, reference = design.settings, design.reference
-    protocol_grids = grids_of(base, settings, reference)
+def score(
+    base: BaseModel, effects: Effects, design: Design, detail: bool, progress: bool
+) -> Scored:
+    """Choose dampings and score; ``detail`` adds curves, agreement, policies, places."""
+    settings = design.settings
+    protocol_grids = grids_of(base, settings)
     selection, datasets = select(
-        base.scorers,
-        base.measured,
+        effects,
         protocol_grids,
         design.folds,
-        _single(design.weights),
+        design.single,
         settings,
-        reference,
+        REFERENCE,
         progress,
-        with_curves=detailed,
+        with_curves=detail,
     )
-    if detailed:
-        equal = datasets["/attribution"]
-        best, edge = selection.dampings[TUNED], selection.edges[TUNED]
-        equal["best_damping"] = ("rung", [best.get(name, np.nan) for name in base.scorers])
-        equal["edge"] = ("rung", [int(edge.get(name, False)) for name in base.scorers])
-        add_agreement(equal, base.scorers, reference, settings.negative)
-        policies = policies_group(
-            base.scorers,
-            base.measured,
-            protocol_grids["equal"].settings,
-            design.folds,
-            _single(design.weights),
-            settings.level,
-        )
+    equal = protocol_grids["equal"].settings
+    if detail:
+        add_agreement(datasets["/attribution"], base.scorers, REFERENCE, settings.negative)
+        policies = policies_group(effects, equal, design.folds, design.single, settings.level)
         if policies is not None:
             datasets["/policies"] = policies
+        blocks = {block.name: block.slice for block in base.problem.blocks}
         datasets |= where_groups(
-            base.scorers,
-            base.measured,
-            selection,
-            {block.name: block.slice for block in base.problem.blocks},
-            design.folds,
-            _single(design.weights),
-            settings,
+            effects, selection, blocks, design.folds, design.single, settings.level
         )
-    return Scored(selection, base.measured.mean, datasets)
+    else:
+        axes = {"rung": list(effects.rungs), "ci_bound": list(CI_BOUNDS)}
+        datasets["/attribution"] = xr.Dataset(coords=axes)
+    best, edge = selection.dampings[TUNED], selection.edges[TUNED]
+    datasets["/attribution"]["best_damping"] = (
+        "rung",
+        [best.get(name, np.nan) for name in effects.rungs],
+    )
+    datasets["/attribution"]["edge"] = (
+        "rung",
+        [int(edge.get(name, False)) for name in effects.rungs],
+    )
+    at_damping = np.stack([effects.at(rung, equal.tolist()) for rung in CHAIN], axis=1)
+    return Scored(selection, effects.truth, equal, at_damping, datasets)
 
 
-def without_truth(
-    base: BaseModel, settings: Settings, reference: str, progress: bool
-) -> xr.Dataset:
+def without_truth(base: BaseModel, settings: Settings, progress: bool) -> xr.Dataset:
     """``/attribution`` of a base model whose truth cannot be afforded: agreement alone."""
-    dampings = grids_of(base, settings, reference)["equal"].settings
+    dampings = grids_of(base, settings)["equal"].settings
     for rung in base.scorers.values():
         rung.prepare(None, dampings.tolist(), dampings.tolist(), settings.negative, progress)
-    return agreement_group(base.scorers, dampings, reference, settings.negative)
+    return agreement_group(base.scorers, dampings, REFERENCE, settings.negative)
 
 
-def grids_of(base: BaseModel, settings: Settings, reference: str) -> dict[str, Grid]:
+def grids_of(base: BaseModel, settings: Settings) -> dict[str, Grid]:
     """The damping grid of every protocol for this base model."""
-    return grids(base.scorers, settings.multipliers(), reference, rank_bound(base.problem))
-
-
-def _single(weights: Resamples) -> Resamples:
-    """The same resamples of masks and queries, for one base model."""
-    return Resamples(weights.masks, weights.queries, np.ones((len(weights.masks), 1)))
+    return grids(base.scorers, settings.multipliers(), REFERENCE, rank_bound(base.problem))
 
 
 def combine(scored: Sequence[Scored], design: Design) -> Levels:
@@ -134,28 +138,58 @@ def combine(scored: Sequence[Scored], design: Design) -> Levels:
     return joint_levels(chosen, truths, design.folds, design.weights, protocols, nodes)
 
 
-def ceiling_of(base: BaseModel, design: Design) -> Ceiling | None:
+def levels_groups(
+    scored: Sequence[Scored], design: Design, ceiling: Ceiling | None, repeats: WidthCurve | None
+) -> dict[str, xr.Dataset]:
+    """``/levels``: all that shares and verdicts are made from; and the chain at one λ for all.
+
+    Args:
+        scored: of every base model; the dampings that are told are those of the first.
+        design: what they share.
+        ceiling: noise ceiling, where there is one.
+        repeats: what more repeats would buy, where there are at least two.
+    """
+    levels = combine(scored, design)
+    data = levels.dataset()
+    dampings = scored[0].selection.dampings
+    data["damping"] = (
+        ("protocol", "rung"),
+        [[dampings[p][node] for node in levels.nodes] for p in levels.protocols],
+    )
+    if ceiling is not None:
+        for name, draws in (("ceiling", ceiling.ceiling), ("reliability", ceiling.reliability)):
+            data[name] = ((), float(draws.estimate))
+            data[f"{name}_draws"] = ("draw", draws.draws.astype(np.float32))
+    if repeats is not None:
+        data["relative_width"] = ("repeats", repeats.width)
+        data.coords["repeats"] = repeats.amount
+    multipliers = design.settings.multipliers()
+    names = [f"{multiplier:g}" for multiplier in multipliers]
+    stacks, truths = [one.at_damping for one in scored], [one.truth for one in scored]
+    chain = joint_levels(stacks, truths, design.folds, design.weights, names, CHAIN)
+    coordinates = {"multiplier": multipliers.tolist(), "rung": list(CHAIN)}
+    at_damping = draws_dataset(chain.draws, coordinates).reindex(rung=list(levels.nodes))
+    at_damping["damping_value"] = ("multiplier", scored[0].dampings)
+    return {"/levels": data, "/levels/at_damping": at_damping}
+
+
+def ceiling_of(effects: Effects, design: Design) -> Ceiling | None:
     """Noise ceiling of a base model's bank."""
-    assert base.measured is not None
     return noise_ceiling(
-        base.measured.truth,
-        base.measured.second,
-        _single(design.weights),
+        effects.measured.truth,
+        effects.measured.second,
+        design.single,
         seed=(design.settings.seed, 3),
     )
 
 
-def repeats_curve_of(
-    base: BaseModel, one: Scored, reference: str, level: float
-) -> WidthCurve | None:
+def repeats_curve_of(effects: Effects, one: Scored, level: float) -> WidthCurve | None:
     """Relative interval width of the reference rung's LDS against repeats; None with one repeat."""
-    assert base.measured is not None
-    if base.measured.truth.shape[1] < 2:
+    truth, nodes = effects.measured.truth, one.selection.nodes
+    if truth.shape[1] < 2 or REFERENCE not in nodes:
         return None
-    if reference not in one.selection.nodes:
-        return None
-    prediction = one.selection.chosen[TUNED][one.selection.nodes.index(reference)]
-    return repeats_curve(prediction, base.measured.truth, level=level)
+    prediction = one.selection.chosen[TUNED][nodes.index(REFERENCE)]
+    return repeats_curve(prediction, truth, level=level)
 
 
 def add_ceiling(data: xr.Dataset, ceiling: Ceiling | None, level: float) -> None:
@@ -166,20 +200,24 @@ def add_ceiling(data: xr.Dataset, ceiling: Ceiling | None, level: float) -> None
         data.attrs |= {"ceiling_source": ceiling.source, "ceiling_masks": ceiling.masks}
 
 
-def unsolved(scorers: Mapping[str, Scorer], dampings: np.ndarray) -> list[str]:
+def unsolved(base: BaseModel, dampings: np.ndarray, negative: str) -> list[str]:
     """What is missing of rungs that were not solved at every damping, and why."""
     found = []
-    for name, rung in scorers.items():
-        said = [rung.unsolved[d] for d in dampings.tolist() if d in rung.unsolved]
-        if said:
+    for name, rung in base.scorers.items():
+        if base.effects is not None:
+            said = [base.effects.unsolved(name, damping) for damping in dampings.tolist()]
+        else:
+            said = [rung.unsolved.get(treatment(d, negative)) for d in dampings.tolist()]
+        reasons = [reason for reason in said if reason is not None]
+        if reasons:
             found.append(
-                f"no scores of {name} at {len(said)} of {len(dampings)} dampings, nor an LDS: "
-                + said[-1]
+                f"no scores of {name} at {len(reasons)} of {len(dampings)} dampings, nor an LDS: "
+                + reasons[-1]
             )
     return found
 
 
-def notes(selection: Selection, ceiling: Ceiling | None, reference: str) -> list[str]:
+def notes(selection: Selection, ceiling: Ceiling | None) -> list[str]:
     """What a reader must know before believing the scores."""
     found = [
         f"the best damping of {node} lies on an edge of the grid: widen --damping-low or "
@@ -188,14 +226,21 @@ def notes(selection: Selection, ceiling: Ceiling | None, reference: str) -> list
         if edge
     ]
     found += [
-        f"protocol {protocol}: the optimum of {reference} lies on an edge of the grid"
+        f"protocol {protocol}: the optimum of {REFERENCE} lies on an edge of the grid"
         for protocol in COMMON
-        if selection.edges.get(protocol, {}).get(reference)
+        if selection.edges.get(protocol, {}).get(REFERENCE)
     ]
     found += [
-        f"protocol {protocol} has no levels: at none of its settings every rung was solved"
+        f"protocol {protocol} has no levels: at none of its settings every rung of the chain was "
+        "solved"
         for protocol in COMMON
         if protocol not in selection.chosen
+    ]
+    found += [
+        f"protocol {protocol}: {node} has no level, for it was not solved at the dampings that "
+        "the chain is read at"
+        for protocol in selection.chosen
+        for node in selection.missing(protocol)
     ]
     constant = (np.ptp(selection.chosen[TUNED], axis=1) == 0).all(1)
     found += [
@@ -212,3 +257,18 @@ def notes(selection: Selection, ceiling: Ceiling | None, reference: str) -> list
             "measured is training randomness; use more repeats"
         )
     return found
+
+
+def left_out(base: BaseModel) -> list[str]:
+    """What scores of rungs that are solved by iteration do not tell, and how to have it."""
+    names = [
+        name for name, rung in base.scorers.items() if name not in BASELINES and not rung.refinable
+    ]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: every solve takes products of its own, so that the best damping is "
+        "read on the grid alone (--damping-points makes it finer), negative eigenvalues under one "
+        "policy (--negative chooses it), and no loss by bands of the spectrum; raise --memory to "
+        "have all of it"
+    ]

@@ -70,7 +70,7 @@ def predicted_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
 
 
 def summed_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
-    """``predicted_effects`` unchecked: what is not finite is named by ``check_rung``."""
+    """``predicted_effects`` unchecked: what is not finite counts as not solved."""
     with np.errstate(invalid="ignore", over="ignore"):
         return -(masks.astype(scores.dtype) @ scores.T)
 
@@ -116,18 +116,6 @@ def check_prediction(prediction: Floats, truth: Floats) -> None:
         )
     _finite(truth, "measured output", ("mask", "query"), DIVERGED)
     _finite(prediction, "predicted output", ("mask", "query"), OVERFLOW)
-
-
-def check_rung(prediction: Floats, name: str, dampings: NDArray[np.float64]) -> None:
-    """Raise ScoreError unless what the rung predicts, (D, M, Q), is finite at every damping."""
-    bad = ~np.isfinite(prediction).all((1, 2))
-    if bad.any():
-        where = ", ".join(f"{damping:.3g}" for damping in dampings[bad][:3])
-        raise ScoreError(
-            f"the scores of {name} are not finite, or overflow float32, at damping {where}"
-            f"{', …' if bad.sum() > 3 else ''}: raise damping_low (--damping-low), or scale inputs "
-            "and loss so that gradients are nearer to 1"
-        )
 
 
 def _finite(values: Floats, what: str, axes: tuple[str, ...], cause: str) -> None:

@@ -24,7 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.curvature.damped import DampedSpectrum
-from decomposition.curvature.operator import Curvature, Diagonalised
+from decomposition.curvature.operator import (
+    Curvature,
+    Diagonalised,
+    NotAvailableError,
+    Solutions,
+)
 from decomposition.damping import (
     Added,
     NegativeCurvature,
@@ -38,6 +43,16 @@ from decomposition.scores.lds import summed_effects
 
 SOLUTION_NUMBERS = 2**27
 """Numbers in the solutions that are held at once: 1 GB."""
+Treatment = tuple[float, str]
+"""λ and the name of a policy for negative eigenvalues."""
+Subset = np.ndarray | slice
+"""Indices of a basis, or of parameters."""
+OVERFLOW = "the scores overflow single precision"
+
+
+def treatment(damping: float, negative: str | NegativeCurvature) -> Treatment:
+    """The key of a damping under a policy."""
+    return float(damping), as_policy(negative).name
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,8 @@ class Scorer(ABC):
     """Whether damping changes the scores by no more than a factor, which no rank sees."""
     refinable: bool = True
     """Whether a damping between those of the grid costs little."""
-    unsolved: Mapping[float, str] = MappingProxyType({})
-    """λ → why there is no solution, where there is none and all scores are NaN."""
+    unsolved: Mapping[Treatment, str] = MappingProxyType({})
+    """Treatment → why there is no solution, where there is none and all scores are NaN."""
 
     @property
     def mu(self) -> Float[torch.Tensor, " P"] | None:
@@ -136,6 +151,24 @@ class Scorer(ABC):
         """
         return summed_effects(masks, self.scores(damping, negative))
 
+    def partial_effects(
+        self,
+        masks: Bool[np.ndarray, "M N"],
+        damping: float,
+        subsets: Sequence[Subset],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> Float[np.ndarray, "K M Q"]:
+        """Predicted effects through each part of the rung alone; over a partition they add up.
+
+        A score is a sum over eigenvectors, so a layer of a block-diagonal rung, or a band of its
+        spectrum, has a part of its own in every prediction. Subsets are indices of the basis; of a
+        rung without one, the parameters of layers that it does not couple.
+
+        Raises:
+            NotAvailableError: these scores have no parts.
+        """
+        raise NotAvailableError(f"{type(self).__name__}: scores without parts")
+
 
 class RotatedGradients:
     """Gradients in one eigenbasis, float32; rungs that share the basis share these."""
@@ -166,8 +199,9 @@ class SpectralScorer(Scorer):
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(Vᵀ g_q)ᵀ diag(1/d) (Vᵀ g_i) / N."""
-        product = self._rotated.train @ self._scaled_query(damping, negative)
-        return product.T / np.float32(len(product))
+        with np.errstate(over="ignore", invalid="ignore"):  # told by whoever reads them
+            product = self._rotated.train @ self._scaled_query(damping, negative)
+            return product.T / np.float32(len(product))
 
     def predicted_effects(
         self,
@@ -176,21 +210,18 @@ class SpectralScorer(Scorer):
         negative: str | NegativeCurvature = "absolute",
     ) -> np.ndarray:
         """The sum over S_j is taken in eigen-coordinates, once for all dampings."""
-        product = self._rotated.sums(masks) @ self._scaled_query(damping, negative)
-        return product / np.float32(-masks.shape[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = self._rotated.sums(masks) @ self._scaled_query(damping, negative)
+            return product / np.float32(-masks.shape[1])
 
     def partial_effects(
         self,
         masks: np.ndarray,
         damping: float,
-        subsets: Sequence[np.ndarray | slice],
+        subsets: Sequence[Subset],
         negative: str | NegativeCurvature = "absolute",
     ) -> Float[np.ndarray, "K M Q"]:
-        """Predicted effects through each subset of the basis alone; over a partition they add up.
-
-        The scores are sums over eigenvectors, so a layer of a block-diagonal rung, or a band of
-        its spectrum, has a part of its own in every prediction.
-        """
+        """Sums over subsets of the eigen-coordinates."""
         sums, query = self._rotated.sums(masks), self._scaled_query(damping, negative)
         scale = np.float32(-masks.shape[1])
         return np.stack([sums[:, one] @ query[one] / scale for one in subsets])
@@ -202,7 +233,7 @@ class SpectralScorer(Scorer):
 
 
 class SolvingScorer(Scorer):
-    """A rung known by its solver; dampings that are asked for together are solved together.
+    """A rung by its solver; dampings that are asked for together are solved together.
 
     Where it cannot be solved (singular, or out of reach of its iteration) there are no scores.
     """
@@ -212,27 +243,29 @@ class SolvingScorer(Scorer):
         curvature: Curvature,
         source: GradientSource,
         eigenvalues: Eigenvalues | None = None,
-        refinable: bool = True,
     ) -> None:
         """Nothing is solved yet.
 
         Args:
             curvature: C.
             source: gradients.
-            eigenvalues: what is known of its spectrum.
-            refinable: whether a damping that was not prepared costs little.
+            eigenvalues: what is known of its spectrum; default its own, where it has an eigenbasis.
         """
-        self.refinable = refinable
-        self.unsolved: dict[float, str] = {}
+        self.refinable = not curvature.matrix_free
+        self.unsolved: dict[Treatment, str] = {}
         self._curvature, self._source, self._eigenvalues = curvature, source, eigenvalues
-        self._tau: dict[tuple[float, str], np.ndarray] = {}
+        self._basis = curvature.eigenbasis
+        if self._basis is not None:
+            self.spectrum = self._basis.spectrum()
+            self.damping_free = self.spectrum.blind_to_damping()
+        self._tau: dict[Treatment, np.ndarray] = {}
         self._masks: np.ndarray | None = None
-        self._effects: dict[tuple[float, str], np.ndarray] = {}
+        self._effects: dict[Treatment, np.ndarray] = {}
 
     @property
     def eigenvalues(self) -> Eigenvalues | None:
-        """As given."""
-        return self._eigenvalues
+        """As given, else its own."""
+        return self._eigenvalues or super().eigenvalues
 
     def prepare(
         self,
@@ -243,62 +276,65 @@ class SolvingScorer(Scorer):
         progress: bool = False,
     ) -> None:
         """(C_λ⁻¹ g_q)ᵀ g_i / N at all of these dampings that are not known yet."""
-        policy = as_policy(negative).name
         if masks is not self._masks:
             self._masks, self._effects = masks, {}
         known = self._tau if masks is None else self._effects
-        wanted = sorted({float(d) for d in dampings if (float(d), policy) not in known})
+        wanted = [
+            d for d in sorted(set(map(float, dampings))) if treatment(d, negative) not in known
+        ]
         if not wanted:
             return
         tau, effects = [], []
         kept = [i for i, damping in enumerate(wanted) if damping in set(map(float, keep))]
         with self._watched(progress):
-            most = max(1, SOLUTION_NUMBERS // (self._curvature.size * len(wanted)))
-            for gradients in self._source.query_parts(most):
+            for gradients in self._source.query_parts(self._at_once(len(wanted))):
                 part = self._solved(gradients, wanted, negative)
                 tau.append(part[kept])
                 if masks is not None:
                     effects.append(np.stack([_effects(masks, one) for one in part]))
-        self._keep(self._tau, [wanted[i] for i in kept], policy, np.concatenate(tau, 1))
+        treatments = [treatment(damping, negative) for damping in wanted]
+        self._keep(self._tau, [treatments[i] for i in kept], np.concatenate(tau, 1))
         if masks is not None:
-            self._keep(self._effects, wanted, policy, np.concatenate(effects, 2))
+            self._keep(self._effects, treatments, np.concatenate(effects, 2))
+
+    def _at_once(self, columns: int) -> int:
+        """Queries whose solutions, so many of each, are held at once."""
+        return max(1, SOLUTION_NUMBERS // (self._curvature.size * columns))
 
     def _keep(
-        self, where: dict[tuple[float, str], np.ndarray], dampings: list, policy: str, found: Any
+        self, table: dict[Treatment, np.ndarray], treatments: list[Treatment], found: Any
     ) -> None:
         """One solution that is missing is none for any query: levels are means over all."""
-        for damping, one in zip(dampings, found, strict=True):
-            gone = damping in self.unsolved
-            where[damping, policy] = np.full_like(one, np.nan) if gone else one
+        for key, one in zip(treatments, found, strict=True):
+            table[key] = np.full_like(one, np.nan) if key in self.unsolved else one
 
     def _solved(
         self, gradients: Tensor, dampings: list[float], negative: str | NegativeCurvature
     ) -> Float[np.ndarray, "D k N"]:
         found = self._curvature.solutions(gradients, dampings, negative)
         solved = torch.isfinite(found.x).all(1).all(1)
-        said = iter(found.failures)
-        for damping, ok in zip(dampings, solved.tolist(), strict=True):
-            if not ok:
-                self.unsolved.setdefault(damping, next(said, "not solved"))
         queries = gradients.shape[1]
         tau = np.full((len(dampings), queries, self._source.examples), np.nan, np.float32)
         if bool(solved.any()):
             columns = found.x[solved].movedim(1, 0).flatten(1)  # (P, solved · k)
             products = self._source.along(columns) / self._source.examples
             tau[to_numpy(solved)] = _single(products.unflatten(0, (-1, queries)))
+        for i, damping in enumerate(dampings):
+            if not solved[i]:
+                self.unsolved.setdefault(treatment(damping, negative), _reason(found, damping))
+            elif not np.isfinite(tau[i]).all():
+                self.unsolved.setdefault(treatment(damping, negative), OVERFLOW)
         return tau
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(C_λ⁻¹ g_q)ᵀ g_i / N."""
-        key = float(damping), as_policy(negative).name
+        key = treatment(damping, negative)
         if key not in self._tau:
             part = [
                 self._solved(gradients, [key[0]], negative)[0]
-                for gradients in self._source.query_parts(
-                    max(1, SOLUTION_NUMBERS // self._curvature.size)
-                )
+                for gradients in self._source.query_parts(self._at_once(1))
             ]
-            self._keep(self._tau, [key[0]], key[1], np.concatenate(part)[None])
+            self._keep(self._tau, [key], np.concatenate(part)[None])
         return self._tau[key]
 
     def nearest(self, damping: float, negative: str | NegativeCurvature) -> float:
@@ -313,10 +349,45 @@ class SolvingScorer(Scorer):
         self, masks: np.ndarray, damping: float, negative: str | NegativeCurvature = "absolute"
     ) -> np.ndarray:
         """From what was prepared, if it was."""
-        found = self._effects.get((float(damping), as_policy(negative).name))
+        found = self._effects.get(treatment(damping, negative))
         if masks is self._masks and found is not None:
             return found
         return _effects(masks, self.scores(damping, negative))
+
+    def partial_effects(
+        self,
+        masks: np.ndarray,
+        damping: float,
+        subsets: Sequence[Subset],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> np.ndarray:
+        """Of solutions that are zero outside of a subset."""
+        found = [
+            np.stack(
+                [_effects(masks, tau) for tau in self._partial(part, damping, subsets, negative)]
+            )
+            for part in self._source.query_parts(self._at_once(len(subsets)))
+        ]
+        return np.concatenate(found, 2)
+
+    def _partial(
+        self,
+        gradients: Float[Tensor, "P k"],
+        damping: float,
+        subsets: Sequence[Subset],
+        negative: str | NegativeCurvature,
+    ) -> Float[np.ndarray, "K k N"]:
+        whole = self._curvature.solutions(gradients, [damping], negative).x[0]
+        basis = self._basis
+        if basis is not None:
+            whole = basis.to_basis(whole)
+        pieces = []
+        for subset in subsets:
+            own = torch.zeros_like(whole)
+            own[subset] = whole[subset]
+            pieces.append(own if basis is None else basis.from_basis(own))
+        products = self._source.along(torch.cat(pieces, 1)) / self._source.examples
+        return _single(products.unflatten(0, (len(subsets), -1)))
 
     @contextmanager
     def _watched(self, progress: bool) -> Iterator[None]:
@@ -333,6 +404,12 @@ class SolvingScorer(Scorer):
             self._curvature.watched(bar.update),
         ):
             yield
+
+
+def _reason(found: Solutions, damping: float) -> str:
+    """What a solver said of this damping."""
+    place = f"at damping {damping:.3g}: "
+    return next((said for said in found.failures if said.startswith(place)), "not solved")
 
 
 class FixedScorer(Scorer):
@@ -376,16 +453,6 @@ def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str
 def scorer(curvature: Curvature, gradients: Gradients) -> Scorer:
     """The scorer of a single rung."""
     return scorers_of({"": curvature}, gradients)[""]
-
-
-def effects_over(
-    rung: Scorer,
-    masks: Bool[np.ndarray, "M N"],
-    dampings: Sequence[float],
-    negative: str | NegativeCurvature = "absolute",
-) -> Float[np.ndarray, "D M Q"]:
-    """Predicted effects at every damping."""
-    return np.stack([rung.predicted_effects(masks, damping, negative) for damping in dampings])
 
 
 def _effects(masks: np.ndarray, tau: np.ndarray) -> np.ndarray:

@@ -1,41 +1,28 @@
 """Score one base model's rungs over every protocol's damping grid, and choose the dampings.
 
 What leaves this stage is small: curves against damping, and each mask's prediction at the damping
-that the other fold chose. Studies of several base models meet only in ``shares/levels.py``.
+that the other fold chose. Several base models meet only in ``scores/levels.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from decomposition.chain.names import CHAIN
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Resamples, bootstrap
 from decomposition.scores.crossfit import at_choice, choose, fold_lds, refine
-from decomposition.scores.lds import check_rung, lds, mean_truth
+from decomposition.scores.effects import Effects, known, solved
+from decomposition.scores.lds import lds
 from decomposition.scores.linearised import linearise
 from decomposition.scores.protocols import PROTOCOLS, TUNED, Grid
-from decomposition.scores.scorer import Scorer, effects_over
 from decomposition.settings import Settings
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The bank's answer: what really happened to every query."""
-
-    masks: Bool[np.ndarray, "M N"]
-    truth: Float[np.ndarray, "M R Q"]
-    second: Float[np.ndarray, "M2 Q"] | None
-
-    @property
-    def mean(self) -> Float[np.ndarray, "M Q"]:
-        """Mean over repeats."""
-        return mean_truth(self.truth)
 
 
 @dataclass(frozen=True)
@@ -44,16 +31,21 @@ class Selection:
 
     nodes: tuple[str, ...]
     chosen: dict[str, Float[np.ndarray, "nodes M Q"]]
-    """Protocol → each mask's prediction at the damping chosen on the other fold."""
+    """Protocol → each mask's prediction at the damping chosen on the other fold; NaN of a node that
+    was not solved there."""
     dampings: dict[str, dict[str, float]]
     """Protocol → node → λ (geometric mean over the folds)."""
     edges: dict[str, dict[str, bool]]
     """Protocol → node → whether a fold chose the first or last damping of the grid."""
 
+    def missing(self, protocol: str) -> tuple[str, ...]:
+        """Nodes that were not solved at the settings that the chain takes."""
+        there = solved(self.chosen[protocol])
+        return tuple(node for node, ok in zip(self.nodes, there, strict=True) if not ok)
+
 
 def select(
-    scorers: Mapping[str, Scorer],
-    measured: Measured,
+    effects: Effects,
     protocol_grids: Mapping[str, Grid],
     folds: Int[np.ndarray, " M"],
     weights: Resamples,
@@ -65,22 +57,22 @@ def select(
     """Selection, and the curves of LDS against damping as group path → dataset.
 
     A rung that is solved at no damping is no node of the selection; where the reference is none,
-    the first node takes its place. A common setting is one at which every node is solved; a
-    protocol without any is left out.
+    the first node takes its place. A common setting is one at which every rung of the chain is
+    solved, whatever other rungs are: one of those that is not solved there has no predictions.
+    A protocol without any common setting is left out.
 
     Args:
-        scorers: of every rung and baseline, in chain order.
-        measured: the truth.
+        effects: of every rung and baseline, in chain order.
         protocol_grids: of the common protocols, ``equal`` first.
         folds: of the masks, for the choice of dampings.
         weights: resamples, for the curves' intervals.
-        settings: policy and level.
+        settings: level.
         reference: the node at whose optimum all nodes are read under a common protocol.
         progress: show bars.
         with_curves: False leaves them out: their intervals take most of the time.
     """
-    names, truth, equal = tuple(scorers), measured.mean, protocol_grids["equal"]
-    _prepare(scorers, measured, protocol_grids, settings, progress)
+    names, truth, equal = effects.rungs, effects.truth, protocol_grids["equal"]
+    _prepare(effects, protocol_grids, progress)
     chosen: dict[str, np.ndarray] = {}
     dampings: dict[str, dict[str, float]] = {}
     edges: dict[str, dict[str, bool]] = {}
@@ -100,11 +92,8 @@ def select(
                     stack[i] = at_equal[i]
                     lines += equal_lines[i : i + 1]  # none without curves
                 else:
-                    stack[i] = _effects(
-                        scorers[name], measured.masks, grid.dampings[name], settings
-                    )
-                    _check(scorers[name], name, stack[i], grid.dampings[name])
-                    free = scorers[name].damping_free
+                    stack[i] = effects.at(name, grid.dampings[name].tolist())
+                    free = effects.scorers[name].damping_free
                     if with_curves:
                         lines.append(_curve(stack[i], truth, weights, settings.level, free))
                 bar.update()
@@ -113,22 +102,25 @@ def select(
                 curves[path] = _dataset(lines, grid, names)
             if protocol == "equal":
                 at_equal, equal_lines = stack, lines
-                rows = np.flatnonzero(_solved(stack).any(1))
+                rows = np.flatnonzero(solved(stack).any(1))
             nodes = tuple(names[row] for row in rows)
-            common = _solved(stack)[rows].all(0)
+            there = solved(stack)[rows]
+            own = [i for i, node in enumerate(nodes) if node in CHAIN] or list(range(len(nodes)))
+            common = there[own].all(0)
             if common.any():
                 anchor = nodes.index(reference) if reference in nodes else 0
-                levels = _fold_levels(stack[rows], truth, folds)
+                levels = np.where(there, fold_lds(known(stack[rows]), truth, folds), np.nan)
                 choice = choose(np.where(common, levels, np.nan), anchor, nodes[anchor])
-                chosen[protocol] = at_choice(stack[rows], choice, folds)
+                picked = at_choice(stack[rows], choice, folds)
+                picked[np.isnan(picked).any((1, 2))] = np.nan  # in one fold: nowhere
+                chosen[protocol] = picked
                 dampings[protocol] = {
                     node: _geometric_mean(grid.dampings[node][choice.index[:, i]])
                     for i, node in enumerate(nodes)
                 }
                 edges[protocol] = {node: bool(choice.edge[i]) for i, node in enumerate(nodes)}
             if protocol == "equal":
-                own = {name: scorers[name] for name in nodes}
-                tuned = _tuned(own, stack[rows], measured, folds, grid, settings)
+                tuned = _tuned(effects, nodes, stack[rows], folds, grid)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned
     order = [protocol for protocol in PROTOCOLS if protocol in chosen]
     selection = Selection(
@@ -140,42 +132,14 @@ def select(
     return selection, curves
 
 
-def _prepare(
-    scorers: Mapping[str, Scorer],
-    measured: Measured,
-    protocol_grids: Mapping[str, Grid],
-    settings: Settings,
-    progress: bool,
-) -> None:
+def _prepare(effects: Effects, protocol_grids: Mapping[str, Grid], progress: bool) -> None:
     """What every rung's dampings of all protocols share is done once."""
-    with tqdm(scorers.items(), desc="solving", unit="rung", disable=not progress) as bar:
-        for name, rung in bar:
+    with tqdm(effects.rungs, desc="solving", unit="rung", disable=not progress) as bar:
+        for name in bar:
             bar.set_postfix_str(name)
             wanted = [d for grid in protocol_grids.values() for d in grid.dampings[name].tolist()]
             keep = protocol_grids["equal"].dampings[name].tolist()
-            rung.prepare(measured.masks, wanted, keep, settings.negative, progress)
-
-
-def _check(rung: Scorer, name: str, effects: np.ndarray, dampings: np.ndarray) -> None:
-    """Raise ScoreError if predictions are not finite where the rung was solved."""
-    known = np.array([damping not in rung.unsolved for damping in dampings.tolist()])
-    check_rung(effects[known], name, dampings[known])
-
-
-def _solved(effects: Float[np.ndarray, "nodes D M Q"]) -> Bool[np.ndarray, "nodes D"]:
-    """At which dampings there are predictions: none at all is all NaN."""
-    return ~np.isnan(effects[:, :, 0, 0])
-
-
-def _fold_levels(
-    effects: Float[np.ndarray, "nodes D M Q"], truth: np.ndarray, folds: np.ndarray
-) -> Float[np.ndarray, "F nodes D"]:
-    """Mean LDS within every fold; NaN where nothing was solved."""
-    solved = _solved(effects)
-    if solved.all():
-        return fold_lds(effects, truth, folds)
-    whole = np.where(solved[..., None, None], effects, np.float32(0))
-    return np.where(solved, fold_lds(whole, truth, folds), np.nan)
+            effects.prepare(name, wanted, keep, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -184,65 +148,56 @@ class _Curve:
     interval: Float[np.ndarray, "D 3"]
 
 
-def _effects(
-    rung: Scorer, masks: np.ndarray, dampings: np.ndarray, settings: Settings
-) -> Float[np.ndarray, "D M Q"]:
-    if rung.damping_free:
-        one = effects_over(rung, masks, dampings[:1].tolist(), settings.negative)
-        return np.broadcast_to(one, (len(dampings), *one.shape[1:]))
-    return effects_over(rung, masks, dampings.tolist(), settings.negative)
-
-
 def _curve(
     effects: np.ndarray, truth: np.ndarray, weights: Resamples, level: float, damping_free: bool
 ) -> _Curve:
     """LDS at every damping; NaN where nothing was solved."""
-    solved = _solved(effects[None])[0]
+    there = solved(effects)
     per_query = np.full((len(effects), truth.shape[1]), np.nan)
     intervals = np.full((len(effects), 3), np.nan)
-    if solved.any():
-        linear = linearise(effects[:1] if damping_free else effects[solved], truth)
-        per_query[solved] = linear.per_query
-        intervals[solved] = bootstrap(linear, weights).interval(level)
+    if there.any():
+        linear = linearise(effects[:1] if damping_free else effects[there], truth)
+        per_query[there] = linear.per_query
+        intervals[there] = bootstrap(linear, weights).interval(level)
     return _Curve(per_query, intervals)
 
 
 def _tuned(
-    scorers: Mapping[str, Scorer],
-    effects: Float[np.ndarray, "nodes D M Q"],
-    measured: Measured,
+    effects: Effects,
+    nodes: Sequence[str],
+    stack: Float[np.ndarray, "nodes D M Q"],
     folds: np.ndarray,
     grid: Grid,
-    settings: Settings,
 ) -> tuple[np.ndarray, dict[str, float], dict[str, bool]]:
     """Each rung at its own optimum: the grid of ``equal`` with a finer one around the optimum."""
-    truth = measured.mean
+    truth = effects.truth
     chosen, dampings, edges = [], {}, {}
-    for i, (node, rung) in enumerate(scorers.items()):
+    for node, on_grid in zip(nodes, stack, strict=True):
+        rung = effects.scorers[node]
         if rung.damping_free:
-            chosen.append(effects[i, 0])
+            chosen.append(on_grid[0])
             dampings[node], edges[node] = float(grid.settings[len(grid.settings) // 2]), False
             continue
-        solved = _solved(effects[i : i + 1])[0]
-        own, stack = grid.settings[solved], effects[i, solved]
+        there = solved(on_grid)
+        own, predicted = grid.settings[there], on_grid[there]
         extra: dict[float, np.ndarray] = {}
 
         def evaluate(
-            new: np.ndarray, rung: Scorer = rung, extra: dict[float, np.ndarray] = extra
+            new: np.ndarray, node: str = node, extra: dict[float, np.ndarray] = extra
         ) -> np.ndarray:
-            values = effects_over(rung, measured.masks, new.tolist(), settings.negative)
-            extra.update(zip(new.tolist(), values, strict=True))
-            return lds(values, truth).mean
+            effects.prepare(node, new.tolist())
+            values = effects.at(node, new.tolist())
+            extra.update((d, v) for d, v in zip(new.tolist(), values, strict=True) if solved(v))
+            return lds(known(values), truth).mean
 
-        curve = lds(stack, truth).mean
+        curve = lds(predicted, truth).mean
         if rung.refinable and not np.isnan(curve).all():  # predictions that never vary: no optimum
             refine(own, curve, evaluate, rounds=1)
             own = np.concatenate([own, np.array(list(extra))])
-            stack = np.concatenate([stack, *(e[None] for e in extra.values())])
-            _check(rung, node, stack, own)
+            predicted = np.concatenate([predicted, *(e[None] for e in extra.values())])
         order = np.argsort(own)
-        choice = choose(fold_lds(stack[order][None], truth, folds))
-        chosen.append(at_choice(stack[order][None], choice, folds)[0])
+        choice = choose(fold_lds(predicted[order][None], truth, folds))
+        chosen.append(at_choice(predicted[order][None], choice, folds)[0])
         dampings[node] = _geometric_mean(own[order][choice.index[:, 0]])
         edges[node] = bool(choice.edge[0])
     return np.stack(chosen), dampings, edges

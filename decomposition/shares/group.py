@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,40 +12,64 @@ from jaxtyping import Float
 
 from decomposition.chain import CHAIN, STEPS
 from decomposition.results.schema import CI_BOUNDS, CROSS_TERM
-from decomposition.scores.ceiling import Ceiling, corrected
-from decomposition.scores.levels import Levels
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.ceiling import corrected
+from decomposition.scores.levels import Levels, read_draws
 from decomposition.scores.protocols import PROTOCOLS
 from decomposition.settings import Settings
 from decomposition.shares.lattice import CURVATURE
 from decomposition.shares.orders import mismatch_group, order_groups, resolution_group
-from decomposition.shares.resolution import WidthCurve
+from decomposition.shares.prediction import prediction_group
 from decomposition.shares.steps import StepShares, exact_shares, step_shares
 from decomposition.shares.verdict import verdict
 
 METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
 
 
-def shares(
-    split: Mapping[str, Float[np.ndarray, " probes"]],
-    misaligned: xr.DataArray | None,
-    levels: Levels | None,
-    dampings: Mapping[str, Mapping[str, float]],
-    ceiling: Ceiling | None,
-    settings: Settings,
-    by_repeats: WidthCurve | None = None,
-) -> dict[str, xr.Dataset]:
-    """Group path → dataset.
+def share_groups(tree: xr.DataTree, settings: Settings) -> dict[str, xr.Dataset]:
+    """Shares and verdicts of one cell, from what was measured about it: group path → dataset.
 
     Args:
-        split: squared Frobenius error of each step, and the cross term: one number where it is
-            exact, else one for every random probe.
-        misaligned: (protocol, rung) squared error of the damped inverse against the Hessian's, up
-            to the scale that no rank sees; a step's drop is the increase of this error.
-        levels: LDS levels; None without attribution.
-        dampings: protocol → node → λ at which its level is read.
-        ceiling: noise ceiling, where there is one.
-        settings: coverage of the intervals.
-        by_repeats: what more repeats would buy, where there are at least two.
+        tree: of ``pipeline.compute_cell``, with ``/spectral_error`` and, if there was a truth,
+            ``/levels`` of every rung of the chain.
+        settings: of the cell: coverage and resamples of the intervals.
+    """
+    errors = tree["spectral_error"].to_dataset()
+    data = tree["levels"].to_dataset() if "levels" in tree.children else None
+    levels = None if data is None else Levels.read(data)
+    if levels is None or not set(CHAIN) <= set(levels.nodes):  # solved nowhere: no steps
+        return {"/shares": _shares(errors, None, settings)}
+    assert data is not None
+    groups = {"/shares": _shares(errors, levels, settings)}
+    _add_levels(groups["/shares"], levels, data, settings)
+    at_damping = tree["levels/at_damping"].to_dataset()
+    groups["/shares/at_damping"] = _at_damping(at_damping, settings.level)
+    if "equal" in levels.protocols:  # rungs of the chain may share no λ at which all are solved
+        groups["/shares/mismatch"] = mismatch_group(levels, settings.level)
+    repeats = data.get("relative_width")
+    groups["/shares/resolution"] = resolution_group(levels, settings.level, repeats)
+    if set(CURVATURE.taken) <= set(levels.nodes):
+        groups |= order_groups(levels, METRICS, (*STEPS, CROSS_TERM), settings.level)
+    if "damped_value" in errors and "lds_mean" in tree["attribution"]:
+        groups["/prediction"] = prediction_group(
+            errors,
+            tree["attribution"].to_dataset(),
+            groups["/shares"]["level"].sel(protocol="tuned"),
+            settings.level,
+            settings.seed,
+        )
+    if len(levels.per_base) > 1:
+        of_base = data["of_base_model"].rename("level")
+        groups["/base_models"] = of_base.reset_coords(drop=True).to_dataset()
+    return groups
+
+
+def _shares(errors: xr.Dataset, levels: Levels | None, settings: Settings) -> xr.Dataset:
+    """``/shares``: drops and shares of every step by every metric.
+
+    A step's squared Frobenius error is one number where it is exact, else one for every random
+    probe; its drop in the damped inverse is the increase of the squared error against the
+    Hessian's, up to the scale that no rank sees.
     """
     steps = (*STEPS, CROSS_TERM)
     protocols = PROTOCOLS if levels is None else levels.protocols
@@ -61,17 +85,20 @@ def shares(
         total[i, j], defined[i, j] = result.total, int(result.defined)
         degrades[i, j, rows] = result.probability_degrades
 
-    frobenius = _frobenius_shares(split, steps, settings)
+    frobenius = frobenius_shares(
+        errors["squared_error"].sel(step=list(steps)).values, steps, settings
+    )
+    misaligned = errors.get("misaligned")
     for protocol in protocols:
         put("frobenius_squared", protocol, frobenius)
         if misaligned is not None and protocol in misaligned["protocol"]:
-            errors = misaligned.sel(protocol=protocol).sel(rung=list(CHAIN)).values
-            put("damped_inverse_squared", protocol, exact_shares(np.diff(errors), STEPS))
+            values = misaligned.sel(protocol=protocol).sel(rung=list(CHAIN)).values
+            put("damped_inverse_squared", protocol, exact_shares(np.diff(values), STEPS))
         if levels is not None:
             draws = levels.of(protocol, CHAIN)
             put("lds", protocol, step_shares(draws, CHAIN, level=settings.level))
     table = ("metric", "protocol", "step", "ci_bound")
-    data = xr.Dataset(
+    return xr.Dataset(
         {
             "drop": (table, drop),
             "share": (table, share),
@@ -86,22 +113,12 @@ def shares(
             "ci_bound": list(CI_BOUNDS),
         },
     )
-    groups = {"/shares": data}
-    if levels is not None:
-        _add_levels(data, levels, dampings, ceiling, settings)
-        if "equal" in levels.protocols:  # a rung of the user's own may share no λ with the others
-            groups["/shares/mismatch"] = mismatch_group(levels, settings.level)
-        groups["/shares/resolution"] = resolution_group(levels, settings.level, by_repeats)
-        if set(CURVATURE.taken) <= set(levels.nodes):
-            groups |= order_groups(levels, METRICS, steps, settings.level)
-    return groups
 
 
-def _frobenius_shares(
-    split: Mapping[str, Float[np.ndarray, " probes"]], steps: tuple[str, ...], settings: Settings
+def frobenius_shares(
+    samples: Float[np.ndarray, "steps probes"], steps: tuple[str, ...], settings: Settings
 ) -> StepShares:
     """Shares of the squared error; intervals over the probes, where there are any."""
-    samples = np.stack([split[step] for step in steps])
     exact = exact_shares(samples.mean(1), steps)
     count = samples.shape[1]
     if count == 1:
@@ -124,26 +141,18 @@ def _frobenius_shares(
     )
 
 
-def _add_levels(
-    data: xr.Dataset,
-    levels: Levels,
-    dampings: Mapping[str, Mapping[str, float]],
-    ceiling: Ceiling | None,
-    settings: Settings,
-) -> None:
+def _add_levels(data: xr.Dataset, levels: Levels, measured: xr.Dataset, settings: Settings) -> None:
     """The waterfall: levels, their dampings, the premise gap, and the verdict in words."""
     data.coords["rung"] = list(levels.nodes)
     data["level"] = (("protocol", "rung", "ci_bound"), levels.draws.interval(settings.level))
-    data["level_damping"] = (
-        ("protocol", "rung"),
-        np.array([[dampings[p][node] for node in levels.nodes] for p in levels.protocols]),
-    )
-    if ceiling is not None:
+    data["level_damping"] = (("protocol", "rung"), measured["damping"].values)
+    if "ceiling" in measured:
+        ceiling = read_draws(measured, "ceiling")
         data["corrected"] = (
             ("protocol", "rung", "ci_bound"),
-            corrected(levels.draws, ceiling.ceiling).interval(settings.level),
+            corrected(levels.draws, ceiling).interval(settings.level),
         )
-        gaps = [ceiling.ceiling.minus(levels.of(p, ["hessian"])[0]) for p in levels.protocols]
+        gaps = [ceiling.minus(levels.of(p, ["hessian"])[0]) for p in levels.protocols]
         data["premise"] = (
             ("protocol", "ci_bound"),
             np.stack([gap.interval(settings.level) for gap in gaps]),
@@ -166,3 +175,34 @@ def _add_levels(
             "text": found.text if defined else "not resolved: the total loss is within noise",
         }
     data.attrs["verdict"] = json.dumps(verdicts)
+
+
+def _at_damping(data: xr.Dataset, level: float) -> xr.Dataset:
+    """``/shares/at_damping``: the chain at one λ for all rungs, and what every step costs there."""
+    levels, steps = read_draws(data), (*STEPS, CROSS_TERM)
+    nodes = list(map(str, data["rung"].values))
+    chain = [nodes.index(rung) for rung in CHAIN]
+    found = [step_shares(one, CHAIN, level=level) for one in _each(levels[:, chain])]
+    missing = np.full((len(found), 1, 3), np.nan)  # of the cross term, which ranks have not
+    table = ("multiplier", "step", "ci_bound")
+    return xr.Dataset(
+        {
+            "level": (("multiplier", "rung", "ci_bound"), levels.interval(level)),
+            "drop": (table, np.hstack([np.stack([one.drop for one in found]), missing])),
+            "share": (table, np.hstack([np.stack([one.share for one in found]), missing])),
+            "total": (("multiplier", "ci_bound"), np.stack([one.total for one in found])),
+            "defined": ("multiplier", [int(one.defined) for one in found]),
+            "damping_value": data["damping_value"],
+        },
+        {
+            "multiplier": data["multiplier"].values,
+            "rung": nodes,
+            "step": list(steps),
+            "ci_bound": list(CI_BOUNDS),
+        },
+    )
+
+
+def _each(levels: Draws) -> Iterator[Draws]:
+    """Along the first axis."""
+    return (levels[i] for i in range(len(levels.estimate)))

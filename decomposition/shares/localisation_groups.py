@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from decomposition.chain import CHAIN, STEPS
 from decomposition.chain.step import Step
 from decomposition.linalg import to_numpy
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Resamples, bootstrap
+from decomposition.scores.effects import Effects, known
 from decomposition.scores.linearised import linearise
-from decomposition.scores.scorer import Scorer, SpectralScorer
-from decomposition.scores.selection import Measured, Selection
-from decomposition.settings import Settings
+from decomposition.scores.selection import Selection
 from decomposition.shares.localisation import path_decomposition, query_drops
 
 BLOCKWISE = (
@@ -37,103 +38,89 @@ BAND_EDGES = (0, 10, 30, 100, 300, 1000, 3000, 10000, 30000)
 
 
 def where_groups(
-    scorers: Mapping[str, Scorer],
-    measured: Measured,
+    effects: Effects,
     selection: Selection,
     blocks: Mapping[str, slice],
     folds: Int[np.ndarray, " M"],
     weights: Resamples,
-    settings: Settings,
+    level: float,
 ) -> dict[str, xr.Dataset]:
-    """Group path → dataset, for whatever nodes are there."""
-    dampings = selection.dampings["tuned"]
+    """Group path → dataset, for whatever nodes are there, in whatever form.
+
+    Layers are parts of every block-diagonal rung; bands of those with an eigenbasis.
+    """
     steps = [Step(name, *pair) for name, pair in zip(STEPS, itertools.pairwise(CHAIN), strict=True)]
+    nodes = set(selection.nodes)
     groups: dict[str, xr.Dataset] = {}
-    known = [step for step in steps if {step.before, step.after} <= set(selection.nodes)]
-    if known:
-        groups["/where/queries"] = _queries(known, measured, selection, folds, weights, settings)
-    layered = [step for step in BLOCKWISE if _spectral(scorers, step)]
+    there = [step for step in steps if {step.before, step.after} <= nodes]
+    if there:
+        groups["/where/queries"] = _queries(there, effects, selection, folds, weights, level)
+    split = _Split(effects, selection.dampings["tuned"], weights, level)
+    layered = [step for step in BLOCKWISE if {step.before, step.after} <= nodes]
     if layered:
-        groups["/where/layers"] = _parts(
-            layered,
-            {name: list(blocks.values()) for name in scorers},
-            list(blocks),
-            "block",
-            scorers,
-            measured,
-            dampings,
-            weights,
-            settings,
-        )
-    banded = [step for step in steps if _spectral(scorers, step)]
+        slices = {node: list(blocks.values()) for node in nodes}
+        groups["/where/layers"] = split.over("block", list(blocks), slices, layered)
+    mu = {name: rung.mu for name, rung in effects.scorers.items() if rung.mu is not None}
+    banded = [step for step in steps if {step.before, step.after} <= nodes & set(mu)]
     if banded:
-        size = _size(scorers[banded[0].before])
+        size = len(mu[banded[0].before])
         edges = [e for e in BAND_EDGES if e < size] + [size]
         names = [f"{a + 1}–{b}" for a, b in itertools.pairwise(edges)]
-        bands = {name: _bands(rung, edges) for name, rung in scorers.items() if rung.mu is not None}
-        groups["/where/bands"] = _parts(
-            banded, bands, names, "band", scorers, measured, dampings, weights, settings
-        )
+        bands = {name: _bands(values, edges) for name, values in mu.items()}
+        groups["/where/bands"] = split.over("band", names, bands, banded)
     return groups
 
 
-def _spectral(scorers: Mapping[str, Scorer], step: Step) -> bool:
-    return all(isinstance(scorers.get(node), SpectralScorer) for node in (step.before, step.after))
-
-
-def _size(rung: Scorer) -> int:
-    assert rung.mu is not None
-    return len(rung.mu)
-
-
-def _bands(rung: Scorer, edges: Sequence[int]) -> list[Int[np.ndarray, " band"]]:
+def _bands(mu: Tensor, edges: Sequence[int]) -> list[Int[np.ndarray, " band"]]:
     """Basis indices of each band, by rank of the eigenvalue's magnitude."""
-    assert rung.mu is not None
-    order = to_numpy(rung.mu.abs().argsort(descending=True, stable=True))
+    order = to_numpy(mu.abs().argsort(descending=True, stable=True))
     return [order[a:b] for a, b in itertools.pairwise(edges)]
 
 
-def _parts(
-    steps: Sequence[Step],
-    subsets: Mapping[str, Sequence],
-    names: Sequence[str],
-    axis: str,
-    scorers: Mapping[str, Scorer],
-    measured: Measured,
-    dampings: Mapping[str, float],
-    weights: Resamples,
-    settings: Settings,
-) -> xr.Dataset:
-    """Contribution of every part to every step, swapped in the order of ``names``."""
-    contribution, total, remainder = [], [], []
-    truth = measured.mean
-    for step in steps:
-        before, after = (
-            _partial(scorers[node], measured, dampings[node], subsets[node], settings)
-            for node in (step.before, step.after)
-        )
-        path = _swap_one_by_one(before, after)
-        found = path_decomposition(
-            bootstrap(linearise(path, truth), weights), tuple(names), settings.level
-        )
-        contribution.append(found.contribution)
-        total.append(found.total)
-        remainder.append(found.remainder)
-    return xr.Dataset(
-        {
-            "contribution": (("step", axis, "ci_bound"), np.stack(contribution)),
-            "total": (("step", "ci_bound"), np.stack(total)),
-            "remainder": (("step", "ci_bound"), np.stack(remainder)),
-        },
-        {"step": [step.name for step in steps], axis: list(names), "ci_bound": list(CI_BOUNDS)},
-    )
+@dataclass(frozen=True)
+class _Split:
+    """A step's loss in parts, each rung at its own damping."""
 
+    effects: Effects
+    dampings: Mapping[str, float]
+    weights: Resamples
+    level: float
 
-def _partial(
-    rung: Scorer, measured: Measured, damping: float, subsets: Sequence, settings: Settings
-) -> Float[np.ndarray, "K M Q"]:
-    assert isinstance(rung, SpectralScorer)
-    return rung.partial_effects(measured.masks, damping, subsets, settings.negative)
+    def over(
+        self,
+        axis: str,
+        names: Sequence[str],
+        subsets: Mapping[str, Sequence[np.ndarray | slice]],
+        steps: Sequence[Step],
+    ) -> xr.Dataset:
+        """Contribution of every part to every step, swapped in the order of ``names``.
+
+        Args:
+            axis: what the parts are: block or band.
+            names: of the parts.
+            subsets: rung → indices of each part in its basis.
+            steps: between rungs that have such parts.
+        """
+        contribution, total, remainder = [], [], []
+        for step in steps:
+            before, after = (
+                self.effects.partial(node, self.dampings[node], subsets[node])
+                for node in (step.before, step.after)
+            )
+            path = known(_swap_one_by_one(before, after))
+            draws = bootstrap(linearise(path, self.effects.truth), self.weights)
+            found = path_decomposition(draws, tuple(names), self.level)
+            contribution.append(found.contribution)
+            total.append(found.total)
+            remainder.append(found.remainder)
+        return xr.Dataset(
+            {
+                "contribution": (("step", axis, "ci_bound"), np.stack(contribution)),
+                "total": (("step", "ci_bound"), np.stack(total)),
+                "remainder": (("step", "ci_bound"), np.stack(remainder)),
+            },
+            {"step": [step.name for step in steps], axis: list(names), "ci_bound": list(CI_BOUNDS)},
+        )
 
 
 def _swap_one_by_one(
@@ -146,18 +133,18 @@ def _swap_one_by_one(
 
 def _queries(
     steps: Sequence[Step],
-    measured: Measured,
+    effects: Effects,
     selection: Selection,
     folds: np.ndarray,
     weights: Resamples,
-    settings: Settings,
+    level: float,
 ) -> xr.Dataset:
     """Drop of every query at every step, at the dampings of protocol ``tuned``, cross-fitted."""
     chosen = selection.chosen["tuned"]
     drops, degraded, improved = [], [], []
     for step in steps:
         before, after = (chosen[selection.nodes.index(n)] for n in (step.before, step.after))
-        found = query_drops(before, after, measured.mean, weights, folds, level=settings.level)
+        found = query_drops(before, after, effects.truth, weights, folds, level=level)
         drops.append(found.drop)
         degraded.append(found.degraded)
         improved.append(found.improved)
@@ -169,7 +156,7 @@ def _queries(
         },
         {
             "step": [step.name for step in steps],
-            "query": np.arange(measured.truth.shape[2]),
+            "query": np.arange(effects.truth.shape[1]),
             "ci_bound": list(CI_BOUNDS),
         },
     )

@@ -12,7 +12,7 @@ from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.levels import Levels
 from decomposition.shares.lattice import CURVATURE, lattice_shares
 from decomposition.shares.mismatch import damping_mismatch
-from decomposition.shares.resolution import WidthCurve, masks_curve
+from decomposition.shares.resolution import masks_curve
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import contrasts
 
@@ -95,7 +95,7 @@ def mismatch_group(levels: Levels, level: float) -> xr.Dataset:
 
 
 def resolution_group(
-    levels: Levels, level: float, by_repeats: WidthCurve | None = None
+    levels: Levels, level: float, by_repeats: xr.DataArray | None = None
 ) -> xr.Dataset:
     """Width of the interval of every step's drop against masks, and of a level against repeats."""
     matrix = contrasts(CHAIN, CHAIN_STEPS)
@@ -117,6 +117,5 @@ def resolution_group(
         },
     )
     if by_repeats is not None:
-        data["relative_width"] = ("repeats", by_repeats.width)
-        data.coords["repeats"] = by_repeats.amount
+        data["relative_width"] = by_repeats.reset_coords(drop=True)
     return data

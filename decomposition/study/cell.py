@@ -1,32 +1,69 @@
 """One cell of a study: a problem at one checkpoint, with everything that is computed about it.
 
 A cell is configuration alone; two cells with equal configuration are the same cell, whichever
-study they stand in.
+study they stand in. Its problem is a built-in one or a data file, of which a variant may change
+network and data, or what a function in a file of the user's own returns.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
-from decomposition.checks import Rule, check_fields, flag, instance, seed, several, text, whole
+from decomposition.chain.build import Approximation, check_extra
+from decomposition.chain.paper_protocol import ladder_rungs
+from decomposition.chain.rungs import Rung
+from decomposition.checks import (
+    Rule,
+    Unfit,
+    check_fields,
+    flag,
+    instance,
+    number,
+    optional,
+    seed,
+    several,
+    text,
+    whole,
+)
 from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.problems import make_problem
+from decomposition.problems.registry import python_function
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 from decomposition.settings import Settings
 
+MEMORY = 64.0
+"""GiB that the curvature of a cell may take, if the cell does not say: P up to 30,000 are dense."""
+
+
+def _named_rungs(value: Any) -> tuple[tuple[str, Rung | str], ...]:
+    pairs = value.items() if isinstance(value, dict) else value
+    try:
+        found = tuple((name, rung) for name, rung in pairs)
+    except (TypeError, ValueError):
+        raise Unfit("hold pairs of a name and a rung", value) from None
+    for _, rung in found:
+        if not isinstance(rung, Rung | str):
+            raise Unfit("hold rungs of decomposition.chain.rungs, or file.py:function", rung)
+    return found
+
+
 RULES: dict[str, Rule] = {
     "dataset": text,
     "variant": instance(Variant),
-    "recipe": instance(Recipe),
+    "recipe": optional(instance(Recipe)),
     "settings": instance(Settings),
     "seed": seed,
     "checkpoints": several(whole()),
     "ladder": flag,
+    "extra": _named_rungs,
+    "bank": optional(text),
+    "memory": number(0, above=True),
 }
 """What each field of a Cell may be."""
 
@@ -40,33 +77,59 @@ class Cell:
     """
 
     dataset: str = "digits"
-    """Built-in problem, or a file as ``load_problem`` reads it."""
+    """Built-in problem, data file, or ``file.py:function?argument=value``, as ``load_problem``
+    reads it."""
     variant: Variant = field(default_factory=Variant)
-    """Architecture, number of examples, label noise."""
-    recipe: Recipe = field(default_factory=Recipe)
-    """Training; ``recipe.checkpoint`` is where the model is taken."""
+    """Architecture, number of examples, label noise; a function of the user's own takes none."""
+    recipe: Recipe | None = None
+    """Training; ``recipe.checkpoint`` is where the model is taken. None: the problem's own."""
     settings: Settings = field(default_factory=Settings)
     """What is computed."""
     seed: int = 0
-    """Of the problem: split, initialisation, order of examples."""
+    """Of the problem: split, initialisation, order of examples; a function of the user's own takes
+    it as an argument of this name."""
     checkpoints: tuple[int, ...] = ()
     """Epochs at which the study takes models from this same training."""
     ladder: bool = False
     """Also score the rungs that lead to the paper's protocol."""
+    extra: tuple[tuple[str, Rung | str], ...] = ()
+    """Rungs beside the chain, as pairs or a dict: a name, and a rung of decomposition.chain.rungs
+    or ``file.py:function`` for one of the user's own."""
+    bank: str | None = None
+    """File of models retrained elsewhere, as ``run`` takes it; nothing is retrained."""
+    memory: float = MEMORY
+    """GiB that its curvature may take on any machine: what does not fit takes other forms."""
 
     def __post_init__(self) -> None:
         """Check every value once."""
         check_fields(self, RULES, ProblemError)
+        check_extra({name: _unused for name, _ in self.extra})
         for epoch in self.checkpoints:
-            if epoch > self.recipe.epochs:
+            if epoch > self.training.epochs:
                 raise ProblemError(
                     f"a checkpoint after {epoch} epochs lies outside the training of "
-                    f"{self.recipe.epochs} epochs"
+                    f"{self.training.epochs} epochs"
                 )
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe, the problem's own if the cell names none."""
+        return _own_recipe(self) if self.recipe is None else self.recipe
+
+    def rungs(self) -> dict[str, Approximation]:
+        """Rungs beside the chain, by name.
+
+        Raises:
+            ProblemError: a file or function that is not there.
+        """
+        found: dict[str, Approximation] = dict(ladder_rungs(self.seed)) if self.ladder else {}
+        for name, rung in self.extra:
+            found[name] = rung if isinstance(rung, Rung) else python_function(rung)
+        return found
 
     def at(self, epoch: int) -> Cell:
         """The cell of the same training at another checkpoint."""
-        return replace(self, recipe=replace(self.recipe, checkpoint=epoch))
+        return replace(self, recipe=replace(self.training, checkpoint=epoch))
 
     def problem(self) -> Problem:
         """The problem, untrained."""
@@ -76,7 +139,7 @@ class Cell:
     def label(self) -> str:
         """What people are shown: what distinguishes the cell, in short."""
         variant, settings = self.variant, self.settings
-        parts = [self.dataset, shape_of(variant), f"epoch {self.recipe.last_epoch}"]
+        parts = [self.dataset, shape_of(variant), f"epoch {self.training.last_epoch}"]
         if settings.alpha != 0.5:
             parts.append(f"α = {settings.alpha:g}")
         if variant.examples is not None:
@@ -97,11 +160,31 @@ class Cell:
             "dataset": self.dataset,
             "file": file_digest(self.dataset),
             "variant": asdict(self.variant),
-            "recipe": asdict(self.recipe) | {"checkpoint": self.recipe.last_epoch},
+            "recipe": asdict(self.training) | {"checkpoint": self.training.last_epoch},
             "settings": asdict(self.settings),
             "seed": self.seed,
             "ladder": self.ladder,
+            "extra": [
+                [name, rung if isinstance(rung, str) else repr(rung), _file_of(rung)]
+                for name, rung in self.extra
+            ],
+            "bank": None if self.bank is None else file_digest(self.bank),
+            "memory": self.memory,
         }
+
+
+@cache
+def _own_recipe(cell: Cell) -> Recipe:
+    return cell.problem().recipe
+
+
+def _file_of(rung: Rung | str) -> str:
+    return file_digest(rung) if isinstance(rung, str) else ""
+
+
+def _unused(problem: Problem) -> Any:
+    """Stands in for a rung whose name is checked before its file is read."""
+    raise NotImplementedError
 
 
 def shape_of(variant: Variant) -> str:
@@ -122,7 +205,7 @@ def file_digest(dataset: str) -> str:
     """
     spec = dataset.split("?", 1)[0]
     _, _, tail = spec.partition(":")
-    for name in (tail, spec.rpartition(":")[0]):  # csv:FILE, or FILE.py:function
+    for name in (tail, spec.rpartition(":")[0], spec):  # csv:FILE, FILE.py:function, FILE
         path = Path(name)
         if name and path.exists():
             files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]

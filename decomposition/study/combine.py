@@ -1,139 +1,153 @@
-"""Many cells as one result: every quantity of ``/cells``, then claims, trends and the ladder."""
+"""Many cells as one result: their groups with ``cell`` in front, then what is said over cells."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
 
-from decomposition.chain import CHAIN, STEPS
-from decomposition.results.schema import CI_BOUNDS
-from decomposition.scores.bootstrap import Draws
-from decomposition.shares.lattice import CURVATURE, drops_by_order, shapley
-from decomposition.shares.steps import CHAIN as CHAIN_STEPS
+from decomposition.chain.paper_protocol import LADDERS
+from decomposition.results.schema import CELL, CI_BOUNDS, GROUPS
+from decomposition.scores.levels import Levels, read_levels
+from decomposition.shares.claims import claims_group, shared_protocols
+from decomposition.shares.group import share_groups
 from decomposition.shares.steps import drops, shares_of
-from decomposition.study.cell import shape_of
-from decomposition.study.ladder import ladder_group
-from decomposition.study.scored import ScoredCell
+from decomposition.study.cell import Cell, shape_of
 from decomposition.study.trends import trends_group
-from decomposition.study.verdicts import claims_group
 
-SCALARS = ("train_loss", "query_loss", "query_accuracy")
+STACKED = tuple(group.path for group in GROUPS if group.stacked)
+"""Groups that cells share; a path with {block} stands for each block's."""
 
 
-def combine(cells: Sequence[ScoredCell], factor: str, level: float = 0.95) -> dict[str, xr.Dataset]:
+def combine(
+    cells: Sequence[Cell], trees: Sequence[xr.DataTree], factor: str, level: float = 0.95
+) -> dict[str, xr.Dataset]:
     """Group path → dataset over all cells, in their order.
 
     Args:
-        cells: at least one, all with the same protocols.
+        cells: at least one.
+        trees: what has been computed about each (``pipeline.compute_cell``).
         factor: the coordinate of ``/cells`` that the study varies, or ``grid``.
         level: coverage of the intervals.
     """
-    groups = {"/cells": _cells(cells, level), "/claims": claims_group(cells, level)}
-    trends = trends_group(cells, factor, level)
-    if trends is not None:
-        groups["/trends"] = trends
-    ladder = ladder_group(cells, level)
-    if ladder is not None:
-        groups["/ladder"] = ladder
-    return groups
-
-
-def coordinates(cells: Sequence[ScoredCell]) -> dict[str, tuple[str, list]]:
-    """What tells cells apart, as coordinates along ``cell``."""
-    columns: dict[str, Callable[[ScoredCell], object]] = {
-        "label": lambda one: one.cell.label,
-        "dataset": lambda one: one.cell.dataset,
-        "hidden": lambda one: shape_of(one.cell.variant),
-        "depth": lambda one: len(one.cell.variant.hidden or ()),
-        "width": lambda one: max(one.cell.variant.hidden or (0,)),
-        "activation": lambda one: one.cell.variant.activation or "",
-        "epoch": lambda one: one.cell.recipe.last_epoch,
-        "seed": lambda one: one.cell.seed,
-        "alpha": lambda one: one.cell.settings.alpha,
-        "randomness": lambda one: one.cell.settings.randomness,
-        "target": lambda one: one.cell.settings.target,
-        "examples": lambda one: one.cell.variant.examples or 0,
-        "label_noise": lambda one: one.cell.variant.label_noise,
-        "parameters": lambda one: int(one.errors["parameters"]),
+    own = [_groups(cell, tree) for cell, tree in zip(cells, trees, strict=True)]
+    paths = list(dict.fromkeys(path for groups in own for path in groups))
+    groups = {path: _stacked([one.get(path) for one in own]) for path in paths}
+    groups["/cells"] = groups["/cells"].assign_coords(coordinates(cells))
+    over = {
+        "/claims": claims_group(trees, level),
+        "/trends": trends_group(cells, trees, factor, level),
+        "/protocol_ladder": ladder_group(trees, level),
     }
-    return {name: ("cell", [get(one) for one in cells]) for name, get in columns.items()}
+    return groups | {path: group for path, group in over.items() if group is not None}
 
 
-def _cells(cells: Sequence[ScoredCell], level: float) -> xr.Dataset:
-    protocols = cells[0].protocols
-    rungs = list(dict.fromkeys(rung for one in cells for rung in one.rungs))
-    stacked = [_one(one, protocols, rungs, level) for one in cells]
-    data = xr.concat(stacked, "cell", coords="minimal", compat="override", join="exact")
-    return data.assign_coords({"cell": np.arange(len(cells)), **coordinates(cells)})
+def _groups(cell: Cell, tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    """What one cell shares with others: measured, and made of it as ``run`` does."""
+    found = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+    found |= share_groups(tree, cell.settings)
+    return {path: data for path, data in found.items() if _is_stacked(path) and data.data_vars}
 
 
-def _one(
-    one: ScoredCell, protocols: Sequence[str], rungs: Sequence[str], level: float
-) -> xr.Dataset:
-    """Every quantity of one cell."""
-    rows: dict[str, list[np.ndarray]] = {k: [] for k in ("level", "drop", "share", "total")}
-    order_free, undefined = [], np.full((len(STEPS), 3), np.nan)
-    for protocol in protocols:
-        levels = one.levels(protocol)
-        rows["level"].append(levels.interval(level))
-        result = shares_of(drops(levels, one.rungs, CHAIN_STEPS), STEPS, level)
-        for name in ("drop", "share", "total"):
-            rows[name].append(getattr(result, name))
-        order_free.append(
-            _shapley(one.levels(protocol, list(CURVATURE.taken)), level)
-            if set(CURVATURE.taken) <= set(one.rungs)
-            else undefined
-        )
-    table = ("protocol", "step", "ci_bound")
-    data = xr.Dataset(
+def _is_stacked(path: str) -> bool:
+    return path in STACKED or f"{path.rpartition('/')[0]}/{{block}}" in STACKED
+
+
+def _stacked(cells: Sequence[xr.Dataset | None]) -> xr.Dataset:
+    """Data sets along ``cell``; NaN (or 0, or no text) where one lacks an entry."""
+    there = {i: data for i, data in enumerate(cells) if data is not None}
+    union: dict[str, list] = {}
+    for data in there.values():
+        for dim in map(str, data.dims):
+            union[dim] = list(dict.fromkeys([*union.get(dim, []), *data[dim].values.tolist()]))
+    aligned = [
+        data.reindex(union, fill_value=_nothing(data)).expand_dims({CELL: [i]})
+        for i, data in there.items()
+    ]
+    found = xr.concat(
+        aligned,
+        CELL,
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="drop_conflicts",
+    )
+    verdicts = {str(i): one.attrs["verdict"] for i, one in there.items() if "verdict" in one.attrs}
+    if verdicts:
+        text = json.dumps({i: json.loads(one) for i, one in verdicts.items()})
+        found.attrs["verdict"] = text
+    return found.reindex({CELL: np.arange(len(cells))}, fill_value=_nothing(found))
+
+
+def _nothing(data: xr.Dataset) -> dict[str, object]:
+    """Variable → what stands for an entry that is not there."""
+    kinds = {"f": np.nan, "i": 0, "u": 0, "b": False}
+    return {
+        str(name): kinds.get(array.dtype.kind, "")
+        for name, array in data.variables.items()
+        if name not in data.dims
+    }
+
+
+def coordinates(cells: Sequence[Cell]) -> dict[str, tuple[str, list]]:
+    """What tells cells apart, as coordinates along ``cell``; 0 or nothing where it is not known."""
+    columns: dict[str, Callable[[Cell], object]] = {
+        "label": lambda cell: cell.label,
+        "dataset": lambda cell: cell.dataset,
+        "hidden": lambda cell: shape_of(cell.variant),
+        "depth": lambda cell: len(cell.variant.hidden or ()),
+        "width": lambda cell: max(cell.variant.hidden or (0,)),
+        "activation": lambda cell: cell.variant.activation or "",
+        "epoch": lambda cell: cell.training.last_epoch,
+        "seed": lambda cell: cell.seed,
+        "alpha": lambda cell: cell.settings.alpha,
+        "randomness": lambda cell: cell.settings.randomness,
+        "target": lambda cell: cell.settings.target,
+        "examples": lambda cell: cell.variant.examples or 0,
+        "label_noise": lambda cell: cell.variant.label_noise,
+    }
+    return {name: (CELL, [get(cell) for cell in cells]) for name, get in columns.items()}
+
+
+def ladder_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
+    """``/protocol_ladder``: what each choice of the paper's protocol costs, one change at a time.
+
+    Drop and share of every step of every ladder in every cell; None without their rungs.
+    """
+    nodes = {n for ladder in LADDERS.values() for step in ladder for n in (step.before, step.after)}
+    read = read_levels(trees)
+    if read is None or not all(nodes <= set(levels.nodes) for levels in read):
+        return None
+    protocols = shared_protocols(read)
+    found = [[_ladders(levels, protocol, level) for protocol in protocols] for levels in read]
+    names = [(rung, step.name) for rung, ladder in LADDERS.items() for step in ladder]
+    table = (CELL, "protocol", "ladder_step", "ci_bound")
+    return xr.Dataset(
         {
-            "level": (("protocol", "rung", "ci_bound"), np.stack(rows["level"])),
-            "drop": (table, np.stack(rows["drop"])),
-            "share": (table, np.stack(rows["share"])),
-            "shapley": (table, np.stack(order_free)),
-            "total": (("protocol", "ci_bound"), np.stack(rows["total"])),
+            "drop": (table, np.array([[pair[0] for pair in row] for row in found])),
+            "share": (table, np.array([[pair[1] for pair in row] for row in found])),
         },
         {
-            "protocol": list(protocols),
-            "rung": list(one.rungs),
-            "step": list(STEPS),
+            CELL: np.arange(len(trees)),
+            "protocol": protocols,
+            "ladder_step": [f"{rung}: {step}" for rung, step in names],
+            "ladder_of": ("ladder_step", [rung for rung, _ in names]),
             "ci_bound": list(CI_BOUNDS),
         },
     )
-    for name in ("ceiling", "reliability"):
-        draws = one.single(name)
-        data[name] = ("ci_bound", np.full(3, np.nan) if draws is None else draws.interval(level))
-    errors = one.errors
-    for name in ("frobenius_share", "frobenius_error", "inverse_error", "damping"):
-        data[name] = errors[name]
-    for name in SCALARS:
-        data[name] = ((), float(errors[name]) if name in errors else np.nan)
-    return data.merge(_at_dampings(one, level)).reindex(rung=list(rungs))
 
 
-def _shapley(levels: Draws, level: float) -> np.ndarray:
-    """Order-independent shares (S, 3); NaN where the total is within noise."""
-    value = shapley(drops_by_order(levels, list(CURVATURE.taken)))
-    return shares_of(value, STEPS, level).share
-
-
-def _at_dampings(one: ScoredCell, level: float) -> xr.Dataset:
-    """Levels and drops at one λ for all rungs, λ in multiples of tr G / min(P, N·C)."""
-    levels = one.at_dampings()
-    shape = levels.estimate.shape
-    multipliers = one.multipliers
-    per_damping = [drops(levels[i], CHAIN, CHAIN_STEPS).interval(level) for i in range(shape[0])]
-    return xr.Dataset(
-        {
-            "level_at": (("multiplier", "chain_rung", "ci_bound"), levels.interval(level)),
-            "drop_at": (("multiplier", "step", "ci_bound"), np.stack(per_damping)),
-        },
-        {
-            "multiplier": multipliers,
-            "chain_rung": list(CHAIN),
-            "step": list(STEPS),
-            "ci_bound": list(CI_BOUNDS),
-        },
+def _ladders(levels: Levels, protocol: str, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Drops and shares (ladder steps, 3); shares are in the total of their own ladder."""
+    of = levels.of(protocol)
+    results = [
+        shares_of(drops(of, levels.nodes, ladder), tuple(step.name for step in ladder), level)
+        for ladder in LADDERS.values()
+    ]
+    return (
+        np.concatenate([result.drop for result in results]),
+        np.concatenate([result.share for result in results]),
     )

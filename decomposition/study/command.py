@@ -82,6 +82,7 @@ class Scale:
             second_order_masks=min(50, masks),
             leave_one_out_examples=TINY_EXAMPLES if tiny else LEAVE_ONE_OUT_EXAMPLES,
             matrix_norms=False,
+            detail=False,
             damping_points=5 if tiny else 13,
             resamples=200 if tiny else self.resamples,
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import xarray as xr
 
 from decomposition.resources import size_text
 from decomposition.results.provenance import origin
+from decomposition.results.schema import SCHEMA_VERSION
+from decomposition.results.validate import check_tree
 from decomposition.results.write import (
     REPORT_NAME,
     STUDY_NAME,
@@ -27,7 +28,6 @@ from decomposition.study.plan import missing_groups
 from decomposition.study.predict import Speed, cell_memory
 from decomposition.study.progress import duration
 from decomposition.study.runner import run_tasks
-from decomposition.study.scored import ScoredCell
 from decomposition.study.store import CellStore
 from decomposition.study.task import Task
 from decomposition.study.tasks import CellTask, RetrainTask, retrain_tasks, trainings
@@ -75,6 +75,7 @@ def run_study(
     if tree is not None:
         from decomposition.report.grid import write_study_report
 
+        check_tree(tree, "the study to be written", strict=True)
         write_tree(tree, folder / STUDY_NAME)
         write_study_report(tree, folder)
         print(f"wrote {folder / STUDY_NAME} and {folder / 'report.html'}", file=sys.stderr)
@@ -116,8 +117,8 @@ def combined(study: Study, folder: Path, command: str | None = None) -> xr.DataT
     """The study's result from the cells in the store; None while one is missing."""
     store = CellStore(folder)
     trees = [(cell, store.load(CellTask(cell=cell).key())) for cell in study.cells]
-    cells = [ScoredCell(cell, tree) for cell, tree in trees if tree is not None]
-    missing = len(trees) - len(cells)
+    found = [tree for _, tree in trees if tree is not None]
+    missing = len(trees) - len(found)
     if missing:
         print(
             f"{missing} of {len(trees)} cells are missing: see `decompose study status {folder}`; "
@@ -126,10 +127,11 @@ def combined(study: Study, folder: Path, command: str | None = None) -> xr.DataT
         )
         return None
     level = study.cells[0].settings.level
-    tree = xr.DataTree.from_dict(combine(cells, study.factor, level))
+    tree = xr.DataTree.from_dict(combine(study.cells, found, study.factor, level))
     tree.attrs = {
+        "schema_version": SCHEMA_VERSION,
         **origin(
-            config={"cells": [asdict(cell) for cell in study.cells]},
+            config={"cells": [cell.config() for cell in study.cells]},
             command=command,
             ci_level=level,
         ),

@@ -74,7 +74,7 @@ class Speed:
 
     def training_seconds(self, training: Cell) -> float:
         """Seconds of one model of a training up to its last checkpoint."""
-        return self.training[training] * training.recipe.last_epoch
+        return self.training[training] * training.training.last_epoch
 
     def cell_seconds(self, cell: Cell) -> float:
         """Seconds of one cell on one thread, its bank being there."""
@@ -99,7 +99,7 @@ class Speed:
     def _own_training(self, cell: Cell) -> float:
         """Seconds of the base model and, for single removals, of a bank that no other cell has."""
         rates = {training_of(other): rate for other, rate in self.training.items()}
-        rate = rates[training_of(cell)] * cell.recipe.last_epoch
+        rate = rates[training_of(cell)] * cell.training.last_epoch
         if cell.settings.target != "leave_one_out":
             return BASE_MODEL_FACTOR * rate
         plan = cell.settings.plan
@@ -135,7 +135,8 @@ def _seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 def _stack(training: Cell) -> Callable[[], float]:
     """Seconds per model and epoch of one full chunk of a training."""
-    recipe = replace(training.recipe, epochs=max(MEASURED_EPOCHS, training.recipe.epochs))
+    own = training.training
+    recipe = replace(own, epochs=max(MEASURED_EPOCHS, own.epochs))
     problem = replace(untrained(training), recipe=replace(recipe, checkpoint=MEASURED_EPOCHS))
     bank = BankTraining(problem, training.settings.plan, None)
     chunk = bank.chunks[0]

@@ -11,16 +11,21 @@ from typing import Any, ClassVar
 
 import xarray as xr
 
+from decomposition.pipeline import compute_cell
 from decomposition.problem import Problem
+from decomposition.resources import bytes_of
 from decomposition.retraining import retrain_part
 from decomposition.retraining.fingerprint import TRAINER
+from decomposition.retraining.supplied import as_supplied
+from decomposition.retraining.supplied_settings import settings_of
 from decomposition.retraining.training import BankTraining
 from decomposition.source import import_closure
 from decomposition.study.cell import Cell
-from decomposition.study.compute import compute_cell
 from decomposition.study.task import Task
 from decomposition.targets.names import ONE_AT_A_TIME
 
+ASKED_FOR = 1e6
+"""Hours: what a study retrains has been predicted and is wanted, whatever it takes."""
 RE_EXPORTS = frozenset({"study/__init__.py"})
 """Names the parts of a study for users; no cell is computed by what it imports."""
 
@@ -107,17 +112,29 @@ class CellTask(_OfCell):
         return self.cell.config()
 
     def code(self) -> tuple[str, ...]:
-        """Every module behind ``compute_cell``."""
-        return import_closure("study/compute.py", RE_EXPORTS)
+        """Every module behind ``compute_cell``, and the problems."""
+        return import_closure("pipeline.py", RE_EXPORTS) + import_closure("study/cell.py")
 
     def compute(self, store: Path, threads: int) -> xr.DataTree:
         """The cell's result; its bank is read from ``store``/bank, or trained into it."""
-        return compute_cell(self.cell, store)
+        cell = self.cell
+        problem, settings, bank = cell.problem(), cell.settings, None
+        if cell.bank is not None:
+            bank = as_supplied(cell.bank, problem)
+            settings = settings_of(bank, settings)
+        return compute_cell(
+            problem,
+            replace(settings, retrain_hours=ASKED_FOR),
+            extra=cell.rungs(),
+            bank=bank,
+            memory=bytes_of(cell.memory),
+            folder=store,
+        )
 
 
 def training_of(cell: Cell) -> tuple[Hashable, ...]:
     """What cells that are checkpoints of one training have in common."""
-    recipe = replace(cell.recipe, checkpoint=None)
+    recipe = replace(cell.training, checkpoint=None)
     return (cell.dataset, cell.variant, recipe, cell.seed, cell.settings.plan)
 
 
@@ -125,6 +142,8 @@ def training_of(cell: Cell) -> tuple[Hashable, ...]:
 def untrained(cell: Cell) -> Problem:
     """The problem as its bank sees it: where training starts, without the training."""
     problem = cell.problem()
+    if problem.initial is not None:  # trained by its maker, who says where from
+        return problem
     start = {name: value.detach().clone() for name, value in problem.model.state_dict().items()}
     return replace(problem, initial=start)
 
@@ -132,15 +151,17 @@ def untrained(cell: Cell) -> Problem:
 def trainings(cells: Sequence[Cell], every: bool = False) -> list[Cell]:
     """One cell for every distinct training, at its last checkpoint and with all of them.
 
-    Cells whose target removes single examples train alone; only ``every`` names theirs too.
+    Cells whose target removes single examples train alone, those with a bank not at all; only
+    ``every`` names theirs too.
     """
     found: dict[tuple[Hashable, ...], list[Cell]] = {}
     for cell in cells:
-        if every or cell.settings.target not in ONE_AT_A_TIME:
+        shared = cell.settings.target not in ONE_AT_A_TIME and cell.bank is None
+        if every or shared:
             found.setdefault(training_of(cell), []).append(cell)
     merged = []
     for group in found.values():
-        epochs = sorted({cell.recipe.last_epoch for cell in group})
+        epochs = sorted({cell.training.last_epoch for cell in group})
         last = group[0].at(epochs[-1])
         merged.append(replace(last, checkpoints=tuple(epochs[:-1])))
     return merged

@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 from decomposition.chain import CHAIN, STEPS
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
+from decomposition.scores.levels import Levels, read_draws, read_levels
+from decomposition.shares.claims import shared_protocols
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import contrasts
-from decomposition.study.scored import ScoredCell
+from decomposition.study.cell import Cell
 
-Factor = Callable[[ScoredCell], float]
+Factor = Callable[[Cell], float]
 
 FACTORS: dict[str, tuple[str, Factor]] = {
-    "epoch": ("per doubling", lambda one: np.log2(one.cell.recipe.last_epoch)),
-    "width": ("per doubling", lambda one: np.log2(max(one.cell.variant.hidden or (1,)))),
-    "depth": ("per doubling", lambda one: np.log2(len(one.cell.variant.hidden or (1,)))),
-    "examples": ("per doubling", lambda one: np.log2(one.cell.variant.examples or np.nan)),
-    "alpha": ("per 0.1", lambda one: 10.0 * one.cell.settings.alpha),
-    "label_noise": ("per 0.1", lambda one: 10.0 * one.cell.variant.label_noise),
+    "epoch": ("per doubling", lambda one: np.log2(one.training.last_epoch)),
+    "width": ("per doubling", lambda one: np.log2(max(one.variant.hidden or (1,)))),
+    "depth": ("per doubling", lambda one: np.log2(len(one.variant.hidden or (1,)))),
+    "examples": ("per doubling", lambda one: np.log2(one.variant.examples or np.nan)),
+    "alpha": ("per 0.1", lambda one: 10.0 * one.settings.alpha),
+    "label_noise": ("per 0.1", lambda one: 10.0 * one.variant.label_noise),
 }
 """Coordinate → unit of the slope, and the value of a cell on the axis of the regression."""
 QUANTITIES = np.vstack([np.eye(len(CHAIN)), contrasts(CHAIN, CHAIN_STEPS)])
@@ -38,22 +40,30 @@ IN_GRID = ("epoch", "width", "depth")
 """Factors of a grid: each is estimated within the others' levels."""
 
 
-def trends_group(cells: Sequence[ScoredCell], factor: str, level: float) -> xr.Dataset | None:
+def trends_group(
+    cells: Sequence[Cell], trees: Sequence[xr.DataTree], factor: str, level: float
+) -> xr.Dataset | None:
     """Group ``/trends``: slopes of every level and drop; None if the factor takes one value.
 
     Args:
         cells: in any order.
+        trees: what has been computed about each; None is said where one has no levels of the chain.
         factor: one of FACTORS, ``multiplier`` (the damping, within cells), or ``grid``.
         level: coverage of the intervals.
     """
+    read = read_levels(trees)
+    if read is None or not all(set(CHAIN) <= set(one.nodes) for one in read):
+        return None
     if factor == "multiplier":
-        return _of_damping(cells, level)
+        return _of_damping([tree["levels/at_damping"].to_dataset() for tree in trees], level)
     chosen = IN_GRID if factor == "grid" else (factor,)
-    parts = [part for name in chosen if (part := _of(cells, name, level)) is not None]
+    parts = [part for name in chosen if (part := _of(cells, read, name, level)) is not None]
     return xr.concat(parts, "quantity") if parts else None
 
 
-def _of(cells: Sequence[ScoredCell], factor: str, level: float) -> xr.Dataset | None:
+def _of(
+    cells: Sequence[Cell], levels: Sequence[Levels], factor: str, level: float
+) -> xr.Dataset | None:
     unit, value = FACTORS[factor]
     weights = _slope_weights(
         np.array([value(one) for one in cells]), [_group(one, factor) for one in cells]
@@ -62,20 +72,20 @@ def _of(cells: Sequence[ScoredCell], factor: str, level: float) -> xr.Dataset | 
         return None
     slopes = {
         protocol: _weighted(
-            [one.levels(protocol, CHAIN).combine(QUANTITIES) for one in cells], weights
+            [one.of(protocol, CHAIN).combine(QUANTITIES) for one in levels], weights
         )
-        for protocol in cells[0].protocols
+        for protocol in shared_protocols(levels)
     }
     return _dataset(slopes, factor, factor, f"LDS {unit} of {factor}", level)
 
 
-def _of_damping(cells: Sequence[ScoredCell], level: float) -> xr.Dataset:
-    """Slope per decade of the one λ of all rungs, within cells."""
+def _of_damping(cells: Sequence[xr.Dataset], level: float) -> xr.Dataset:
+    """Slope per decade of the one λ of all rungs, within cells (``/levels/at_damping``)."""
     slopes = []
-    for one in cells:
-        weights = _slope_weights(np.log10(one.multipliers), None)
+    for data in cells:
+        weights = _slope_weights(np.log10(data["multiplier"].values), None)
         assert weights is not None
-        levels = one.at_dampings().combine(QUANTITIES)
+        levels = read_draws(data.sel(rung=list(CHAIN))).combine(QUANTITIES)
         slopes.append(
             Draws(
                 np.tensordot(weights, levels.estimate, 1),
@@ -126,9 +136,9 @@ def _slope_weights(x: NDArray[np.float64], groups: list | None) -> NDArray[np.fl
     return centred / square if np.isfinite(square) and square > 1e-12 else None
 
 
-def _group(one: ScoredCell, factor: str) -> tuple[object, ...]:
+def _group(cell: Cell, factor: str) -> tuple[object, ...]:
     """Everything about a cell but the factor: cells that share it share an intercept."""
-    cell, recipe = one.cell, one.cell.recipe
+    recipe = cell.training
     hidden = cell.variant.hidden or ()
     facts = {
         "dataset": cell.dataset,

@@ -23,7 +23,7 @@ from decomposition.curvature import (
 )
 from decomposition.errors import DampingError
 from decomposition.scores.gradients import loss_gradients, score_grid, target_gradients
-from decomposition.scores.scorer import effects_over, scorer
+from decomposition.scores.scorer import scorer
 from tests import cases
 from tests.cases import CASES
 
@@ -229,7 +229,7 @@ def test_a_scorer_follows_when_the_masks_change() -> None:
     scores = rung.scores(0.1)
     for seed in range(20):
         masks = np.random.default_rng(seed).random((5, problem.num_examples)) < 0.5
-        found = effects_over(rung, masks, [0.1])[0]
+        found = rung.predicted_effects(masks, 0.1)
         np.testing.assert_allclose(found, -masks.astype(np.float32) @ scores.T, atol=1e-4)
         del masks
 

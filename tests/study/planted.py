@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 
 from decomposition.chain import CHAIN, LATTICE
 from decomposition.problems.variant import Variant
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.levels import SOURCES, Levels, draws_dataset
 from decomposition.study.cell import Cell
 from decomposition.study.design import PAPER_RECIPE
-from decomposition.study.scored import ScoredCell
 
 PROTOCOLS = ("equal", "tuned")
 DRAWS = 1500
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A cell, and what might have been computed about it."""
+
+    cell: Cell
+    tree: xr.DataTree
 
 
 def scored(
@@ -28,7 +37,7 @@ def scored(
     examples: int | None = None,
     hidden: tuple[int, ...] = (16,),
     extra: Mapping[str, float] | None = None,
-) -> ScoredCell:
+) -> Planted:
     """A cell with these LDS levels (of the chain, in order) and independent noise of one sd.
 
     ``share`` is the eigenvalue step's in the squared Frobenius error and in the solutions'.
@@ -39,45 +48,47 @@ def scored(
     generator = np.random.default_rng((seed, epoch, *hidden))
     estimate = np.tile(np.array(list(values.values())), (len(PROTOCOLS), 1))
     draws = estimate + noise * generator.normal(size=(DRAWS, *estimate.shape))
-    found = xr.Dataset(
-        {
-            "estimate": (("protocol", "rung"), estimate),
-            "draws": (("draw", "protocol", "rung"), draws.astype(np.float32)),
-        },
-        {"protocol": list(PROTOCOLS), "rung": rungs},
-    )
-    multipliers = np.array([0.1, 1.0, 10.0])
-    chain_levels = np.tile([values[rung] for rung in CHAIN], (3, 1))
-    at = xr.Dataset(
-        {
-            "estimate": (("multiplier", "chain_rung"), chain_levels),
-            "draws": (
-                ("draw", "multiplier", "chain_rung"),
-                chain_levels + noise * generator.normal(size=(DRAWS, 3, len(CHAIN))),
-            ),
-        },
-        {"multiplier": multipliers, "chain_rung": list(CHAIN)},
-    )
-    split = ["linearisation", "cross_layer", "eigenbasis", "eigenvalues", "cross_term"]
+    variance = np.zeros((len(SOURCES), len(PROTOCOLS), len(rungs), len(rungs)))
+    variance[0] = noise**2 * np.eye(len(rungs))
+    found = Levels(
+        PROTOCOLS, tuple(rungs), 1000, Draws(estimate, draws), variance, estimate[None]
+    ).dataset()
+    found["damping"] = (("protocol", "rung"), np.ones(estimate.shape))
+    multipliers = [0.1, 1.0, 10.0]
+    at = np.tile(np.array(list(values.values())), (3, 1))
+    around = at + noise * generator.normal(size=(DRAWS, *at.shape))
+    at_damping = draws_dataset(Draws(at, around), {"multiplier": multipliers, "rung": rungs})
+    at_damping["damping_value"] = ("multiplier", multipliers)
+    steps = ["linearisation", "cross_layer", "eigenbasis", "eigenvalues", "cross_term"]
     inverse = dict.fromkeys(rungs, 1.0 - share) | {"hessian": 0.0, "kfac": 1.0}
     errors = xr.Dataset(
         {
-            "frobenius_share": ("frobenius_step", [1.0 - share, 0.0, 0.0, share, 0.0]),
-            "frobenius_error": ("rung", np.linspace(0, 1, len(rungs))),
-            "inverse_error": (
+            "squared_error": (("step", "probe"), [[1.0 - share], [0.0], [0.0], [share], [0.0]]),
+            "value": (("metric", "rung"), np.linspace(0, 1, len(rungs))[None]),
+            "misaligned_solutions": (
                 ("protocol", "rung"),
                 [[inverse[rung] for rung in rungs]] * len(PROTOCOLS),
             ),
-            "damping": (("protocol", "rung"), np.ones((len(PROTOCOLS), len(rungs)))),
-            "parameters": ((), 1210),
-            "train_loss": ((), 0.1),
-            "query_loss": ((), 0.2),
         },
-        {"frobenius_step": split, "rung": rungs, "protocol": list(PROTOCOLS)},
+        {
+            "step": steps,
+            "probe": [0],
+            "metric": ["relative_frobenius"],
+            "rung": rungs,
+            "protocol": list(PROTOCOLS),
+        },
     )
-    tree = xr.DataTree.from_dict({"/levels": found, "/dampings": at, "/errors": errors})
+    facts = {"parameters": 1210, "train_loss": 0.1, "query_loss": 0.2}
+    tree = xr.DataTree.from_dict(
+        {
+            "/cells": xr.Dataset({name: ((), value) for name, value in facts.items()}),
+            "/levels": found,
+            "/levels/at_damping": at_damping,
+            "/spectral_error": errors,
+            "/attribution": xr.Dataset(coords={"rung": rungs}),
+        }
+    )
     length = 1000 if examples is None else epoch  # other sizes have trainings of their own
     recipe = replace(PAPER_RECIPE, epochs=length, checkpoint=epoch)
     variant = Variant(hidden=hidden, activation="tanh", examples=examples)
-    cell = Cell("digits", variant, recipe, seed=seed)
-    return ScoredCell(cell, tree)
+    return Planted(Cell("digits", variant, recipe, seed=seed), tree)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from decomposition.study.scored import ScoredCell
-from decomposition.study.verdicts import claims_group
-from tests.study.planted import scored
+from decomposition.shares.claims import claims_group
+from tests.study.planted import Planted, scored
 
 DESCENT = (0.9, 0.8, 0.7, 0.6, 0.2)
 """Every step loses; the eigenvalue step 4/7 of the total."""
@@ -18,11 +17,13 @@ ELSEWHERE = (0.9, 0.5, 0.45, 0.42, 0.4)
 FLAT = (0.5, 0.5, 0.5, 0.5, 0.5)
 
 
-def claims(*cells: ScoredCell) -> xr.Dataset:
-    return claims_group(cells, 0.95).sel(protocol="tuned")
+def claims(*cells: Planted) -> xr.Dataset:
+    found = claims_group([one.tree for one in cells], 0.95)
+    assert found is not None
+    return found.sel(protocol="tuned")
 
 
-def verdicts(name: str, *cells: ScoredCell) -> list[int]:
+def verdicts(name: str, *cells: Planted) -> list[int]:
     found = claims(*cells).sel(claim=name)
     return [*found["verdict"].values.tolist(), int(found["pooled_verdict"])]
 

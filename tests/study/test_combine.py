@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ import xarray as xr
 from decomposition.chain.paper_protocol import LADDERS, PAPER_CHAIN
 from decomposition.results.write import write_tree
 from decomposition.study.combine import combine
-from tests.study.planted import scored
+from tests.study.planted import Planted, scored
 
 DESCENT = (0.9, 0.8, 0.7, 0.6, 0.2)
+
+
+def together(cells: list[Planted], factor: str) -> dict[str, xr.Dataset]:
+    return combine([one.cell for one in cells], [one.tree for one in cells], factor)
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +27,41 @@ def groups() -> dict[str, xr.Dataset]:
         node: 0.5 for steps in LADDERS.values() for step in steps for node in (step.after,)
     } | {"hessian_truncated": 0.8, "kfac_split_mc1_pi": 0.1}
     cells = [scored(DESCENT, epoch=epoch, extra=ladder) for epoch in (10, 100, 1000)]
-    return combine(cells, "grid")
+    return together(cells, "grid")
 
 
 def test_drops_are_the_differences_of_the_levels(groups: dict[str, xr.Dataset]) -> None:
-    cells = groups["/cells"].sel(ci_bound="estimate")
-    drop = cells["level"].sel(rung="ekfac") - cells["level"].sel(rung="kfac")
-    np.testing.assert_allclose(cells["drop"].sel(step="eigenvalues"), drop)
-    np.testing.assert_allclose(cells["share"].sum("step"), 1.0)
-    np.testing.assert_allclose(cells["shapley"].sum("step"), 1.0)
-    np.testing.assert_allclose(cells["drop"].sum("step"), cells["total"])
+    shares = groups["/shares"].sel(ci_bound="estimate")
+    lds = shares.sel(metric="lds")
+    drop = shares["level"].sel(rung="ekfac") - shares["level"].sel(rung="kfac")
+    np.testing.assert_allclose(lds["drop"].sel(step="eigenvalues"), drop)
+    np.testing.assert_allclose(lds["share"].sum("step"), 1.0)
+    np.testing.assert_allclose(lds["drop"].sum("step"), lds["total"])
+    shapley = groups["/shares/shapley"]["shapley"].sel(ci_bound="estimate", metric="lds")
+    np.testing.assert_allclose(shapley.sum("step"), 1.0)
+
+
+def test_many_cells_have_the_groups_of_one_with_cell_in_front(
+    groups: dict[str, xr.Dataset],
+) -> None:
+    one = together([scored(DESCENT)], "grid")
+    assert set(one) == set(groups) - {"/trends", "/protocol_ladder"}
+    level = groups["/shares"]["level"]
+    assert level.dims == ("cell", "protocol", "rung", "ci_bound")
+    assert "/levels" not in groups
+
+
+def test_a_verdict_belongs_to_its_cell(groups: dict[str, xr.Dataset]) -> None:
+    verdicts = json.loads(groups["/shares"].attrs["verdict"])
+    assert set(verdicts) == {"0", "1", "2"}
+    assert all(one["tuned"]["candidate"] == "eigenvalues" for one in verdicts.values())
+
+
+def test_what_a_cell_lacks_is_missing_there_alone() -> None:
+    cells = [scored(DESCENT), scored(DESCENT, seed=1, extra={"mine": 0.5})]
+    level = together(cells, "grid")["/shares"]["level"].sel(rung="mine")
+    assert level.sel(cell=0).isnull().all()
+    assert level.sel(cell=1).notnull().all()
 
 
 def test_cells_are_told_apart_by_coordinates(groups: dict[str, xr.Dataset]) -> None:
@@ -43,7 +73,7 @@ def test_cells_are_told_apart_by_coordinates(groups: dict[str, xr.Dataset]) -> N
 
 
 def test_each_choice_of_the_paper_has_its_own_drop(groups: dict[str, xr.Dataset]) -> None:
-    ladder = groups["/ladder"].sel(ci_bound="estimate", protocol="tuned", cell=0)["drop"]
+    ladder = groups["/protocol_ladder"].sel(ci_bound="estimate", protocol="tuned", cell=0)["drop"]
     assert float(ladder.sel(ladder_step="hessian: truncation")) == pytest.approx(0.1)
     assert float(ladder.sel(ladder_step="kfac: factored_damping")) == pytest.approx(0.4)
     assert float(ladder.sel(ladder_step="ekfac: separate_bias")) == pytest.approx(0.1)
@@ -59,14 +89,14 @@ def test_claims_are_tested_under_both_protocols(groups: dict[str, xr.Dataset]) -
 
 
 def test_without_its_rungs_there_is_no_ladder() -> None:
-    groups = combine([scored(DESCENT)], "epoch")
-    assert "/ladder" not in groups
+    groups = together([scored(DESCENT)], "epoch")
+    assert "/protocol_ladder" not in groups
     assert "/trends" not in groups
     assert groups["/claims"]["protocol"].values.tolist() == ["equal", "tuned"]
 
 
 def test_a_study_can_be_written_and_read(groups: dict[str, xr.Dataset], tmp_path: Path) -> None:
-    write_tree(xr.DataTree.from_dict(groups), tmp_path / "study.nc")
+    whole = xr.DataTree.from_dict(groups)
+    write_tree(whole, tmp_path / "study.nc")
     with xr.open_datatree(tmp_path / "study.nc", engine="h5netcdf") as tree:
-        for path, group in groups.items():
-            xr.testing.assert_equal(tree[path].to_dataset(inherit=False).load(), group)
+        xr.testing.assert_equal(tree.load(), whole)

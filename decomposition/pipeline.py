@@ -1,0 +1,259 @@
+"""One cell: a problem at one checkpoint, from the problem to the groups of its result.
+
+``run`` is a study of one cell, and a study's task calls the same function. What it returns is what
+has been measured: curves, spectra, errors, and ``/levels``, from which shares and verdicts are made
+(``shares.group``) of one cell or of many. No clock and no host enters: the same cell gives the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from decomposition.base_model import BaseModel, Clock, prepare
+from decomposition.chain.build import CHAIN, LATTICE, Approximation
+from decomposition.chain.large import check_decay_held
+from decomposition.chain.plan import Plan, Precision, plan_chain
+from decomposition.curvature import Curvature
+from decomposition.device import full_precision, resolve_device
+from decomposition.evaluation import mean_loss, outputs_on
+from decomposition.losses import CrossEntropy
+from decomposition.problem import Problem
+from decomposition.retraining.base import other_base
+from decomposition.retraining.supplied import SuppliedBank
+from decomposition.scores import attribution as scores
+from decomposition.scores.bank_group import bank_group, examples_group, top_group
+from decomposition.scores.gradients import Gradients
+from decomposition.scores.protocols import TUNED, rank_bound
+from decomposition.settings import Settings
+from decomposition.spectrum.comparisons import ErrorPlan
+from decomposition.spectrum.distances import frobenius_errors, solution_errors
+from decomposition.spectrum.estimated import spectra_groups
+from decomposition.spectrum.groups import errors as spectral_errors
+from decomposition.spectrum.groups import spectra
+from decomposition.spectrum.norms_group import forms_group
+
+ERROR_STRIDE = 3
+"""Spectral errors are taken at every third damping of the grid."""
+Dampings = Mapping[str, Mapping[str, float]]
+"""Protocol → rung → λ."""
+
+
+@full_precision()
+def compute_cell(
+    problem: Problem,
+    settings: Settings,
+    *,
+    extra: Mapping[str, Approximation] | None = None,
+    bank: SuppliedBank | None = None,
+    memory: int | None = None,
+    products: Precision = "float64",
+    folder: Path | None = None,
+    progress: bool = False,
+    clock: Clock | None = None,
+) -> xr.DataTree:
+    """Train, build every rung, measure the truth, score: all that is computed about a cell.
+
+    Args:
+        problem: trained or not.
+        settings: what to compute; without ``detail`` no more than levels, errors and losses.
+        extra: rungs of the user's own, and of other protocols.
+        bank: models retrained elsewhere.
+        memory: bytes that curvature may take; default three quarters of what is free.
+        products: precision of the products that take the place of dense matrices.
+        folder: where banks are kept, and found again.
+        progress: show bars.
+        clock: gets the seconds of every stage.
+
+    Returns:
+        The measured groups of ``results/schema``; the attribute ``notes`` is a JSON list.
+
+    Raises:
+        DecompositionError: as the stages.
+    """
+    clock = clock or Clock()
+    place = resolve_device(settings.device)
+    plan = plan_chain(problem, memory, products, place, settings.krylov_steps)
+    check_decay_held(problem, plan)
+    base = prepare(problem, folder, extra, settings, clock, progress, bank, plan)
+    notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
+    groups = {"/cells": _cell_group(base.problem)}
+    scored: list[scores.Scored] = []
+    design = ceiling = repeats = None
+    with clock.stage("scores"):
+        if base.effects is not None:
+            design = scores.Design.of(base.effects, settings)
+            scored.append(scores.score(base, base.effects, design, settings.detail, progress))
+            ceiling = scores.ceiling_of(base.effects, design)
+            repeats = scores.repeats_curve_of(base.effects, scored[0], settings.level)
+            groups |= scored[0].datasets
+            scores.add_ceiling(groups["/attribution"], ceiling, settings.level)
+            groups["/attribution"].attrs |= base.attributes
+            notes += scores.notes(scored[0].selection, ceiling)
+            if settings.detail:
+                tuned = scored[0].selection.dampings[TUNED]
+                groups["/top"] = top_group(base.scorers, tuned, settings.negative)
+        elif settings.attribution:
+            groups["/attribution"] = scores.without_truth(base, settings, progress)
+        if settings.attribution:
+            known = groups.get("/attribution", xr.Dataset()).get("damping")
+            notes += [] if known is None else scores.unsolved(base, known.values, settings.negative)
+            notes += scores.left_out(base) if settings.detail else []
+    base.scorers.clear()  # a quarter of the memory, and nothing below needs it
+    dampings = scored[0].selection.dampings if scored else {}
+    with clock.stage("spectra"):
+        groups |= _curvature_groups(
+            base, plan, groups.get("/attribution"), dampings, settings, progress
+        )
+    notes += [] if plan.dense else _estimated_notes(groups, settings)
+    if settings.detail:
+        groups |= _shown(base)
+    del base  # the matrices of one base model at a time
+    if design is not None:
+        for number in range(1, settings.base_seeds):
+            again = other_base(problem, number)
+            other = prepare(again, folder, extra, settings, clock, progress, plan=plan)
+            assert other.effects is not None
+            with clock.stage("scores"):
+                scored.append(scores.score(other, other.effects, design, False, progress))
+            del other
+        with clock.stage("scores"):
+            groups |= scores.levels_groups(scored, design, ceiling, repeats)
+    tree = xr.DataTree.from_dict(dict(sorted(groups.items())))
+    tree.attrs["notes"] = json.dumps(list(dict.fromkeys(notes)), ensure_ascii=False)
+    return tree
+
+
+def _rung_notes(rungs: Mapping[str, Curvature]) -> list[str]:
+    seen: dict[str, None] = {}
+    for curvature in rungs.values():
+        seen.update(dict.fromkeys(curvature.notes))
+    return list(seen)
+
+
+def _cell_group(problem: Problem) -> xr.Dataset:
+    """``/cells``: mean loss on both sets; share of queries (of their labelled positions) whose
+    largest output is the label, if classes; sizes."""
+    found = {f"{split}_loss": mean_loss(problem, split) for split in ("train", "query")}
+    y = problem.query[1]
+    if not y.is_floating_point():
+        outputs = outputs_on(problem, "query").unflatten(1, problem.output_shape)
+        right = outputs.argmax(1) == y
+        if y.ndim > 1 and isinstance(problem.query_loss, CrossEntropy):
+            right = right[y != problem.query_loss.ignore_index]
+        found["query_accuracy"] = float(right.double().mean())
+    sizes = {
+        "parameters": problem.num_parameters,
+        "examples_used": problem.num_examples,
+        "queries": problem.num_queries,
+    }
+    return xr.Dataset({name: ((), value) for name, value in (found | sizes).items()})
+
+
+def _shown(base: BaseModel) -> dict[str, xr.Dataset]:
+    """The bank, and the examples to show."""
+    groups: dict[str, xr.Dataset] = {}
+    if base.bank is not None:
+        groups["/bank"] = bank_group(base.bank, base.problem)
+    examples = examples_group(base.problem)
+    if examples is not None:
+        groups["/examples"] = examples
+    return groups
+
+
+def _curvature_groups(
+    base: BaseModel,
+    plan: Plan,
+    attribution: xr.Dataset | None,
+    dampings: Dampings,
+    settings: Settings,
+    progress: bool,
+) -> dict[str, xr.Dataset]:
+    """Spectra and errors of every rung: exact, or estimated with their errors."""
+    if base.estimated is not None:
+        errors, found = base.estimated.errors, base.estimated.spectra
+        rows = base.problem.num_examples * base.problem.num_outputs
+        groups = spectra_groups(found, errors, rows)
+        groups["/forms"] = forms_group(base.rungs, plan, errors)
+    elif settings.detail:
+        assert isinstance(base.gradients, Gradients)
+        error_plan = _error_plan(base, attribution, dampings, settings)
+        blocks = {block.name: block.slice for block in base.problem.blocks}
+        groups = {
+            **spectra(base.rungs),
+            **spectral_errors(base.rungs, error_plan, base.gradients.query, blocks, progress),
+        }
+    else:
+        groups = {"/spectral_error": _brief_errors(base.rungs)}
+    error = groups["/spectral_error"]
+    error["squared_error"] = (("step", "probe"), np.stack(list(base.split.values())))
+    error.coords["step"] = list(base.split)
+    error.coords["probe"] = np.arange(error.sizes["probe"])
+    if dampings:
+        parts = base.gradients.query_parts
+        found = solution_errors(base.rungs, parts, dampings, settings.negative)
+        error["misaligned_solutions"] = found.reindex(rung=error["rung"])
+    if not settings.detail:
+        groups = {
+            path: data for path, data in groups.items() if path in ("/spectral_error", "/forms")
+        }
+    return groups
+
+
+def _brief_errors(rungs: Mapping[str, Curvature]) -> xr.Dataset:
+    """The one error that costs little."""
+    found = frobenius_errors(rungs)
+    values = np.array([[found.get(name, np.nan) for name in rungs]])
+    dims = ("metric", "rung")
+    return xr.Dataset(
+        {
+            "value": (dims, values),
+            "standard_error": (dims, np.where(np.isnan(values), values, 0.0)),
+        },
+        {"metric": ["relative_frobenius"], "rung": list(rungs)},
+    )
+
+
+def _error_plan(
+    base: BaseModel, attribution: xr.Dataset | None, dampings: Dampings, settings: Settings
+) -> ErrorPlan:
+    """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
+    scale = base.rungs["ggn"].trace() / rank_bound(base.problem)
+    grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
+    headline = dampings.get("equal", dampings.get(TUNED, {})).get(scores.REFERENCE, scale)
+    chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
+    outputs = base.problem.num_outputs
+    return ErrorPlan(
+        dampings=chosen.tolist(),
+        headline=int(np.flatnonzero(chosen == headline)[0]),
+        leading=min(max(outputs, 2), base.problem.num_parameters),
+        negative=settings.negative,
+        matrix_norms=settings.matrix_norms,
+        without_norms=frozenset(LATTICE) - frozenset(CHAIN),
+        seed=settings.seed,
+        protocols=dampings,
+    )
+
+
+def _estimated_notes(groups: Mapping[str, xr.Dataset], settings: Settings) -> list[str]:
+    """What a reader of estimates must know."""
+    notes = [
+        "the matrices of this model do not fit into the memory given: errors that involve H are "
+        "estimated with random probes, and their intervals are over those"
+    ]
+    if settings.lattice:
+        notes.append(
+            "steps are read in the chain's own order alone: H by blocks and H in the Kronecker "
+            "basis, which the other orders take, are built from dense matrices only"
+        )
+    if "agreement_with" in groups.get("/attribution", xr.Dataset()).attrs:
+        notes.append(
+            f"agreement is with {groups['/attribution'].attrs['agreement_with']}, the best rung "
+            "that could be solved, not with retrained models"
+        )
+    return notes

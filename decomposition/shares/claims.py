@@ -1,0 +1,348 @@
+"""The paper's claims as statements about the steps of a chain, and how each stands up.
+
+A claim holds in a cell if all its contrasts of levels are positive, and fails if one of them is
+negative; a claim about the majority of a loss presupposes that there is a loss. Claims about
+spectral error are about exact numbers, without resamples.
+
+Support of a claim with several contrasts needs every one of them positive, which is tested at
+full level each (intersection–union, Berger 1982); contradiction needs one of them negative, which
+is adjusted for their number. Both are adjusted over the cells by Holm (1979). A bootstrap p-value
+is p = (1 + #{draws ≤ 0}) / (B + 1), one-sided at (1 − level) / 2; where no draw is on the other
+side, the normal tail at the draws' mean and standard deviation takes over, since B resamples know
+nothing below 1 / (B + 1) and an adjustment over many cells asks for less.
+
+Over all cells: a claim about *every* cell is supported if each supports it and contradicted if one
+contradicts it; any other is tested on the mean over cells of its drops, whose resamples are paired
+because all cells weigh the same masks and queries. That mean is over these cells: nothing is said
+of architectures that are not among them.
+
+Source of the claims: Hong et al., Better Hessians Matter (arXiv 2509.23437).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from decomposition.chain.paper_protocol import PAPER_CHAIN
+from decomposition.chain.step import Step
+from decomposition.results.schema import CI_BOUNDS
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.levels import Levels, read_levels
+from decomposition.shares.steps import CHAIN, drops, excludes_zero, ratio
+from decomposition.shares.verdict import holm
+
+BLAMED = "eigenvalues"
+"""The step that the paper blames: K-FAC's eigenvalues instead of exact ones."""
+
+Drops = Draws
+"""Drops (S,) of the steps of a chain."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about the drops of a chain's steps, or about shares of an exact error."""
+
+    name: str
+    text: str
+    """As a sentence."""
+    effect_text: str
+    """What the effect is, with its unit and the value it is compared with."""
+    everywhere: bool = False
+    """Whether it is about every cell, rather than about their mean."""
+    contrasts: Callable[[Sequence[str]], NDArray[np.float64]] | None = None
+    """(K, S) contrasts of drops that are all positive if it holds; None for an exact error."""
+    given: Callable[[Sequence[str]], NDArray[np.float64]] | None = None
+    """(K, S) contrasts that must be positive for it to have a meaning."""
+    effect: Callable[[Drops, Sequence[str], float], NDArray[np.float64]] | None = None
+    """(3,) effect with its interval."""
+    exact: str = ""
+    """For an exact error: the share of which it speaks."""
+
+
+def _each(steps: Sequence[str]) -> NDArray[np.float64]:
+    return np.eye(len(steps))
+
+
+def _total(steps: Sequence[str]) -> NDArray[np.float64]:
+    return np.ones((1, len(steps)))
+
+
+def _majority(steps: Sequence[str]) -> NDArray[np.float64]:
+    return (_blamed(steps) - 0.5)[None]
+
+
+def _blamed(steps: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([float(step == BLAMED) for step in steps])
+
+
+def _over_others(steps: Sequence[str]) -> NDArray[np.float64]:
+    others = [row for row, step in zip(np.eye(len(steps)), steps, strict=True) if step != BLAMED]
+    return _blamed(steps) - np.array(others)
+
+
+def _order(drops: Drops, steps: Sequence[str], level: float) -> NDArray[np.float64]:
+    """Kendall's τ between a rung's place in the chain and its level."""
+    estimate = _kendall(drops.estimate[None])[0]
+    return Draws(np.asarray(estimate), _kendall(drops.draws)).interval(level)
+
+
+def _kendall(drops: NDArray[np.float64]) -> NDArray[np.float64]:
+    """τ of levels (B, S + 1) against an ideal descent, from their drops (B, S)."""
+    levels = np.concatenate([np.zeros((len(drops), 1)), -np.cumsum(drops, 1)], 1)
+    first, second = np.triu_indices(levels.shape[1], 1)
+    return np.sign(levels[:, first] - levels[:, second]).mean(1)
+
+
+def _loss(drops: Drops, steps: Sequence[str], level: float) -> NDArray[np.float64]:
+    return drops.combine(_total(steps))[0].interval(level)
+
+
+def _share(drops: Drops, steps: Sequence[str], level: float) -> NDArray[np.float64]:
+    total = drops.combine(_total(steps))[0]
+    if not excludes_zero(total.interval(level)):
+        return np.full(3, np.nan)
+    return ratio(drops.combine(_blamed(steps)[None])[0], total, level)
+
+
+def _lead(drops: Drops, steps: Sequence[str], level: float) -> NDArray[np.float64]:
+    """Drop of the blamed step minus the largest of the others."""
+    lead = drops.combine(_over_others(steps))
+    return Draws(lead.estimate.min(-1), lead.draws.min(-1)).interval(level)
+
+
+CLAIMS = (
+    Claim(
+        "consistently",
+        "Better Hessian approximations consistently give better influence scores.",
+        "Kendall's τ between place in the chain and LDS; 1 if every step loses",
+        everywhere=True,
+        contrasts=_each,
+        effect=_order,
+    ),
+    Claim(
+        "overall",
+        "The exact Hessian gives better influence scores than K-FAC.",
+        "LDS of the Hessian minus LDS of K-FAC",
+        contrasts=_total,
+        effect=_loss,
+    ),
+    Claim(
+        "error",
+        "The K-FAC eigenvalue mismatch accounts for the majority of the error "
+        "(squared Frobenius error of K-FAC against the Hessian).",
+        "share of the eigenvalue step in ‖H − K‖² (paper: increase of ‖H − X‖²), against 0.5",
+        exact="frobenius",
+    ),
+    Claim(
+        "inverse_error",
+        "The K-FAC eigenvalue mismatch accounts for the majority of the error "
+        "(misaligned damped solutions for the query gradients).",
+        "share of the eigenvalue step in 1 − cos² of the solutions, against 0.5",
+        exact="solutions",
+    ),
+    Claim(
+        "loss",
+        "The K-FAC eigenvalue mismatch accounts for the majority of the influence loss.",
+        "share of the eigenvalue step in the LDS that the chain loses, against 0.5",
+        contrasts=_majority,
+        given=_total,
+        effect=_share,
+    ),
+    Claim(
+        "largest",
+        "The K-FAC eigenvalue mismatch is the costliest step.",
+        "LDS lost by the eigenvalue step minus the most that another step loses",
+        contrasts=_over_others,
+        effect=_lead,
+    ),
+)
+"""The paper's claims; the second and the last are weaker forms of the others."""
+
+SUPPORTED, NOT_RESOLVED, CONTRADICTED = 1, 0, -1
+OUTCOMES = {"supported": SUPPORTED, "not resolved": NOT_RESOLVED, "contradicted": CONTRADICTED}
+CHAINS: Mapping[str, Sequence[Step]] = {"": CHAIN, "paper, ": PAPER_CHAIN}
+"""Prefix of a protocol's name → chain."""
+RESAMPLES_OF_CELLS = 2000
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One claim under one protocol: K cells, and all of them."""
+
+    effect: NDArray[np.float64]
+    """(K, 3)."""
+    p_value: NDArray[np.float64]
+    """(K,) adjusted over the cells, of the verdict's own side; NaN for exact numbers."""
+    verdict: NDArray[np.int64]
+    """(K,)."""
+    pooled_effect: NDArray[np.float64]
+    """(3,)."""
+    pooled_verdict: int
+
+
+def claims_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
+    """Group ``/claims`` of cells, over the protocols that all of them have.
+
+    Args:
+        trees: of ``pipeline.compute_cell``.
+        level: coverage of the intervals.
+
+    Returns:
+        None where a cell has no levels of the chain.
+    """
+    read = read_levels(trees)
+    if read is None:
+        return None
+    errors = [tree["spectral_error"].to_dataset() for tree in trees]
+    cells = [_Cell(*both) for both in zip(read, errors, strict=True)]
+    names, rows = [], []
+    for prefix, chain in CHAINS.items():
+        nodes = {node for step in chain for node in (step.before, step.after)}
+        if all(nodes <= set(one.levels.nodes) for one in cells):
+            for protocol in shared_protocols([one.levels for one in cells]):
+                names.append(prefix + protocol)
+                rows.append([_test(claim, cells, chain, protocol, level) for claim in CLAIMS])
+    if not rows:
+        return None
+    table = [[row[i] for row in rows] for i in range(len(CLAIMS))]
+
+    def stack(name: str) -> NDArray[np.float64]:
+        return np.array([[getattr(tested, name) for tested in row] for row in table])
+
+    verdict = stack("verdict").astype(np.int8)
+    counts = np.stack([(verdict == value).sum(-1) for value in OUTCOMES.values()], -1)
+    return xr.Dataset(
+        {
+            "effect": (("claim", "protocol", "cell", "ci_bound"), stack("effect")),
+            "p_value": (("claim", "protocol", "cell"), stack("p_value")),
+            "verdict": (("claim", "protocol", "cell"), verdict),
+            "pooled_effect": (("claim", "protocol", "ci_bound"), stack("pooled_effect")),
+            "pooled_verdict": (
+                ("claim", "protocol"),
+                stack("pooled_verdict").astype(np.int8),
+            ),
+            "counts": (("claim", "protocol", "outcome"), counts),
+        },
+        {
+            "claim": [claim.name for claim in CLAIMS],
+            "protocol": names,
+            "cell": np.arange(len(cells)),
+            "ci_bound": list(CI_BOUNDS),
+            "outcome": list(OUTCOMES),
+        },
+        {
+            "texts": json.dumps({claim.name: claim.text for claim in CLAIMS}),
+            "effects": json.dumps({claim.name: claim.effect_text for claim in CLAIMS}),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What is known of one."""
+
+    levels: Levels
+    errors: xr.Dataset
+    """``/spectral_error``."""
+
+
+def shared_protocols(levels: Sequence[Levels]) -> list[str]:
+    """Protocols that all cells have, in their order."""
+    return [p for p in levels[0].protocols if all(p in one.protocols for one in levels)]
+
+
+def _test(
+    claim: Claim, cells: Sequence[_Cell], chain: Sequence[Step], protocol: str, level: float
+) -> Tested:
+    if claim.exact:
+        return _exact(claim, cells, chain, protocol, level)
+    assert claim.effect is not None
+    steps = [step.name for step in chain]
+    found = [drops(one.levels.of(protocol), one.levels.nodes, chain) for one in cells]
+    alpha = 0.5 * (1.0 - level)
+    sides = np.array([_sides(claim, drop, steps) for drop in found])  # (K, 2)
+    adjusted = np.stack([holm(side) for side in sides.T], -1)
+    verdict = _decide(adjusted, alpha)
+    mean = Draws(
+        np.mean([drop.estimate for drop in found], axis=0),
+        np.mean([drop.draws for drop in found], axis=0),
+    )
+    pooled = int(_decide(np.array([_sides(claim, mean, steps)]), alpha)[0])
+    if claim.everywhere:
+        pooled = int(verdict.min()) if verdict.min() == verdict.max() else NOT_RESOLVED
+        pooled = CONTRADICTED if (verdict == CONTRADICTED).any() else pooled
+    return Tested(
+        np.stack([claim.effect(drop, steps, level) for drop in found]),
+        np.minimum(adjusted[:, 0], adjusted[:, 1]),
+        verdict,
+        claim.effect(mean, steps, level),
+        pooled,
+    )
+
+
+def _sides(claim: Claim, drop: Draws, steps: Sequence[str]) -> tuple[float, float]:
+    """One-sided p-values that speak for the claim and against it."""
+    assert claim.contrasts is not None
+    contrasts = drop.combine(claim.contrasts(steps))
+    needed = 0.0
+    if claim.given is not None:
+        needed = float(_p_positive(drop.combine(claim.given(steps))).max())
+    for_it = float(_p_positive(contrasts).max())
+    negative = _p_positive(Draws(-contrasts.estimate, -contrasts.draws))
+    against = min(1.0, len(negative) * float(negative.min()))
+    return max(for_it, needed), max(against, needed)
+
+
+def _p_positive(contrasts: Draws) -> NDArray[np.float64]:
+    """(K,) p-value of each contrast being positive; 1 where it is undefined."""
+    below, count = (contrasts.draws <= 0).sum(0), len(contrasts.draws)
+    spread = np.maximum(contrasts.draws.std(0), np.finfo(float).tiny)
+    tail = norm.sf(contrasts.draws.mean(0) / spread)
+    p = np.where(below > 0, (1.0 + below) / (1.0 + count), np.minimum(tail, 1.0 / (1.0 + count)))
+    return np.where(np.isnan(contrasts.estimate), 1.0, p)
+
+
+def _decide(p_values: NDArray[np.float64], alpha: float) -> NDArray[np.int64]:
+    return np.where(
+        p_values[:, 0] <= alpha,
+        SUPPORTED,
+        np.where(p_values[:, 1] <= alpha, CONTRADICTED, NOT_RESOLVED),
+    )
+
+
+def _exact(
+    claim: Claim, cells: Sequence[_Cell], chain: Sequence[Step], protocol: str, level: float
+) -> Tested:
+    """A share of an exact error: known without error in a cell; over cells, their spread."""
+    shares = np.array([_exact_share(claim, one, chain, protocol) for one in cells])
+    rows = np.random.default_rng((0, 41)).integers(
+        len(cells), size=(RESAMPLES_OF_CELLS, len(cells))
+    )
+    pooled = Draws(shares.mean(), shares[rows].mean(1)).interval(level)
+    verdict = np.sign(np.nan_to_num(shares - 0.5)).astype(np.int64)
+    overall = SUPPORTED if pooled[0] > 0.5 else CONTRADICTED if pooled[2] < 0.5 else NOT_RESOLVED
+    nothing = np.full(len(cells), np.nan)
+    return Tested(np.repeat(shares[:, None], 3, 1), nothing, verdict, pooled, overall)
+
+
+def _exact_share(claim: Claim, one: _Cell, chain: Sequence[Step], protocol: str) -> float:
+    if claim.exact == "frobenius" and tuple(chain) == CHAIN:  # additive, with its cross term
+        squared = one.errors["squared_error"].mean("probe")
+        total = float(squared.sum())
+        return float(squared.sel(step=BLAMED)) / total if total else float("nan")
+    error = (
+        one.errors["value"].sel(metric="relative_frobenius") ** 2  # no additive split: the increase
+        if claim.exact == "frobenius"
+        else one.errors["misaligned_solutions"].sel(protocol=protocol)
+    )
+    step = next(step for step in chain if step.name == BLAMED)
+    nodes = (step.before, step.after)
+    before, after = (float(error.reindex(rung=[node])[0]) for node in nodes)
+    return (after - before) / after if after > 0 else float("nan")
