@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from decomposition.results.schema import CELL, CELL_COORDINATES, CROSS_TERM, SCHEMA_VERSION, STEPS
@@ -84,7 +83,7 @@ def _shares(table: xr.Dataset) -> xr.Dataset:
         data["share"] = data["share"].where(_is_lds(), exact)
         data["share"] = data["share"].transpose(CELL, "metric", "protocol", "step", "ci_bound")
     if "share" in data:
-        known = np.isfinite(data["share"].sel(ci_bound="estimate", drop=True)).any("step")
+        known = data["share"].sel(ci_bound="estimate", drop=True).notnull().any("step")
         data["defined"] = known.astype("int8")
     return data
 
@@ -103,5 +102,5 @@ def _errors(table: xr.Dataset) -> xr.Dataset:
     if "frobenius_error" in table:
         data["value"] = table["frobenius_error"].expand_dims(metric=["relative_frobenius"], axis=1)
     if "inverse_error" in table:
-        data["misaligned"] = table["inverse_error"]
+        data["misaligned_solutions"] = table["inverse_error"]
     return data

@@ -85,7 +85,7 @@ class Effects:
         one, policy = self.scorers[rung], negative or self.negative
         asked = dampings[:1] if one.damping_free else dampings
         found = np.stack([one.predicted_effects(self.measured.masks, d, policy) for d in asked])
-        for i in np.flatnonzero(~np.isfinite(found).all((1, 2))):
+        for i in np.flatnonzero(~np.isfinite(found).all((1, 2))).tolist():
             if not np.isnan(found[i]).all():
                 key = treatment(asked[i], policy)
                 self.overflowed.setdefault(rung, {})[key] = OVERFLOW

@@ -33,7 +33,7 @@ def prediction_group(
     rungs = [
         r
         for r in errors["rung"].values.tolist()
-        if r != "hessian" and r not in BASELINES and r in attribution["rung"]
+        if r != "hessian" and r not in BASELINES and r in levels["rung"]
     ]
     rho, cells, groups = {}, {}, {}
     mean = attribution["lds_mean"].sel(ci_bound="estimate")

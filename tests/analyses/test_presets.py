@@ -49,13 +49,15 @@ def test_every_preset_is_tried() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_leaves_one_result_and_one_report(preset: str, tmp_path: Path) -> None:
     tree = run(preset, tmp_path, *PRESETS[preset])
-    cells = tree["cells"].to_dataset()
-    assert np.isfinite(cells["level"].sel(rung="hessian")).all()
-    np.testing.assert_allclose(cells["frobenius_share"].sum("frobenius_step"), 1.0)
+    cells, shares = tree["cells"].to_dataset(), tree["shares"].to_dataset()
+    assert np.isfinite(shares["level"].sel(rung="hessian")).all()
+    exact = shares["share"].sel(metric="frobenius_squared", ci_bound="estimate")
+    np.testing.assert_allclose(exact.sum("step"), 1.0)
+    assert np.isfinite(tree["spectral_error"]["misaligned_solutions"].sel(rung="kfac")).all()
     assert tree["claims"].to_dataset().sizes["cell"] == cells.sizes["cell"]
     assert (cells.sizes["cell"] > 1) == (preset != "damping")
     assert "trends" in tree.children
-    assert ("ladder" in tree.children) == (preset in ("paper_grid", "paper_protocol"))
+    assert ("protocol_ladder" in tree.children) == (preset in ("paper_grid", "paper_protocol"))
     assert "claim" in (tmp_path / "report.html").read_text()
 
 
@@ -70,4 +72,5 @@ def test_a_study_again_computes_nothing(tmp_path: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     second = run("damping", tmp_path, *SMALL)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()} == stamps
-    xr.testing.assert_identical(first["cells"].to_dataset(), second["cells"].to_dataset())
+    for path in ("cells", "shares"):
+        xr.testing.assert_identical(first[path].to_dataset(), second[path].to_dataset())

@@ -42,7 +42,7 @@ def new() -> xr.DataTree:
         ("ceiling", "attribution", "ceiling", {}),
         ("reliability", "attribution", "reliability", {}),
         ("frobenius_error", "spectral_error", "value", {"metric": "relative_frobenius"}),
-        ("inverse_error", "spectral_error", "misaligned", {}),
+        ("inverse_error", "spectral_error", "misaligned_solutions", {}),
         ("query_accuracy", "cells", "query_accuracy", {}),
     ],
 )

@@ -13,11 +13,15 @@ from decomposition import Problem, Settings, run
 from decomposition.chain import CHAIN, build_lattice
 from decomposition.curvature import EigenpairCurvature, ScaledIdentity, SolveCurvature
 from decomposition.curvature.damped import DampedSpectrum, FactoredDamping
-from decomposition.damping import effective_dimension
+from decomposition.damping import NegativeCurvature, effective_dimension
 from decomposition.errors import DampingError
+from decomposition.scores.bootstrap import resample
+from decomposition.scores.crossfit import mask_folds
+from decomposition.scores.effects import Effects, Measured
 from decomposition.scores.gradients import loss_gradients, random_scores
-from decomposition.scores.protocols import grids, rank_bound
+from decomposition.scores.protocols import Grid, grids, rank_bound
 from decomposition.scores.scorer import FixedScorer, Scorer, scorer
+from decomposition.scores.selection import select
 from tests.tiny import tiny_problem
 
 
@@ -116,25 +120,68 @@ def test_a_factored_damping_too_small_to_invert_gives_way(scorers: dict[str, Sco
         rung.check(float(damping), "absolute")
 
 
+def solver(lowest: float, highest: float) -> Callable[[Problem], SolveCurvature]:
+    """A rung of the user's own that has solutions between these dampings alone."""
+
+    def solve(v: torch.Tensor, damping: float) -> torch.Tensor:
+        if not lowest <= damping < highest:
+            raise DampingError("out of my reach")
+        return v / (1.0 + damping)
+
+    return lambda problem: SolveCurvature(problem.num_parameters, solve)
+
+
 @pytest.mark.parametrize("memory", [None, 1e-6])
-def test_rungs_that_are_solved_at_no_common_damping_leave_the_tuned_protocol(
-    memory: float | None,
-) -> None:
-    """One of the user's solvers has only the smaller dampings, the other only the larger ones."""
-
-    def solver(lowest: float, highest: float) -> Callable[[Problem], SolveCurvature]:
-        def solve(v: torch.Tensor, damping: float) -> torch.Tensor:
-            if not lowest <= damping < highest:
-                raise DampingError("out of my reach")
-            return v / (1.0 + damping)
-
-        return lambda problem: SolveCurvature(problem.num_parameters, solve)
-
+def test_the_chains_own_settings_do_not_depend_on_other_rungs(memory: float | None) -> None:
+    """One solver has only the smaller dampings, the other only the larger ones."""
     extra = {"below": solver(0.0, 0.05), "above": solver(0.05, np.inf)}
     settings = Settings(
-        masks=12, second_order_masks=0, resamples=100, damping_points=4, matrix_norms=False
+        masks=12,
+        second_order_masks=0,
+        resamples=100,
+        damping_points=4,
+        matrix_norms=False,
+        lattice=False,
+        krylov_steps=400,
     )
-    found = run(tiny_problem(), extra=extra, settings=settings, memory=memory, progress=False)
-    assert found["/shares"]["protocol"].values.tolist() == ["tuned"]
-    assert np.isfinite(found["/shares"]["level"].sel(ci_bound="estimate")).all()
-    assert "protocol equal has no levels" in found.attrs["notes"]
+    asked = {"settings": settings, "memory": memory, "progress": False}
+    found, alone = run(tiny_problem(), extra=extra, **asked), run(tiny_problem(), **asked)
+    level = found["/shares"]["level"].sel(ci_bound="estimate")
+    expected = alone["/shares"]["level"].sel(ci_bound="estimate")
+    chain = level.sel(rung=expected["rung"].values)
+    np.testing.assert_allclose(chain, expected, atol=1e-12)
+    assert level.sel(rung="above", protocol="tuned").notnull()
+    reached = level.sel(rung=["below", "above"], protocol="equal").notnull()
+    assert int(reached.sum()) <= 1
+    for rung in ("below", "above"):
+        said = f"protocol equal: {rung} has no level" in found.attrs["notes"]
+        assert said != bool(reached.sel(rung=rung))
+
+
+class Reaching(Scorer):
+    """Scores that are there between two dampings alone."""
+
+    refinable = False
+
+    def __init__(self, reach: tuple[float, float], scores: np.ndarray) -> None:
+        self.reach, self.found = reach, scores
+
+    def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
+        low, high = self.reach
+        return self.found if low <= damping <= high else np.full_like(self.found, np.nan)
+
+
+def test_a_chain_that_is_solved_at_no_common_damping_has_the_tuned_protocol_alone() -> None:
+    generator = np.random.default_rng(0)
+    masks = generator.random((16, 8)) < 0.5
+    scores = generator.normal(size=(3, 8)).astype(np.float32)
+    truth = -(masks @ scores.T)[:, None] + 0.1 * generator.normal(size=(16, 1, 3))
+    chain = {"hessian": Reaching((1.0, 9.0), scores), "ggn": Reaching((0.0, 0.5), scores)}
+    effects = Effects(chain, Measured(masks, truth, None))
+    equal = np.array([0.1, 0.3, 2.0, 5.0])
+    grid = Grid("equal", equal, dict.fromkeys(chain, equal))
+    found, _ = select(
+        effects, {"equal": grid}, mask_folds(16), resample(16, 3, count=100), Settings(), "hessian"
+    )
+    assert list(found.chosen) == ["tuned"]
+    assert found.dampings["tuned"]["hessian"] >= 1.0 > found.dampings["tuned"]["ggn"]
