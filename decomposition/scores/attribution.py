@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from decomposition.base_model import BaseModel
 from decomposition.chain.names import CHAIN
 from decomposition.results.schema import BASELINES, CI_BOUNDS
-from decomposition.scores.agreement_group import add_agreement, agreement_group
+from decomposition.scores.agreement import add_agreement, agreement_group
 from decomposition.scores.bootstrap import Resamples, resample
 from decomposition.scores.ceiling import Ceiling, noise_ceiling
 from decomposition.scores.crossfit import mask_folds
@@ -23,7 +23,7 @@ from decomposition.scores.protocols import COMMON, PROTOCOLS, TUNED, Grid, grids
 from decomposition.scores.scorer import treatment
 from decomposition.scores.selection import Selection, select
 from decomposition.settings import Settings
-from decomposition.shares.localisation_groups import where_groups
+from decomposition.shares.localisation import where_groups
 from decomposition.shares.resolution import WidthCurve, repeats_curve
 
 REFERENCE = "hessian"

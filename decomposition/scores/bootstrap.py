@@ -36,8 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decomposition.scores.lds import ScoreError
-from decomposition.scores.linearised import LinearisedLDS
+from decomposition.scores.lds import LinearisedLDS, ScoreError
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decomposition.scores.bootstrap import Draws, Resamples, bootstrap
-from decomposition.scores.lds import ScoreError, mean_truth
-from decomposition.scores.linearised import LinearisedLDS, linearise
+from decomposition.scores.lds import LinearisedLDS, ScoreError, linearise, mean_truth
 from decomposition.scores.ranks import Floats
 
 

@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decomposition.retraining.distinct import IN_A_HALF
-from decomposition.scores.lds import ScoreError, lds
-from decomposition.scores.linearised import fold_members
+from decomposition.scores.lds import ScoreError, fold_members, lds
 from decomposition.scores.ranks import Floats
 
 

@@ -22,8 +22,7 @@ from decomposition.scores.bootstrap import (
     variance_parts,
 )
 from decomposition.scores.effects import known
-from decomposition.scores.lds import ScoreError
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import ScoreError, linearise
 
 SOURCES = ("masks", "queries", "base_models")
 """What the variance of a level comes from."""

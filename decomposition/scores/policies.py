@@ -17,8 +17,7 @@ from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Resamples, bootstrap
 from decomposition.scores.crossfit import at_choice, choose, fold_lds
 from decomposition.scores.effects import Effects, solved
-from decomposition.scores.lds import mean_defined
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise, mean_defined
 from decomposition.scores.scorer import Scorer
 
 ROUNDING = 1e-10

@@ -19,8 +19,7 @@ from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Resamples, bootstrap
 from decomposition.scores.crossfit import at_choice, choose, fold_lds, refine
 from decomposition.scores.effects import Effects, known, solved
-from decomposition.scores.lds import lds
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import lds, linearise
 from decomposition.scores.protocols import PROTOCOLS, TUNED, Grid
 from decomposition.settings import Settings
 

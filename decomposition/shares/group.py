@@ -17,9 +17,10 @@ from decomposition.scores.ceiling import corrected
 from decomposition.scores.levels import Levels, read_draws
 from decomposition.scores.protocols import PROTOCOLS
 from decomposition.settings import Settings
-from decomposition.shares.lattice import CURVATURE
-from decomposition.shares.orders import mismatch_group, order_groups, resolution_group
+from decomposition.shares.lattice import CURVATURE, order_groups
+from decomposition.shares.mismatch import mismatch_group
 from decomposition.shares.prediction import prediction_group
+from decomposition.shares.resolution import resolution_group
 from decomposition.shares.steps import StepShares, exact_shares, step_shares
 from decomposition.shares.verdict import verdict
 

@@ -18,9 +18,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
+from decomposition.scores.levels import Levels
 from decomposition.shares.steps import ShareError, Step, contrasts, excludes_zero, ratio
 
 
@@ -232,3 +235,65 @@ def _interactions(
         (other,) = lattice.taken[after.before] - lattice.taken[before.before]
         found.append(Interaction(before.name, other, before.before, value))
     return tuple(found)
+
+
+def order_groups(
+    levels: Levels, metrics: Sequence[str], steps: Sequence[str], level: float
+) -> dict[str, xr.Dataset]:
+    """Shares along each feasible order, marginals, Shapley mean with spread, interactions."""
+    nodes = tuple(CURVATURE.taken)
+    found = {p: lattice_shares(levels.of(p, nodes), nodes, level=level) for p in levels.protocols}
+    first = next(iter(found.values()))
+    bounds = {"ci_bound": list(CI_BOUNDS)}
+    coordinates = {
+        "metric": ["lds"],
+        "protocol": list(levels.protocols),
+        "step": list(first.steps),
+    }
+
+    def stack(name: str) -> np.ndarray:
+        return np.stack([getattr(one, name) for one in found.values()])[None]
+
+    table = ("metric", "protocol", "step", "ci_bound")
+    by_order = xr.Dataset(
+        {
+            "share_by_order": (
+                ("metric", "protocol", "order", "step", "ci_bound"),
+                stack("share_by_order"),
+            ),
+            "drop_by_order": (
+                ("metric", "protocol", "order", "step", "ci_bound"),
+                stack("drop_by_order"),
+            ),
+            "first": (table, stack("first")),
+            "last": (table, stack("last")),
+        },
+        coordinates | bounds | {"order": list(first.orders)},
+    )
+    mean = xr.Dataset(
+        {
+            "shapley": (table, stack("shapley_share")),
+            "shapley_drop": (table, stack("shapley")),
+            "spread": (
+                ("metric", "protocol", "step"),
+                np.ptp(stack("share_by_order")[..., 1], axis=2),
+            ),
+        },
+        coordinates | bounds,
+    )
+    pairs = [f"{i.step} after {i.after}, at {i.at}" for i in first.interactions]
+    interactions = xr.Dataset(
+        {
+            "interaction": (
+                ("protocol", "pair", "ci_bound"),
+                np.stack([[i.value for i in one.interactions] for one in found.values()]),
+            )
+        },
+        {"protocol": list(levels.protocols), "pair": pairs} | bounds,
+    )
+    full = {"metric": list(metrics), "step": list(steps)}  # a child shares its parent's axes
+    return {
+        "/shares/orders": by_order.reindex(full),
+        "/shares/shapley": mean.reindex(full),
+        "/shares/interactions": interactions,
+    }

@@ -1,21 +1,34 @@
-"""Where a step's loss lives: in which layer, which eigenvalue band, which query.
+"""Where a step's loss lives: in which layer, which band of the spectrum, which query.
 
-Swapping parts one after the other, part k on top of those before it, gives contributions that
-telescope to the step's drop. Swapping each part alone gives contributions that need not add up;
-what is missing is the remainder. Over queries the drop is a mean, so single queries add up.
+A block-diagonal rung's prediction is a sum over layers, and that of a rung with an eigenbasis a
+sum over its eigenvectors. Swapping parts one after the other, part k on top of those before it,
+from the node before a step to the node after it, gives contributions that telescope to the step's
+drop; what is missing is the remainder. Over queries the drop is a mean, so single queries add up.
+Layers and bands are read at each node's ``tuned`` damping, without cross-fitting, so the totals
+here differ from those of /shares within their intervals.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
-from decomposition.scores.bootstrap import Draws, Resamples
-from decomposition.scores.lds import check_prediction
-from decomposition.scores.linearised import fold_members, linearised_query
+from decomposition.chain import CHAIN, STEPS
+from decomposition.chain.step import Step
+from decomposition.linalg import to_numpy
+from decomposition.results.schema import CI_BOUNDS
+from decomposition.scores.bootstrap import Draws, Resamples, bootstrap
+from decomposition.scores.effects import Effects, known
+from decomposition.scores.lds import check_prediction, fold_members, linearise, linearised_query
 from decomposition.scores.ranks import Floats
+from decomposition.scores.selection import Selection
 from decomposition.shares.steps import ShareError
 
 
@@ -125,4 +138,139 @@ def query_drops(
         order[:most],
         float((interval[:, 0] > 0).sum() / defined),
         float((interval[:, 2] < 0).sum() / defined),
+    )
+
+
+BLOCKWISE = (
+    Step("linearisation", "block_hessian", "block_ggn"),
+    Step("eigenbasis", "block_ggn", "ekfac"),
+    Step("eigenvalues", "ekfac", "kfac"),
+)
+"""Steps that can be taken layer by layer, between block-diagonal nodes."""
+BAND_EDGES = (0, 10, 30, 100, 300, 1000, 3000, 10000, 30000)
+"""Ranks, by eigenvalue magnitude, at which one spectral band ends and the next begins."""
+
+
+def where_groups(
+    effects: Effects,
+    selection: Selection,
+    blocks: Mapping[str, slice],
+    folds: Int[np.ndarray, " M"],
+    weights: Resamples,
+    level: float,
+) -> dict[str, xr.Dataset]:
+    """Group path → dataset, for whatever nodes are there, in whatever form.
+
+    Layers are parts of every block-diagonal rung; bands of those with an eigenbasis.
+    """
+    steps = [Step(name, *pair) for name, pair in zip(STEPS, itertools.pairwise(CHAIN), strict=True)]
+    nodes = set(selection.nodes)
+    groups: dict[str, xr.Dataset] = {}
+    there = [step for step in steps if {step.before, step.after} <= nodes]
+    if there:
+        groups["/where/queries"] = _queries(there, effects, selection, folds, weights, level)
+    split = _Split(effects, selection.dampings["tuned"], weights, level)
+    layered = [step for step in BLOCKWISE if {step.before, step.after} <= nodes]
+    if layered:
+        slices = {node: list(blocks.values()) for node in nodes}
+        groups["/where/layers"] = split.over("block", list(blocks), slices, layered)
+    mu = {name: rung.mu for name, rung in effects.scorers.items() if rung.mu is not None}
+    banded = [step for step in steps if {step.before, step.after} <= nodes & set(mu)]
+    if banded:
+        size = len(mu[banded[0].before])
+        edges = [e for e in BAND_EDGES if e < size] + [size]
+        names = [f"{a + 1}–{b}" for a, b in itertools.pairwise(edges)]
+        bands = {name: _bands(values, edges) for name, values in mu.items()}
+        groups["/where/bands"] = split.over("band", names, bands, banded)
+    return groups
+
+
+def _bands(mu: Tensor, edges: Sequence[int]) -> list[Int[np.ndarray, " band"]]:
+    """Basis indices of each band, by rank of the eigenvalue's magnitude."""
+    order = to_numpy(mu.abs().argsort(descending=True, stable=True))
+    return [order[a:b] for a, b in itertools.pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A step's loss in parts, each rung at its own damping."""
+
+    effects: Effects
+    dampings: Mapping[str, float]
+    weights: Resamples
+    level: float
+
+    def over(
+        self,
+        axis: str,
+        names: Sequence[str],
+        subsets: Mapping[str, Sequence[np.ndarray | slice]],
+        steps: Sequence[Step],
+    ) -> xr.Dataset:
+        """Contribution of every part to every step, swapped in the order of ``names``.
+
+        Args:
+            axis: what the parts are: block or band.
+            names: of the parts.
+            subsets: rung → indices of each part in its basis.
+            steps: between rungs that have such parts.
+        """
+        contribution, total, remainder = [], [], []
+        for step in steps:
+            before, after = (
+                self.effects.partial(node, self.dampings[node], subsets[node])
+                for node in (step.before, step.after)
+            )
+            path = known(_swap_one_by_one(before, after))
+            draws = bootstrap(linearise(path, self.effects.truth), self.weights)
+            found = path_decomposition(draws, tuple(names), self.level)
+            contribution.append(found.contribution)
+            total.append(found.total)
+            remainder.append(found.remainder)
+        return xr.Dataset(
+            {
+                "contribution": (("step", axis, "ci_bound"), np.stack(contribution)),
+                "total": (("step", "ci_bound"), np.stack(total)),
+                "remainder": (("step", "ci_bound"), np.stack(remainder)),
+            },
+            {"step": [step.name for step in steps], axis: list(names), "ci_bound": list(CI_BOUNDS)},
+        )
+
+
+def _swap_one_by_one(
+    before: Float[np.ndarray, "K M Q"], after: Float[np.ndarray, "K M Q"]
+) -> Float[np.ndarray, "K1 M Q"]:
+    """Predictions with parts 1 … k taken from ``after``, for k = 0 … K."""
+    start = before.sum(0)
+    return start + np.concatenate([np.zeros_like(start)[None], np.cumsum(after - before, axis=0)])
+
+
+def _queries(
+    steps: Sequence[Step],
+    effects: Effects,
+    selection: Selection,
+    folds: np.ndarray,
+    weights: Resamples,
+    level: float,
+) -> xr.Dataset:
+    """Drop of every query at every step, at the dampings of protocol ``tuned``, cross-fitted."""
+    chosen = selection.chosen["tuned"]
+    drops, degraded, improved = [], [], []
+    for step in steps:
+        before, after = (chosen[selection.nodes.index(n)] for n in (step.before, step.after))
+        found = query_drops(before, after, effects.truth, weights, folds, level=level)
+        drops.append(found.drop)
+        degraded.append(found.degraded)
+        improved.append(found.improved)
+    return xr.Dataset(
+        {
+            "drop": (("step", "query", "ci_bound"), np.stack(drops)),
+            "degraded": ("step", np.array(degraded)),
+            "improved": ("step", np.array(improved)),
+        },
+        {
+            "step": [step.name for step in steps],
+            "query": np.arange(effects.truth.shape[1]),
+            "ci_bound": list(CI_BOUNDS),
+        },
     )

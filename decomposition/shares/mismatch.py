@@ -10,9 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from decomposition.chain import CHAIN
+from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
+from decomposition.scores.levels import Levels
 from decomposition.shares.steps import ShareError, excludes_zero, ratio
 
 
@@ -61,3 +65,18 @@ def damping_mismatch(equal: Draws, tuned: Draws, level: float = 0.95) -> Damping
         total_interval,
         defined,
     )
+
+
+def mismatch_group(levels: Levels, level: float) -> xr.Dataset:
+    """What damping alone costs: levels at a common λ against every rung at its own."""
+    found = damping_mismatch(levels.of("equal", CHAIN), levels.of("tuned", CHAIN), level)
+    data = xr.Dataset(
+        {
+            "gap": (("rung", "ci_bound"), found.gap),
+            "gap_share": (("rung", "ci_bound"), found.share),
+            "mismatch": ("ci_bound", found.mismatch),
+            "mismatch_share": ("ci_bound", found.mismatch_share),
+        },
+        {"rung": list(CHAIN), "ci_bound": list(CI_BOUNDS)},
+    )
+    return data.reindex(rung=list(levels.nodes))

@@ -12,14 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import norm
 
+from decomposition.chain import CHAIN, STEPS
 from decomposition.scores.bootstrap import VarianceParts, variance_parts
-from decomposition.scores.lds import mean_truth
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise, mean_truth
+from decomposition.scores.levels import Levels
 from decomposition.scores.ranks import Floats
+from decomposition.shares.steps import CHAIN as CHAIN_STEPS
+from decomposition.shares.steps import contrasts
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,30 @@ def repeats_curve(
 
 def _width(deviation: NDArray[np.float64], level: float) -> NDArray[np.float64]:
     return 2.0 * float(norm.ppf(0.5 + level / 2.0)) * deviation
+
+
+def resolution_group(
+    levels: Levels, level: float, by_repeats: xr.DataArray | None = None
+) -> xr.Dataset:
+    """Width of the interval of every step's drop against masks, and of a level against repeats."""
+    matrix = contrasts(CHAIN, CHAIN_STEPS)
+    curves = [
+        [masks_curve(levels.parts(p, CHAIN), row, levels.masks, level=level) for row in matrix]
+        for p in levels.protocols
+    ]
+    data = xr.Dataset(
+        {
+            "width": (
+                ("protocol", "chain_step", "masks"),
+                np.array([[one.width for one in rows] for rows in curves]),
+            )
+        },
+        {
+            "protocol": list(levels.protocols),
+            "chain_step": list(STEPS),
+            "masks": curves[0][0].amount,
+        },
+    )
+    if by_repeats is not None:
+        data["relative_width"] = by_repeats.reset_coords(drop=True)
+    return data

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from decomposition.scores.bootstrap import bootstrap, resample
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise
 
 RUNGS, DAMPINGS, MASKS, QUERIES, RESAMPLES = 8, 25, 1000, 180, 2000
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from decomposition.scores.bootstrap import Draws, bootstrap, resample, variance_parts
-from decomposition.scores.lds import ScoreError, lds, mean_truth
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import ScoreError, lds, linearise, mean_truth
 from decomposition.scores.ranks import correlation, influence, rank
 from tests.scores.simulated import Population, weighted_spearman
 

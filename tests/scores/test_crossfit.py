@@ -10,8 +10,7 @@ from decomposition.scores.crossfit import (
     mask_folds,
     refine,
 )
-from decomposition.scores.lds import ScoreError, lds
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import ScoreError, lds, linearise
 
 
 def curves(best: tuple[int, ...] = (2, 4), dampings: int = 7):

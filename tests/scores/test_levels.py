@@ -5,9 +5,8 @@ import pytest
 
 from decomposition.scores.bootstrap import bootstrap, resample
 from decomposition.scores.crossfit import at_choice, choose, fold_lds, mask_folds
-from decomposition.scores.lds import ScoreError
+from decomposition.scores.lds import ScoreError, linearise
 from decomposition.scores.levels import Levels, joint_levels
-from decomposition.scores.linearised import linearise
 from decomposition.shares.mismatch import damping_mismatch
 from tests.scores.test_crossfit import curves
 

@@ -9,8 +9,7 @@ from decomposition.scores.bootstrap import (
     resample,
     variance_parts,
 )
-from decomposition.scores.lds import mean_truth
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise, mean_truth
 from tests.scores.simulated import Population
 
 NODES = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")

@@ -7,9 +7,8 @@ import pytest
 
 from decomposition.scores.bootstrap import bootstrap, resample
 from decomposition.scores.crossfit import at_choice, choose, fold_lds, mask_folds
-from decomposition.scores.lds import mean_truth
+from decomposition.scores.lds import linearise, mean_truth
 from decomposition.scores.levels import joint_levels
-from decomposition.scores.linearised import linearise
 from decomposition.shares.steps import step_shares
 from tests.scores.simulated import Population
 from tests.shares.planted import NODES

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from decomposition.scores.bootstrap import bootstrap, resample
-from decomposition.scores.lds import mean_truth
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise, mean_truth
 from decomposition.shares.localisation import path_decomposition, query_drops, single_swaps
 from decomposition.shares.steps import ShareError
 from tests.scores.simulated import Population

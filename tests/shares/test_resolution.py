@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from decomposition.scores.bootstrap import bootstrap, resample, variance_parts
-from decomposition.scores.lds import mean_truth
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise, mean_truth
 from decomposition.shares.resolution import masks_curve, repeats_curve
 from tests.scores.simulated import Population
 

@@ -19,7 +19,7 @@ from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.supplied import BankFileError, SuppliedBank
 from decomposition.scores.bootstrap import bootstrap, resample
 from decomposition.scores.crossfit import mask_folds
-from decomposition.scores.linearised import linearise
+from decomposition.scores.lds import linearise
 from decomposition.targets.measurement import measure_supplied
 from decomposition.targets.names import TargetError
 from decomposition.targets.variation import unmoved

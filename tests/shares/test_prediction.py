@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from decomposition.shares.association import spectral_association
+from decomposition.shares.prediction import spectral_association
 from decomposition.shares.steps import ShareError
 
 
