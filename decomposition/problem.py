@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from decomposition.checks import Rule, check_fields, checked, flag, instance, optional, text
 from decomposition.device import resolve_device
@@ -89,7 +90,9 @@ class Problem:
     train: tuple[Inputs, Tensor]
     """(X, y): inputs (N, …), or a tuple or dict of them for a forward pass with several, and
     targets (N,) or (N, C). For a model that returns (N, C, d1, …), targets as torch's loss takes
-    them: labels (N, d1, …) or numbers (N, C, d1, …)."""
+    them: labels (N, d1, …) or numbers (N, C, d1, …). Also a map-style torch.utils.data.Dataset of
+    such samples (x, y), or of dicts with a target among them, or a DataLoader that does not
+    shuffle: they are read once into tensors."""
     query: tuple[Inputs, Tensor]
     """(Xq, yq): the examples whose loss is attributed to training examples."""
     recipe: Recipe
@@ -125,8 +128,8 @@ class Problem:
         self,
         model: nn.Module,
         loss: Loss | nn.Module,
-        train: tuple[Inputs, Tensor],
-        query: tuple[Inputs, Tensor],
+        train: tuple[Inputs, Tensor] | Dataset | DataLoader,
+        query: tuple[Inputs, Tensor] | Dataset | DataLoader,
         recipe: Recipe | None = None,
         name: str = "problem",
         initial: Mapping[str, Tensor] | None = None,

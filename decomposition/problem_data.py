@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from decomposition.checks import Unfit, instance, several, whole
 from decomposition.errors import ProblemError
-from decomposition.foreign_data import from_array, signed, way_out
+from decomposition.foreign_data import from_array, from_dataset, signed, way_out
 from decomposition.inputs import Inputs, double, not_dense, parts_of, rows_in, shapes, take, wide
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
@@ -46,11 +47,14 @@ def display(value: object) -> dict[str, object]:
 
 
 def checked_pair(pair: object, where: str) -> tuple[Inputs, Tensor]:
-    """Inputs and targets as detached tensors, one row an example.
+    """Inputs and targets, of a pair or a data set, as detached tensors, one row an example.
 
     Raises:
-        ProblemError: not a pair, not tensors, no rows, not as many of each, or not finite.
+        ProblemError: as ``from_dataset``; not a pair, not tensors, no rows, not as many of each, or
+            not finite.
     """
+    if isinstance(pair, Dataset | DataLoader):
+        pair = from_dataset(pair, where)
     if not (isinstance(pair, tuple | list) and len(pair) == 2):
         raise ProblemError(
             f"{where} must be a pair (inputs, targets), got {type(pair).__name__}{way_out(pair)}"

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from numpy.lib.recfunctions import structured_to_unstructured, unstructured_to_structured
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from decomposition import Problem, build_chain
 from decomposition.errors import ProblemError, UnsupportedModelError
@@ -132,10 +132,10 @@ REFUSED: dict[str, tuple[str, Callable[[], object], Callable[[], object]]] = {
         lambda: (X, LABELS.tolist()),
         lambda: (X, torch.tensor(LABELS.tolist())),
     ),
-    "a dataset": (
-        "got TensorDataset: give its tensors, .*batch_size=len",
+    "a dataset as inputs": (
+        "got TensorDataset: a data set holds inputs and targets, .* train=dataset",
+        lambda: (TensorDataset(X, Y), Y),
         lambda: TensorDataset(X, Y),
-        lambda: next(iter(DataLoader(TensorDataset(X, Y), batch_size=N))),
     ),
 }
 
