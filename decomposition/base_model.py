@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from decomposition.chain.approximations import beside
@@ -24,6 +26,7 @@ from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.scores.effects import Effects, Measured
+from decomposition.scores.elsewhere import sign_note
 from decomposition.scores.gradients import (
     Gradients,
     GradientSource,
@@ -32,6 +35,7 @@ from decomposition.scores.gradients import (
 )
 from decomposition.scores.scorer import (
     Eigenvalues,
+    FixedScorer,
     Scorer,
     SolvingScorer,
     baselines,
@@ -115,6 +119,7 @@ def prepare(
     progress: bool,
     bank: SuppliedBank | None = None,
     plan: Plan | None = None,
+    given: Mapping[str, Float[np.ndarray, "Q N"]] = MappingProxyType({}),
 ) -> BaseModel:
     """Train, build every rung, measure the target, decompose the rungs, gather the gradients.
 
@@ -127,6 +132,7 @@ def prepare(
         progress: show bars.
         bank: models retrained elsewhere: nothing is retrained, they are the truth.
         plan: the form of every rung; None: all are dense.
+        given: scores made elsewhere, checked (see decomposition.scores.elsewhere).
 
     Raises:
         DecompositionError: the problem does not have the target, or as the stages.
@@ -158,10 +164,13 @@ def prepare(
     if not by_examples:
         found = truth()
     scorers: dict[str, Scorer] = {}
+    asked: tuple[str, ...] = ()
     if settings.attribution:
         with clock.stage("scores"):
             scorers = _scorers(trained, rungs, gradients, estimated)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
+            scorers |= {name: FixedScorer(torch.from_numpy(one)) for name, one in given.items()}
+            asked = _signs(scorers, given)
     answers, effects, attributes = None, None, {}
     if found.found is not None:
         measured = Measured(found.found.weights, found.found.truth, found.found.second)
@@ -177,8 +186,19 @@ def prepare(
         effects,
         estimated,
         attributes,
-        found.notes,
+        (*found.notes, *asked),
     )
+
+
+def _signs(
+    scorers: Mapping[str, Scorer], given: Mapping[str, Float[np.ndarray, "Q N"]]
+) -> tuple[str, ...]:
+    """What to ask about scores that seem to have the other sign."""
+    if not given:
+        return ()
+    identity = scorers["identity"].scores(0.0)
+    found = (sign_note(name, one, identity) for name, one in given.items())
+    return tuple(note for note in found if note is not None)
 
 
 def _truth(

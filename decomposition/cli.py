@@ -99,6 +99,7 @@ def _run(command: Run) -> None:
     from decomposition.problems import load_problem
     from decomposition.results.write import output_folder
     from decomposition.run import run
+    from decomposition.scores.elsewhere import read_named
 
     folder = output_folder(command.out)
     settings = command.settings.checked()
@@ -108,6 +109,7 @@ def _run(command: Run) -> None:
     run(
         problem,
         folder,
+        scores=read_named(command.scores),
         settings=settings,
         command=shlex.join(["decompose", *sys.argv[1:]]),
         bank=command.bank,

@@ -55,6 +55,9 @@ class Run:
     built-in problems. Its numbers are not those of the full study."""
     problem_seed: int = 0
     """Seed of a built-in problem: split, initialisation, order of examples."""
+    scores: tuple[str, ...] = ()
+    """Scores made elsewhere, name=FILE: arrays (queries, train) in .npy, .npz, .nc or .safetensors,
+    positive where removing the training example raises the query's loss; only ranks count."""
     bank: Path | None = None
     """A bank of models retrained elsewhere (.npz or netCDF, see docs/supplied_bank.md): the truth,
     in place of retraining."""

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.base_model import BaseModel, Clock, prepare
+from decomposition.chain.approximations import beside
 from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, Precision, plan_chain
@@ -28,6 +29,7 @@ from decomposition.retraining.base import other_base
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.scores import attribution as scores
 from decomposition.scores.bank_group import bank_group, examples_group, top_group
+from decomposition.scores.elsewhere import Given, given_scores
 from decomposition.scores.gradients import Gradients
 from decomposition.scores.protocols import TUNED, rank_bound
 from decomposition.settings import Settings
@@ -50,6 +52,7 @@ def compute_cell(
     settings: Settings,
     *,
     extra: Mapping[str, Approximation] | None = None,
+    given: Given | None = None,
     bank: SuppliedBank | None = None,
     memory: int | None = None,
     products: Precision = "float64",
@@ -63,6 +66,7 @@ def compute_cell(
         problem: trained or not.
         settings: what to compute; without ``detail`` no more than levels, errors and losses.
         extra: rungs of the user's own, and of other protocols.
+        given: scores made elsewhere, name → (queries, train).
         bank: models retrained elsewhere.
         memory: bytes that curvature may take; default three quarters of what is free.
         products: precision of the products that take the place of dense matrices.
@@ -80,7 +84,8 @@ def compute_cell(
     place = resolve_device(settings.device)
     plan = plan_chain(problem, memory, products, place, settings.krylov_steps)
     check_decay_held(problem, plan)
-    base = prepare(problem, folder, extra, settings, clock, progress, bank, plan)
+    theirs = given_scores(given, problem, settings, beside(settings.also, extra))
+    base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)
     notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
     groups = {"/cells": _cell_group(base.problem)}
     scored: list[scores.Scored] = []

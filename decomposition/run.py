@@ -22,6 +22,7 @@ from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import as_supplied
 from decomposition.retraining.supplied_settings import settings_of
+from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
 from decomposition.shares.claims import claims_group
 from decomposition.shares.group import share_groups
@@ -33,6 +34,7 @@ def run(
     out: str | Path | None = None,
     *,
     extra: Mapping[str, Approximation] | None = None,
+    scores: Given | None = None,
     settings: Settings | None = None,
     progress: bool = True,
     command: str | None = None,
@@ -54,6 +56,8 @@ def run(
         out: folder for ``result.nc``, ``report.html`` and the bank of retrained models; None
             keeps everything in memory.
         extra: name → function from the (trained) problem to a Curvature, scored beside the chain.
+        scores: made elsewhere, name → array (queries, train), positive where removing the training
+            example raises the query's loss; only ranks count (see decomposition.scores.elsewhere).
         settings: what to compute; default the full study.
         progress: show progress bars.
         command: what to type to make the result again; default this process's command line.
@@ -89,6 +93,7 @@ def run(
         problem,
         settings,
         extra=extra,
+        given=scores,
         bank=supplied,
         memory=budget,
         products=products,

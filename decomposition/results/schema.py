@@ -413,7 +413,24 @@ _LEVELS = (
     ),
 )
 
+_BESIDE = Group(
+    "/beside",
+    "Approximations beside the chain and scores made elsewhere, against every rung of it.",
+    (
+        variable(
+            "difference",
+            "protocol other rung ci_bound",
+            _LDS,
+            "LDS minus the rung's",
+            required=True,
+        ),
+        variable("probability", "protocol other rung", "1", "share of resamples above the rung"),
+    ),
+    stacked=False,
+)
+
 _SHARES = (
+    _BESIDE,
     Group(
         "/shares",
         "What each step costs, and its share of the whole.",

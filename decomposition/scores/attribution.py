@@ -68,6 +68,8 @@ class Scored:
     """Predicted effects of the chain there."""
     datasets: dict[str, xr.Dataset]
     """Group path → dataset."""
+    undamped: frozenset[str] = frozenset()
+    """Nodes that no damping changes, baselines apart: they have no λ to tell."""
 
 
 def score(
@@ -100,16 +102,19 @@ def score(
         axes = {"rung": list(effects.rungs), "ci_bound": list(CI_BOUNDS)}
         datasets["/attribution"] = xr.Dataset(coords=axes)
     best, edge = selection.dampings[TUNED], selection.edges[TUNED]
+    undamped = frozenset(
+        name for name, rung in base.scorers.items() if rung.damping_free and name not in BASELINES
+    )
     datasets["/attribution"]["best_damping"] = (
         "rung",
-        [best.get(name, np.nan) for name in effects.rungs],
+        [np.nan if name in undamped else best.get(name, np.nan) for name in effects.rungs],
     )
     datasets["/attribution"]["edge"] = (
         "rung",
         [int(edge.get(name, False)) for name in effects.rungs],
     )
     at_damping = np.stack([effects.at(rung, equal.tolist()) for rung in CHAIN], axis=1)
-    return Scored(selection, effects.truth, equal, at_damping, datasets)
+    return Scored(selection, effects.truth, equal, at_damping, datasets, undamped)
 
 
 def without_truth(base: BaseModel, settings: Settings, progress: bool) -> xr.Dataset:
@@ -154,7 +159,10 @@ def levels_groups(
     dampings = scored[0].selection.dampings
     data["damping"] = (
         ("protocol", "rung"),
-        [[dampings[p][node] for node in levels.nodes] for p in levels.protocols],
+        [
+            [np.nan if node in scored[0].undamped else dampings[p][node] for node in levels.nodes]
+            for p in levels.protocols
+        ],
     )
     if ceiling is not None:
         for name, draws in (("ceiling", ceiling.ceiling), ("reliability", ceiling.reliability)):

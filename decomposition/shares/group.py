@@ -17,6 +17,7 @@ from decomposition.scores.ceiling import corrected
 from decomposition.scores.levels import Levels, read_draws
 from decomposition.scores.protocols import PROTOCOLS
 from decomposition.settings import Settings
+from decomposition.shares.beside import beside_group
 from decomposition.shares.lattice import CURVATURE, order_groups
 from decomposition.shares.mismatch import mismatch_group
 from decomposition.shares.prediction import prediction_group
@@ -59,6 +60,9 @@ def share_groups(tree: xr.DataTree, settings: Settings) -> dict[str, xr.Dataset]
             settings.level,
             settings.seed,
         )
+    beside = beside_group(levels, settings.level)
+    if beside is not None:
+        groups["/beside"] = beside
     if len(levels.per_base) > 1:
         of_base = data["of_base_model"].rename("level")
         groups["/base_models"] = of_base.reset_coords(drop=True).to_dataset()
