@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from decomposition.chain import LATTICE, build_lattice
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.elementary import ElementaryOperations
 from decomposition.problem import Problem
 from decomposition.retraining.choice import choose_way

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decomposition import Recipe
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.evaluation import mean_loss
 from decomposition.memory import OutOfMemoryError, shrinking
 from decomposition.problem import Problem

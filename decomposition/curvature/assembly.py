@@ -19,22 +19,31 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import one_hot
+from tqdm import tqdm
 
-from decomposition.curvature.dense_hessian import assemble_by_products
-from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, jacobian_rows
-from decomposition.curvature.preactivation import (
+from decomposition.curvature.fisher import EXACT, Fisher, jacobian_rows, root_of
+from decomposition.curvature.graphs import Graph, Graphs
+from decomposition.curvature.terms import (
     GaussNewtonTerms,
     HessianTerms,
-    Preactivation,
-    on_plain_batches,
+    LayerTerms,
+    on_hessian_batches,
     plain_blocks,
 )
-from decomposition.inputs import device_of
+from decomposition.errors import UnsupportedModelError
+from decomposition.inputs import Inputs, device_of
 from decomposition.layers import LinearBlock
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 Pair = tuple[LinearBlock, LinearBlock]
+DIRECTIONS = 256
+"""Columns of H between two steps of the progress bar."""
+BAR_DELAY = 5.0
+"""Seconds before a progress bar appears."""
+SYMMETRY = 1e-8
+"""Largest difference of the triangles, relative to the largest entry."""
 
 
 def assemble_ggn(problem: Problem, fisher: Fisher = EXACT) -> Float[Tensor, "P P"]:
@@ -43,7 +52,12 @@ def assemble_ggn(problem: Problem, fisher: Fisher = EXACT) -> Float[Tensor, "P P
     With another ``fisher`` its R Rᵀ takes the place of Λ.
     """
     if problem.plain:
-        return _assemble(problem, fisher_terms(problem, fisher), _add_ggn)
+        of = LayerTerms(problem)
+
+        def terms(x: Inputs, y: Tensor, first: int) -> GaussNewtonTerms:
+            return of.gauss_newton(x, y, root_of(problem, fisher, first))
+
+        return _assemble(problem, on_hessian_batches(problem, terms, fisher.columns), _add_ggn)
     size = problem.num_parameters
     out = torch.zeros(size, size, dtype=torch.float64, device=device_of(problem.train[0]))
     for rows in jacobian_rows(problem, fisher):
@@ -56,9 +70,52 @@ def assemble_hessian(problem: Problem) -> Float[Tensor, "P P"]:
     """H = (1/N) Σ ∇²_θ ℓ_n, dense, float64, in parameter order."""
     if not problem.plain:
         return assemble_by_products(problem)
-    terms_of = Preactivation(problem).hessian_terms
-    terms = on_plain_batches(problem, lambda x, y, first: terms_of(x, y))
+    of = LayerTerms(problem).hessian
+    terms = on_hessian_batches(problem, lambda x, y, first: of(x, y))
     return _assemble(problem, terms, _add_hessian)
+
+
+def assemble_by_products(problem: Problem) -> Float[Tensor, "P P"]:
+    """H = (1/N) Σ ∇²_θ ℓ_n of any model, column by column: H e_i.
+
+    The two triangles agree to rounding and are averaged.
+
+    Raises:
+        UnsupportedModelError: they do not, or the model cannot be differentiated.
+        OutOfMemoryError: the second derivatives of a single example do not fit.
+    """
+    graphs, size = Graphs(problem), problem.num_parameters
+    out = torch.zeros(size, size, dtype=torch.float64, device=problem.device)
+    with tqdm(
+        total=problem.num_examples * size,
+        desc="Hessian",
+        unit="product",
+        unit_scale=True,
+        delay=BAR_DELAY,
+        disable=None,
+    ) as bar:
+
+        def batch(graph: Graph, examples: slice) -> None:
+            found = torch.empty_like(out)
+            for first in range(0, size, DIRECTIONS):
+                rows = torch.arange(first, min(first + DIRECTIONS, size), device=out.device)
+                found[first : first + DIRECTIONS] = graph.hessian(one_hot(rows, size).double())
+                bar.update(len(rows) * (examples.stop - examples.start))
+            out.add_(found)
+
+        for _ in graphs.over(batch):
+            pass
+    out.div_(problem.num_examples)
+    transposed = out.T.clone()
+    gap, scale = float((out - transposed).abs().max()), float(out.abs().max())
+    if gap > SYMMETRY * scale:
+        raise UnsupportedModelError(
+            f"the second derivatives of {type(graphs.model).__name__} are not symmetric: the two "
+            f"triangles of H differ by {gap:.3g} where its largest entry is {scale:.3g}, so the "
+            "derivative of some operation is wrong (a custom autograd function, or a fused "
+            "operation of PyTorch); write that operation out in elementary ones"
+        )
+    return out.add_(transposed).div_(2.0)
 
 
 def _assemble(problem: Problem, terms: Iterable, add: Callable) -> Tensor:
@@ -74,11 +131,14 @@ def _assemble(problem: Problem, terms: Iterable, add: Callable) -> Tensor:
 def _add_ggn(
     blocks: tuple[LinearBlock, ...], terms: GaussNewtonTerms, scale: float, out: Tensor
 ) -> None:
+    """Of one position."""
+    roots = {name: s.squeeze(2) for name, s in terms.roots.items()}
+    inputs = {name: a.squeeze(1) for name, a in terms.inputs.items()}
     for i, l in enumerate(blocks):
-        left = terms.roots[l.name].contiguous().mul(scale)
+        left = roots[l.name].contiguous().mul(scale)
         for m in blocks[i:]:
-            k = torch.bmm(left.transpose(1, 2), terms.roots[m.name])
-            _add_products((l, m), k, terms.inputs, out)
+            k = torch.bmm(left.transpose(1, 2), roots[m.name])
+            _add_products((l, m), k, inputs, out)
 
 
 def _add_hessian(

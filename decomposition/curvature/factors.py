@@ -18,9 +18,9 @@ convolution has factors of its own, from its channels and its outputs; they are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -28,14 +28,9 @@ from torch import Tensor
 
 from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.factor_basis import FactorBasis, factor_basis
-from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, position_terms
+from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms
 from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
-from decomposition.curvature.preactivation import (
-    GaussNewtonTerms,
-    HessianTerms,
-    Preactivation,
-    on_plain_batches,
-)
+from decomposition.curvature.terms import LayerTerms, on_hessian_batches
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
@@ -43,7 +38,6 @@ from decomposition.linalg import matmul
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
-Terms = TypeVar("Terms", GaussNewtonTerms, HessianTerms)
 Factors = dict[str, tuple[Float[Tensor, "*G width width"], Float[Tensor, "*G d d"]]]
 """Layer → (A_l, S_l), one of each for every group of a grouped convolution."""
 Sharing = Literal["expand", "reduce"]
@@ -75,12 +69,7 @@ def _factor_rows(
     problem: Problem, fisher: Fisher, sharing: Sharing
 ) -> Iterator[tuple[str, Float[Tensor, "*G rows width"], Float[Tensor, "*G rows d"]]]:
     """Rows whose second moments, summed and divided by N, are A and S."""
-    if problem.plain:
-        for terms in fisher_terms(problem, fisher):
-            for name, a in terms.inputs.items():
-                yield name, a, terms.roots[name].flatten(0, 1)
-        return
-    for terms in position_terms(problem, fisher):
+    for terms in fisher_terms(problem, fisher):
         for name, a in terms.inputs.items():
             s = terms.roots[name]
             if sharing == "reduce":
@@ -133,27 +122,15 @@ def _separated(block: LinearBlock, a: Tensor, outputs: FactorBasis) -> dict[str,
 def ggn_diagonals(
     problem: Problem, bases: Mapping[str, KroneckerBasis], fisher: Fisher = EXACT
 ) -> dict[str, Float[Tensor, "d_out width"]]:
-    """EK-FAC eigenvalues: diag(Qᵀ G_ll Q)_ij = (1/N) Σ_n (Σ_c (s_n,c · Q_S,i)²) (a_n · Q_A,j)².
+    """EK-FAC eigenvalues, the diagonal of G_ll in the basis:
+
+        diag(Qᵀ G_ll Q)_ij = (1/N) Σ_n Σ_c (Σ_t (s_n,c,t · Q_S,i) (a_n,t · Q_A,j))²
 
     For sampled and empirical Fishers s a are per-example gradients, and this is the correction of
     George et al. (2018, arXiv 1806.03884, equation 11).
     """
-
-    if not problem.plain:
-        return _position_diagonals(problem, bases, fisher)
-
-    def along(terms: GaussNewtonTerms, name: str, q: Tensor) -> Tensor:
-        return (terms.roots[name] @ q).square().sum(1)
-
-    return _diagonals(problem, bases, fisher_terms(problem, fisher), along)
-
-
-def _position_diagonals(
-    problem: Problem, bases: Mapping[str, KroneckerBasis], fisher: Fisher
-) -> dict[str, Float[Tensor, "d_out width"]]:
-    """(1/N) Σ_n Σ_c (Σ_t (s_n,c,t · Q_S,i) (a_n,t · Q_A,j))²."""
     diagonals = {key: torch.zeros_like(basis.products()) for key, basis in bases.items()}
-    for terms in position_terms(problem, fisher):
+    for terms in fisher_terms(problem, fisher):
         for key, basis in bases.items():
             layer = basis.block.name
             a = _along(terms.inputs[layer][..., basis.columns], basis.inputs.vectors)
@@ -213,12 +190,15 @@ def hessian_diagonals(
             for key, basis in bases.items()
         }
 
-    def along(terms: HessianTerms, name: str, q: Tensor) -> Tensor:
-        return (torch.matmul(terms.hessians[name, name], q) * q).sum(1)
-
-    terms_of = Preactivation(problem).hessian_terms
-    terms = on_plain_batches(problem, lambda x, y, first: terms_of(x, y))
-    return _diagonals(problem, bases, terms, along)
+    of = LayerTerms(problem).hessian
+    diagonals = {key: torch.zeros_like(basis.products()) for key, basis in bases.items()}
+    for terms in on_hessian_batches(problem, lambda x, y, first: of(x, y)):
+        for key, basis in bases.items():
+            layer, q = basis.block.name, basis.outputs.vectors
+            a = (terms.inputs[layer][:, basis.columns] @ basis.inputs.vectors).square()
+            s = (torch.matmul(terms.hessians[layer, layer], q) * q).sum(1)
+            diagonals[key] += s.T @ a / problem.num_examples
+    return diagonals
 
 
 def _in_basis(matrix: Tensor, basis: KroneckerBasis) -> Float[Tensor, "d_out width"]:
@@ -229,20 +209,3 @@ def _in_basis(matrix: Tensor, basis: KroneckerBasis) -> Float[Tensor, "d_out wid
     rotation = KroneckerCurvature(basis, basis.products())
     half = rotation.to_basis(matrix[part, part])  # Qᵀ C
     return rotation.to_basis(half.T).diagonal().reshape(block.d_out, block.width).clone()
-
-
-def _diagonals(
-    problem: Problem,
-    bases: Mapping[str, KroneckerBasis],
-    batches_of_terms: Iterable[Terms],
-    along: Callable[[Terms, str, Tensor], Float[Tensor, "n d_out"]],
-) -> dict[str, Float[Tensor, "d_out width"]]:
-    """(1/N) Σ_n along_n,i (a_n · Q_A,j)², where ``along`` is the curvature along each Q_S,i."""
-    diagonals = {key: torch.zeros_like(basis.products()) for key, basis in bases.items()}
-    for terms in batches_of_terms:
-        for key, basis in bases.items():
-            layer = basis.block.name
-            a = (terms.inputs[layer][:, basis.columns] @ basis.inputs.vectors).square()
-            s = along(terms, layer, basis.outputs.vectors)
-            diagonals[key] += s.T @ a / problem.num_examples
-    return diagonals

@@ -24,12 +24,11 @@ from torch import Tensor
 
 from decomposition.checks import check_fields, seed, whole
 from decomposition.curvature.counter_rng import uniforms
-from decomposition.curvature.jacobian_rows import JacobianRows
-from decomposition.curvature.preactivation import GaussNewtonTerms, Preactivation, on_plain_batches
-from decomposition.curvature.weight_sharing import (
+from decomposition.curvature.jacobian import JacobianRows
+from decomposition.curvature.terms import (
     TERMS_BYTES,
-    Positions,
-    PositionTerms,
+    GaussNewtonTerms,
+    LayerTerms,
     Root,
     on_batches,
 )
@@ -194,23 +193,12 @@ def _(loss: CustomLoss, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
 
 
 def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
-    """Layer inputs a_l and roots s_l = R_nᵀ J_l of every batch of a plain problem's examples."""
-    preactivation = Preactivation(problem)
+    """Layer inputs a_l,t and roots s_l,t = R_nᵀ J_l,t of every batch of training examples."""
+    of, columns = LayerTerms(problem), max(problem.num_outputs, fisher.columns)
+    numbers = of.numbers_per_example(double(problem.train[0]), columns)
 
-    def terms(x: Tensor, y: Tensor, first: int) -> GaussNewtonTerms:
-        return preactivation.gauss_newton_terms(x, y, root_of(problem, fisher, first))
-
-    return on_plain_batches(problem, terms, fisher.columns)
-
-
-def position_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[PositionTerms]:
-    """The same of any problem, position by position."""
-    positions = Positions(problem)
-    columns = max(problem.num_outputs, fisher.columns)
-    numbers = positions.numbers_per_example(double(problem.train[0]), columns)
-
-    def terms(x: Inputs, y: Tensor, first: int) -> PositionTerms:
-        return positions.terms(x, y, root_of(problem, fisher, first))
+    def terms(x: Inputs, y: Tensor, first: int) -> GaussNewtonTerms:
+        return of.gauss_newton(x, y, root_of(problem, fisher, first))
 
     return on_batches(problem, numbers, terms, TERMS_BYTES)
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.fisher import fisher_terms, jacobian_rows, position_terms
+from decomposition.curvature.fisher import fisher_terms, jacobian_rows
 from decomposition.device import chunk_bytes
 from decomposition.layers import Block, LinearBlock
 from decomposition.linalg import eigh, matmul
@@ -130,17 +130,11 @@ def _terms(problem: Problem, names: Collection[str]) -> dict[str, tuple[Tensor, 
     """a (N, T, width) and s (N, C, T, d_out)."""
     linear = {b.name: b for b in problem.blocks if isinstance(b, LinearBlock) and b.name in names}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    if problem.plain:
-        for terms in fisher_terms(problem):
-            for name in linear:
-                a, s = terms.inputs[name], terms.roots[name]
-                parts.setdefault(name, []).append((a[:, None], s[:, :, None]))
-    elif linear:
-        for terms in position_terms(problem):
-            for name, block in linear.items():
-                a = terms.inputs[name]
-                if a.shape[1] ** 2 <= block.width:
-                    parts.setdefault(name, []).append((a.clone(), terms.roots[name].clone()))
+    for terms in fisher_terms(problem) if linear else ():
+        for name, block in linear.items():
+            a = terms.inputs[name]
+            if a.shape[1] ** 2 <= block.width:
+                parts.setdefault(name, []).append((a.clone(), terms.roots[name].clone()))
     return {
         name: (torch.cat([a for a, _ in found]), torch.cat([s for _, s in found]))
         for name, found in parts.items()

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.curvature.convolutions import with_patches
-from decomposition.curvature.preactivation import differentiable
+from decomposition.curvature.terms import differentiable
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import Inputs, apply_with, each, rows_in, take, to

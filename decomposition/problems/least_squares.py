@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.preactivation import plain_blocks
+from decomposition.curvature.terms import plain_blocks
 from decomposition.errors import ProblemError
 from decomposition.inputs import double
 from decomposition.losses import MeanSquaredError

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from decomposition.checks import shown
 from decomposition.curvature.graphs import Graph, Graphs
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.curvature.operator import Curvature
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes, free_memory_on

@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.atomic import remove_abandoned, unfinished, write_atomically
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import DecompositionError, StoreError
 from decomposition.inputs import take
 from decomposition.linalg import matmul
@@ -44,7 +44,7 @@ Precision = Literal["float32", "float64"]
 
 CHUNK_NUMBERS = 2**25
 """Numbers in the gradients that are made, written and read together: 256 MB in float64."""
-SOURCE = "curvature/jacobian_rows.py"
+SOURCE = "curvature/jacobian.py"
 """The code behind a gradient, with all that it imports."""
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.damping import inverse_eigenvalues
 from decomposition.device import chunk_bytes

@@ -28,7 +28,7 @@ from torch import nn
 from decomposition.chain.rungs import EKFAC
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature.cg import cg
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.curvature.low_rank import leading_eigenpairs
 from decomposition.curvature.minres import minres
 from decomposition.curvature.products import hessian_product

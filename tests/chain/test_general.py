@@ -20,7 +20,7 @@ from decomposition.chain import (
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, Curvature, Empirical, Fisher, Sampled
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.layers import ExactBlock
 from decomposition.problem import Problem
 from tests import general as cases

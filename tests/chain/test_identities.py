@@ -8,7 +8,7 @@ import torch
 from decomposition.chain import CHAIN, LATTICE, build_chain, build_lattice
 from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import BlockDiagonal, Curvature
-from decomposition.curvature.preactivation import Preactivation, as_double
+from decomposition.curvature.terms import LayerTerms, as_double
 from decomposition.problem import Problem
 from tests import cases
 
@@ -93,7 +93,7 @@ def test_one_example_makes_kfac_exact() -> None:
 
 def test_last_layer_of_hessian_and_ggn_agree(problem: Problem) -> None:
     chain = build_chain(problem)
-    order = Preactivation(problem).order
+    order = problem.layout.order
     last = order[-1]
     _equal(
         chain["hessian"].diagonal_blocks()[last],
@@ -122,9 +122,9 @@ def test_rank_of_softmax_ggn_is_at_most_examples_times_classes_less_one() -> Non
 def test_nonzero_spectrum_of_ggn_is_that_of_the_dual_gram_matrix(problem: Problem) -> None:
     """The Gram matrix of the NC vectors s_c ⊗ a / √N, built per example without the assembly."""
     x, y = problem.train
-    terms = Preactivation(problem).gauss_newton_terms(x.double(), as_double(y))
+    terms = LayerTerms(problem).gauss_newton(x.double(), as_double(y))
     gram = sum(
-        torch.einsum("ncd,mkd,np,mp->ncmk", s, s, a, a)
+        torch.einsum("nctd,mktd,ntp,mtp->ncmk", s, s, a, a)
         for s, a in ((terms.roots[b.name], terms.inputs[b.name]) for b in problem.blocks)
     )
     count = terms.roots[problem.blocks[0].name].shape[1] * len(x)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from decomposition.curvature import preactivation
+from decomposition.curvature import terms
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
 from decomposition.problem import Problem
 from tests import cases
@@ -69,7 +69,7 @@ def test_splitting_into_batches_changes_nothing(
     problem: Problem, assemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = assemble(problem)
-    monkeypatch.setattr(preactivation, "BATCH_BYTES", 8 * 40 * 5)
+    monkeypatch.setattr(terms, "BATCH_BYTES", 8 * 40 * 5)
     _close(assemble(problem), whole, 1e-12)
 
 

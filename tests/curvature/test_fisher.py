@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from decomposition.curvature import EXACT, Empirical, Fisher, Sampled, preactivation
+from decomposition.curvature import EXACT, Empirical, Fisher, Sampled, terms
 from decomposition.curvature.assembly import assemble_ggn
 from decomposition.curvature.factors import (
     ggn_diagonals,
@@ -16,7 +16,7 @@ from decomposition.curvature.factors import (
     kronecker_factors,
 )
 from decomposition.curvature.fisher import sampled_gradient
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import DecompositionError
 from decomposition.losses import CrossEntropy, Loss, MeanSquaredError
 from decomposition.problem import Problem
@@ -120,8 +120,8 @@ def test_more_samples_begin_with_the_fewer() -> None:
 def test_batches_change_nothing(fisher: Fisher, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = cases.tanh()
     whole = assemble_ggn(problem, fisher)
-    monkeypatch.setattr(preactivation, "BATCH_BYTES", 8 * 1000)
-    assert len(list(preactivation.batches(problem))) > 2
+    monkeypatch.setattr(terms, "BATCH_BYTES", 8 * 1000)
+    assert len(list(terms.on_hessian_batches(problem, lambda x, y, first: first))) > 2
     torch.testing.assert_close(assemble_ggn(problem, fisher), whole, rtol=0, atol=1e-14)
 
 

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decomposition.curvature import Empirical, Sampled, factors
-from decomposition.curvature import dense_hessian as sweeps
-from decomposition.curvature import weight_sharing as positions
-from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
-from decomposition.curvature.dense_hessian import assemble_by_products
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature import Empirical, Sampled, assembly, factors, graphs, terms
+from decomposition.curvature.assembly import assemble_by_products, assemble_ggn, assemble_hessian
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import double, each, take, to
 from decomposition.layers import LinearBlock
@@ -193,8 +190,8 @@ def test_splitting_into_batches_changes_nothing(
     general: Problem, both: tuple[Assemble, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assemble, whole = both
-    monkeypatch.setattr(positions, "BATCH_BYTES", 1)
-    monkeypatch.setattr(sweeps, "SWEEP_NUMBERS", 1)
+    monkeypatch.setattr(terms, "BATCH_BYTES", 1)
+    monkeypatch.setattr(graphs, "GRAPH_BYTES", 1)
     _close(assemble(general), whole, 1e-12)
 
 
@@ -228,7 +225,7 @@ def test_the_model_and_its_data_are_left_untouched(general: Problem) -> None:
 def test_fewer_directions_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = cases.attention()
     whole = assemble_hessian(problem)
-    monkeypatch.setattr(sweeps, "DIRECTIONS", 10)
+    monkeypatch.setattr(assembly, "DIRECTIONS", 10)
     _close(assemble_hessian(problem), whole, 1e-13)
 
 

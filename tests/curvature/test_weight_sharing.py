@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from decomposition.chain import EKFAC, KFAC, LATTICE, build_chain, build_lattice
-from decomposition.curvature import weight_sharing as positions
+from decomposition.curvature import terms as layer_terms
 from decomposition.curvature.factors import (
     ggn_diagonals,
     kronecker_bases,
     kronecker_factors,
 )
-from decomposition.curvature.fisher import position_terms
+from decomposition.curvature.fisher import fisher_terms
 from decomposition.errors import DecompositionError
 from decomposition.inputs import take
 from decomposition.layers import LinearBlock
@@ -218,7 +218,7 @@ def test_order_duplication_and_batches_change_no_factor(
     x, y = general.train
     rows = [*reversed(range(general.num_examples)), *range(general.num_examples)]
     twice = Problem(general.model, general.loss, (take(x, rows), y[rows]), general.query)
-    monkeypatch.setattr(positions, "BATCH_BYTES", 1)
+    monkeypatch.setattr(layer_terms, "BATCH_BYTES", 1)
     largest = max(float(s.abs().max()) for _, s in whole.values()) if whole else 0.0
     for name, (a, s) in kronecker_factors(twice, sharing=sharing).items():
         _close(a, whole[name][0], EXACT)
@@ -237,7 +237,7 @@ def test_rows_of_the_jacobian_are_products_of_terms(case: str) -> None:
     problem = cases.GENERAL[case]()
     blocks = build_chain(problem)["block_ggn"].diagonal_blocks()
     sums: dict[str, Tensor] = {}
-    for terms in position_terms(problem):
+    for terms in fisher_terms(problem):
         for block in problem.blocks:
             if isinstance(block, LinearBlock):
                 a, s = terms.inputs[block.name], terms.roots[block.name]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from decomposition.chain import CHAIN, EKFAC, KFAC, build_chain, build_lattice
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
 from tests import general as cases

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from decomposition import Settings, run
 from decomposition.chain import build_chain
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import UnsupportedModelError
 from decomposition.layers import (
     ElementaryOperations,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from decomposition import Problem, build_chain, influence_scores
 from decomposition.chain.rungs import EKFAC, KFAC
 from decomposition.curvature.dual import dual_rungs
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import ProblemError, UnsupportedModelError
 from decomposition.losses import CustomLoss
 from decomposition.retraining.batched import BatchedTrainer

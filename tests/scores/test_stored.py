@@ -19,7 +19,7 @@ import torch
 
 from decomposition.atomic import UNFINISHED
 from decomposition.chain import build_chain
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import DecompositionError, StoreError
 from decomposition.problem import Problem
 from decomposition.scores import stored

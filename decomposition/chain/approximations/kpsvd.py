@@ -29,8 +29,8 @@ from decomposition.chain.eigenvalues import kfac
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, KroneckerBasis
 from decomposition.curvature.factor_basis import FactorBasis, factor_basis
-from decomposition.curvature.fisher import position_terms
-from decomposition.curvature.weight_sharing import Positions, PositionTerms
+from decomposition.curvature.fisher import fisher_terms
+from decomposition.curvature.terms import GaussNewtonTerms, LayerTerms
 from decomposition.device import chunk_bytes
 from decomposition.inputs import double
 from decomposition.memory import shrinking
@@ -102,22 +102,22 @@ def nearest_factors(
     return inputs, outputs, not moving
 
 
-def _passes(problem: Problem) -> Callable[[], Iterable[PositionTerms]]:
+def _passes(problem: Problem) -> Callable[[], Iterable[GaussNewtonTerms]]:
     """The layers' terms, batch by batch, as often as they are asked for."""
     if not _kept(problem):
-        return lambda: position_terms(problem)
-    kept = list(position_terms(problem))
+        return lambda: fisher_terms(problem)
+    kept = list(fisher_terms(problem))
     return lambda: kept
 
 
 def _kept(problem: Problem) -> bool:
     """Whether the terms of all examples are few enough."""
-    one = Positions(problem).numbers_per_example(double(problem.train[0]), problem.num_outputs)
+    one = LayerTerms(problem).numbers_per_example(double(problem.train[0]), problem.num_outputs)
     return 8 * one * problem.num_examples <= chunk_bytes(problem.device, KEPT_BYTES)
 
 
 def _half_step(
-    batches: Iterable[PositionTerms], known: Factors, names: list[str], half: Half, examples: int
+    batches: Iterable[GaussNewtonTerms], known: Factors, names: list[str], half: Half, examples: int
 ) -> Factors:
     """The best other factor of every layer, given this one."""
     found: Factors = {}

@@ -38,7 +38,7 @@ from decomposition.curvature import (
 )
 from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.factor_basis import FactorBasis
-from decomposition.curvature.fisher import position_terms
+from decomposition.curvature.fisher import fisher_terms
 from decomposition.curvature.low_rank import OUTSIDE
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
@@ -211,7 +211,7 @@ def _projected_blocks(
     for name, basis in bases.items():
         size = basis.block.groups * _columns(basis.block, k)
         grams[name] = torch.zeros(size, size, dtype=torch.float64, device=problem.device)
-    for terms in position_terms(problem) if bases else ():
+    for terms in fisher_terms(problem) if bases else ():
         for name, basis in bases.items():
             a = _along(terms.inputs[name], basis.inputs.vectors[..., :k])
             s = _along(terms.roots[name], basis.outputs.vectors[..., :k])

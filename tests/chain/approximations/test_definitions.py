@@ -26,7 +26,7 @@ from decomposition.chain.approximations import (
 )
 from decomposition.chain.plan import plan_chain
 from decomposition.curvature import Curvature, NotAvailableError
-from decomposition.curvature.jacobian_rows import per_example_gradients
+from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock
 from decomposition.memory import OutOfMemoryError

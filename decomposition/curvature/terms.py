@@ -1,0 +1,269 @@
+"""Layer terms: per-example derivatives with respect to layer outputs, what every rung is made of.
+
+Notation for one example n and linear layers l, m, whose weight serves T positions (a plain layer
+has T = 1, see decomposition.layers) with outputs z_l,t = [W_l | b_l] a_l,t:
+
+    a_l,t  (width,)        layer input with 1 appended for the bias
+    s_l,t  (K, d_out)      rows Rᵀ ∂f/∂z_l,t at a root R (C × K) of the outputs' curvature
+    δ_l    (d_out,)        ∂ℓ/∂z_l
+    D_lm   (d_in, d_out)   ∂a_l/∂z_m, non-zero only when m feeds l
+    M_lm   (d_out, d_out)  ∂²ℓ/∂z_l∂z_m at fixed weights
+
+so that the rows of the generalised Jacobian are R_nᵀ ∂f_n/∂[W | b]_l = Σ_t s_l,t ⊗ a_l,t. The last
+three, which make up the Hessian, are for stacks of once-used torch.nn.Linear layers alone: one
+forward-over-reverse sweep in the Z = Σ_l d_out directions of the layer outputs gives all of them
+at once, for any architecture and any twice differentiable activation, because examples do not
+interact. A grouped convolution has terms for each of its G groups, whose rows of [W | b] stand one
+below the other; G is a leading dimension that other blocks do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from decomposition.device import chunk_bytes
+from decomposition.errors import UnsupportedModelError
+from decomposition.inputs import Inputs, double, rows_in, take
+from decomposition.layers import (
+    LinearBlock,
+    layers_of,
+    output_shapes,
+    patches,
+    perturbed_forward,
+    responses,
+)
+from decomposition.memory import out_of_memory, shrinking
+from decomposition.problem import Problem
+
+Result = TypeVar("Result")
+
+BATCH_BYTES = 256 * 2**20
+"""Memory that the terms of one batch of examples may take on the CPU."""
+TERMS_BYTES = 64 * 2**20
+"""The same where it is free to choose: more leaves the cache, fewer are more calls than work."""
+SWEEP_ELEMENTS = 2**21
+"""Elements of the largest activation in one vectorised sweep: larger leaves the cache."""
+Root = Callable[[Tensor, Tensor], Tensor]
+"""(outputs (n, C), targets) → R (n, C, K)."""
+
+
+@dataclass(frozen=True)
+class GaussNewtonTerms:
+    """What the GGN and the Kronecker factors are made of, for a batch of n examples."""
+
+    inputs: dict[str, Float[Tensor, "*G n T width"]]
+    """a_l,t."""
+    roots: dict[str, Float[Tensor, "*G n K T d"]]
+    """s_l,t, with d = d_out / G."""
+    columns: Float[Tensor, "n C K"]
+    """R."""
+
+
+@dataclass(frozen=True)
+class HessianTerms:
+    """What the Hessian is made of, for a batch of n examples."""
+
+    inputs: dict[str, Float[Tensor, "n width"]]
+    """a_l with the 1 appended."""
+    deltas: dict[str, Float[Tensor, "n d_out"]]
+    """δ_l."""
+    input_jacobians: dict[tuple[str, str], Float[Tensor, "n d_in d_out"]]
+    """D_lm for the pairs in which m feeds l."""
+    hessians: dict[tuple[str, str], Float[Tensor, "n d_out d_out"]]
+    """M_lm for the pairs with l not after m in parameter order."""
+
+
+class LayerTerms:
+    """Evaluates the terms of a problem at its model's present parameters, in float64."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Prepare a float64 copy of the model."""
+        self.model: nn.Module = problem.double_model()
+        self.blocks = tuple(b for b in problem.blocks if isinstance(b, LinearBlock))
+        self.layers = layers_of(self.model, self.blocks)
+        state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        self.parameters = {name: value.detach() for name, value in state.items()}
+        self._problem = problem
+
+    def gauss_newton(self, x: Inputs, y: Tensor, root: Root | None = None) -> GaussNewtonTerms:
+        """One forward pass, and K backward passes at once: one for each column of the root.
+
+        Args:
+            x: inputs, float64.
+            y: targets.
+            root: default the square root of Λ, for the GGN.
+        """
+        root = root or self._problem.loss_function.hessian_sqrt
+        n, zeros = rows_in(x), self._zeros(x)
+
+        def forward(perturbation: dict[str, tuple[Tensor, ...]]):
+            return perturbed_forward(self.model, self.layers, self.parameters, x, perturbation)
+
+        with differentiable(self.model):
+            outputs, vjp, inputs = torch.func.vjp(forward, zeros, has_aux=True)  # pyright: ignore[reportAssignmentType]
+            columns = root(outputs, y)
+            (pulled,) = torch.func.vmap(vjp)(columns.permute(2, 0, 1))
+        found_inputs, found_roots = {}, {}
+        for block in self.blocks:
+            layer, name = self.layers[block.name], block.name
+            a = _joined([patches(layer, call, n) for call in inputs[name]])
+            s = _joined([responses(layer, call, n, lead=1) for call in pulled[name]])
+            found_inputs[name] = block.append_one(a.movedim(0, -3))
+            found_roots[name] = s.movedim((1, 0), (-4, -3))
+        return GaussNewtonTerms(found_inputs, found_roots, columns)
+
+    def hessian(self, x: Inputs, y: Tensor) -> HessianTerms:
+        """Z forward-over-reverse sweeps, vectorised over directions and examples.
+
+        Raises:
+            UnsupportedModelError: the model is no stack of once-used torch.nn.Linear layers.
+        """
+        blocks = plain_blocks(self._problem)
+        loss, zero = self._problem.loss_function, self._zeros(x)
+
+        def total_loss(perturbation: dict[str, tuple[Tensor, ...]]):
+            outputs, inputs = perturbed_forward(
+                self.model, self.layers, self.parameters, x, perturbation
+            )
+            return loss.per_example(outputs, y).sum(), {name: a for name, (a,) in inputs.items()}
+
+        gradient = torch.func.grad(total_loss, has_aux=True)
+        with differentiable(self.model):
+            deltas, inputs = gradient(zero)
+        widths = [block.d_out for block in blocks]
+
+        def column(direction: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+            tangent = {
+                block.name: (part.expand(rows_in(x), block.d_out),)
+                for block, part in zip(blocks, direction.split(widths), strict=True)
+            }
+            _, (d_deltas, d_inputs) = torch.func.jvp(gradient, (zero,), (tangent,))  # pyright: ignore[reportAssignmentType]
+            return {name: part for name, (part,) in d_deltas.items()}, d_inputs
+
+        directions = torch.eye(sum(widths), dtype=torch.float64, device=y.device)
+        chunk = max(1, min(sum(widths), SWEEP_ELEMENTS // (rows_in(x) * max(widths))))
+        with differentiable(self.model):
+            d_deltas, d_inputs = torch.func.vmap(column, chunk_size=chunk)(directions)
+        names = [block.name for block in blocks]
+        stops = torch.tensor(widths).cumsum(0).tolist()
+        cut = {
+            name: slice(stop - width, stop)
+            for name, stop, width in zip(names, stops, widths, strict=True)
+        }
+        position = {name: i for i, name in enumerate(self._problem.layout.order)}
+        return HessianTerms(
+            inputs={block.name: block.append_one(inputs[block.name]) for block in blocks},
+            deltas={name: part for name, (part,) in deltas.items()},
+            input_jacobians={
+                (l, m): d_inputs[l][cut[m]].permute(1, 2, 0)
+                for l in names
+                for m in names
+                if position[m] < position[l] and bool(d_inputs[l][cut[m]].any())
+            },
+            hessians={
+                (l, m): d_deltas[l][cut[m]].permute(1, 2, 0)
+                for i, l in enumerate(names)
+                for m in names[i:]
+            },
+        )
+
+    def numbers_per_example(self, x: Inputs, columns: int) -> int:
+        """Numbers that the terms of one example consist of, K being ``columns``."""
+        shapes = output_shapes(self.model, self.layers, self.parameters, take(x, slice(0, 1)))
+        total = 0
+        for block in self.blocks:
+            positions = sum(shape.numel() for shape in shapes[block.name]) // block.d_out
+            inputs = block.groups * block.width
+            total += positions * (inputs + (2 * columns + 2) * block.d_out)
+        return total
+
+    def _zeros(self, x: Inputs) -> dict[str, tuple[Tensor, ...]]:
+        """A perturbation of every output of every layer, call by call."""
+        shapes = output_shapes(self.model, self.layers, self.parameters, x)
+        like = next(iter(self.parameters.values()))
+        return {
+            name: tuple(like.new_zeros(shape) for shape in calls) for name, calls in shapes.items()
+        }
+
+
+def _joined(calls: list[Tensor]) -> Tensor:
+    """The positions of all calls; one call is not copied."""
+    return calls[0] if len(calls) == 1 else torch.cat(calls, -2)
+
+
+def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
+    """The blocks of a problem whose model is made of once-used linear layers alone."""
+    if not problem.plain:
+        raise UnsupportedModelError(
+            f"{type(problem.model).__name__} is no stack of torch.nn.Linear layers, each used once "
+            "on inputs (examples, features): these terms exist for such models only"
+        )
+    return tuple(block for block in problem.blocks if isinstance(block, LinearBlock))
+
+
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Say what a failure inside torch.func means: some operation of the model is not for it."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if out_of_memory(error):
+            raise
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be differentiated twice under torch.func (data-"
+            f"dependent control flow, .item(), or an operation without a derivative?): "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
+
+
+def on_batches(
+    problem: Problem,
+    numbers: int,
+    work: Callable[[Inputs, Tensor, int], Result],
+    most: int | None = None,
+) -> Iterator[Result]:
+    """``work(x, y, first)`` of batches of the training examples, in float64, that fit.
+
+    Args:
+        problem: whose examples.
+        numbers: that one example needs.
+        work: what is made of a batch, whose first example is ``first``.
+        most: bytes of a batch on the CPU, where fewer are faster.
+
+    Raises:
+        OutOfMemoryError: a single example does not fit.
+    """
+    fitting = chunk_bytes(problem.device, min(BATCH_BYTES, most or BATCH_BYTES))
+    x, y = problem.rows("train")
+
+    def one(rows: slice) -> Result:
+        return work(double(take(x, rows)), as_double(y[rows]), rows.start)
+
+    return shrinking(one, problem.num_examples, fitting // (8 * max(1, numbers)))
+
+
+def on_hessian_batches(
+    problem: Problem, work: Callable[[Inputs, Tensor, int], Result], columns: int = 0
+) -> Iterator[Result]:
+    """The same of a plain problem, whose Hessian terms and their products between layers fit.
+
+    Args:
+        problem: whose examples.
+        work: what is made of a batch, whose first example is ``first``.
+        columns: K of the Gauss–Newton terms where it may exceed the model's outputs.
+    """
+    blocks = plain_blocks(problem)
+    outputs = sum(b.d_out for b in blocks)
+    return on_batches(problem, outputs * (outputs + columns + sum(b.width for b in blocks)), work)
+
+
+def as_double(y: Tensor) -> Tensor:
+    """Regression targets in float64; class labels as they are."""
+    return y.double() if y.is_floating_point() else y
