@@ -37,7 +37,7 @@ SETTINGS = Settings(
 ESTIMATED = {"/forms", "/spectral_density", "/spectral_summary", "/spectral_ends"}
 ESTIMATED |= {"/effective_dimension"}
 """What stands for the eigenvalues one by one where they cannot be listed."""
-EXACT = ("/spectrum", "/spectral_error/", "/policies", "/where/layers", "/where/bands")
+EXACT = ("/spectrum", "/spectral_error/", "/policies")
 """Groups that take every eigenvalue or eigenvector, and what is made of them."""
 
 
@@ -130,6 +130,21 @@ def test_steps_of_the_squared_error_agree_within_their_intervals(name: str) -> N
     slack = 1.0 * (free.sel(ci_bound="upper") - free.sel(ci_bound="lower"))
     gap = abs(free.sel(ci_bound="estimate") - truth)
     assert (gap <= slack + 1e-9 * abs(truth).max()).all()
+
+
+@pytest.mark.parametrize(("group", "axis"), [("layers", "block"), ("bands", "band")])
+def test_a_loss_is_localised_alike_wherever_rungs_have_parts(group: str, axis: str) -> None:
+    dense, free = (tree[f"where/{group}"]["contribution"] for tree in both("many_parameters"))
+    assert "eigenvalues" in free["step"]
+    shared = dense.sel(step=free["step"].values, ci_bound="estimate")
+    np.testing.assert_array_equal(free[axis], dense[axis])
+    np.testing.assert_allclose(free.sel(ci_bound="estimate"), shared, atol=0.02)
+
+
+def test_what_iteration_leaves_out_is_said() -> None:
+    dense, free = (tree.attrs["notes"] for tree in both("many_parameters"))
+    assert "every solve takes products of its own" in free
+    assert "every solve takes products of its own" not in dense
 
 
 def _baseline(tree: xr.DataTree) -> np.ndarray:

@@ -52,7 +52,11 @@ def frobenius_errors(rungs: Mapping[str, Curvature], seed: int, count: int = PRO
             traces[name] = rungs[name].trace()
         else:
             norms[name] = Estimate.mean(to_numpy(images[name].square().sum(0)))
-            traces[name] = rungs[name].trace(max(2, count // 2), seed)
+            traces[name] = (
+                rungs["hessian"].trace(max(2, count // 2), seed)
+                if name == "hessian"
+                else rungs["ekfac"].trace()  # tr G = tr B = tr E
+            )
 
     def gap(first: str, second: str) -> np.ndarray:
         return to_numpy((images[first] - images[second]).square().sum(0))

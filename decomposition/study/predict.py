@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from decomposition.chain.plan import Plan, Rates, plan_chain, predicted_seconds
 from decomposition.linalg import eigh, matmul
-from decomposition.resources import cores
+from decomposition.resources import bytes_of, cores
 from decomposition.retraining.training import BankTraining
 from decomposition.study.cell import Cell
 from decomposition.study.tasks import training_of, trainings, untrained
@@ -79,6 +80,11 @@ class Speed:
     def cell_seconds(self, cell: Cell) -> float:
         """Seconds of one cell on one thread, its bank being there."""
         problem, settings = untrained(cell), cell.settings
+        plan = plan_of(cell)
+        if not plan.dense:
+            rates = Rates.measure(problem)
+            solved = predicted_seconds(problem, plan, rates, settings.damping_points)
+            return FIXED_SECONDS + self._own_training(cell) + sum(solved.values())
         size, rungs = problem.num_parameters, LADDER_RUNGS if cell.ladder else RUNGS
         blocks = sum(block.size**3 for block in problem.blocks)
         eigen = 2.0 * (size**3 + blocks) + (blocks if cell.ladder else 0.0)
@@ -112,9 +118,17 @@ def cell_memory(cell: Cell) -> int:
     problem, settings = untrained(cell), cell.settings
     rungs = LADDER_RUNGS if cell.ladder else RUNGS
     predictions = 4 * rungs * settings.damping_points * settings.masks * problem.num_queries
+    plan = plan_of(cell)
+    if not plan.dense:
+        return PROCESS + max(one.memory for one in plan.choices.values()) + 2 * predictions
     gradients = 4 * rungs * problem.num_parameters * (problem.num_examples + problem.num_queries)
     copies = LADDER_COPIES if cell.ladder else DENSE_COPIES
     return PROCESS + int(copies * 8 * problem.num_parameters**2) + gradients + 2 * predictions
+
+
+def plan_of(cell: Cell) -> Plan:
+    """The forms of a cell's rungs, which are the same on every machine."""
+    return plan_chain(untrained(cell), bytes_of(cell.memory))
 
 
 def _side_by_side(make: Callable[[], float]) -> float:
