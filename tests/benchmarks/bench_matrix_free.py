@@ -109,7 +109,7 @@ def growth(widths: tuple[int, ...]) -> None:
     for width in widths:
         command = [sys.executable, __file__, "--memory", str(width)]
         result = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        sizes.append(wide(width).parameters)
+        sizes.append(wide(width).num_parameters)
         peaks.append(float(result))
         print(f"  P = {sizes[-1]:>9,}: peak {peaks[-1] / 2**20:7.1f} MiB", flush=True)
     power = np.polyfit(np.log(sizes[-3:]), np.log(peaks[-3:]), 1)[0]
