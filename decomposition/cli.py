@@ -22,12 +22,44 @@ if TYPE_CHECKING:
 QUESTION = "Which step of a curvature approximation costs how much attribution quality?"
 
 
+COMMANDS = {
+    "run": "Decompose a problem: train, retrain on subsets, build every rung, score, report.",
+    "plan": "Say how each rung would be computed, in which time and memory, before anything runs.",
+    "spectrum": "Inspect eigen-spectra: of a problem's curvatures, or of those in a result.",
+    "report": "Write the report again from result.nc, or a study's from study.nc, alone.",
+    "problems": "List the built-in problems, the formats of data files, and their options.",
+    "study": "See how far a study is: what is done, running, failed or missing, and the time left.",
+}
+"""Command → what it does."""
+EXAMPLES = """Start here:
+  decompose problems                                what can be studied without a file of your own
+  decompose run digits --quick --out first-look/    half a minute; then open first-look/report.html
+  decompose plan my_problem.py:make_problem         time and memory of a run on a model of yours
+  decompose run my_problem.py:make_problem --out mine/
+
+make_problem() returns decomposition.Problem(model, loss, train, query, recipe=Recipe(...)), with
+trained=True in place of a recipe for a checkpoint that is to be studied as it is. What belongs to
+the problem is set there: weights of examples, weight_decay_in_curvature, the recipe."""
+
+
+def overview() -> str:
+    """``decompose --help``: needs no PyTorch, whose import takes seconds."""
+    wide = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{wide}}  {said}" for name, said in COMMANDS.items())
+    return (
+        f"usage: decompose COMMAND …\n\n{QUESTION}\n\n{listed}\n\n{EXAMPLES}\n\n"
+        "Options of a command: decompose COMMAND --help. Version: decompose --version."
+    )
+
+
 def main() -> None:
     """What ``decompose`` does; exit codes: 0 done, 1 said what is wrong, 130 interrupted."""
     with interruption.reported():
         try:
             if "--version" in sys.argv[1:2]:
                 _say(f"decompose {__version__}")
+            elif sys.argv[1:2] in (["--help"], ["-h"]):
+                _say(overview())
             else:
                 _main()
         except DecompositionError as error:
@@ -113,8 +145,6 @@ def _run(command: Run) -> None:
         settings=settings,
         command=shlex.join(["decompose", *sys.argv[1:]]),
         bank=command.bank,
-        memory=command.memory,
-        products=command.products,
     )
     _say(f"wrote {folder / 'result.nc'} and {folder / 'report.html'}")
 
@@ -175,11 +205,12 @@ def _study(command: Study) -> None:
 def _plan(command: Plan) -> None:
     from decomposition.plan_command import plan_text
     from decomposition.problems import load_problem
-    from decomposition.settings import Settings
 
+    settings = command.settings.checked()
+    if command.quick:
+        settings = quick_settings(settings)
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    settings = Settings(also=command.also)
-    _say(plan_text(problem.to(command.device), command.memory, command.products, settings))
+    _say(plan_text(problem.to(settings.device), settings))
 
 
 def _is_study(path: Path) -> bool:

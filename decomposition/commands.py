@@ -61,11 +61,6 @@ class Run:
     bank: Path | None = None
     """A bank of models retrained elsewhere (.npz or netCDF, see docs/supplied_bank.md): the truth,
     in place of retraining."""
-    memory: float | None = None
-    """GiB that curvature may take; default three quarters of what is free. Models whose matrices
-    do not fit are studied by other means: see `decompose plan`."""
-    products: Literal["float64", "float32"] = "float64"
-    """Precision of the matrix products that take the place of matrices that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +118,15 @@ class Plan:
 
     Examples:
         decompose plan digits
-        decompose plan my_problem.py:make_problem --memory 8 --device cuda
+        decompose plan my_problem.py:make_problem --memory 8 --device cuda --masks 500
     """
 
     problem: tyro.conf.Positional[str]
     """Built-in problem, data file, or file.py:function."""
-    also: str = ""
-    """Other approximations to plan beside the chain, as of `decompose run`: kpsvd,low_rank:100."""
-    memory: float | None = None
-    """GiB that may be used; default three quarters of what is free."""
-    products: Literal["float64", "float32"] = "float64"
-    """Precision of matrix-free products."""
-    device: str = "cpu"
-    """Where it would run: cpu, cuda or cuda:N; rates and free memory are those found there."""
+    settings: tyro.conf.OmitArgPrefixes[Choices]
+    """Those of the run that is planned."""
     quick: bool = False
-    """A smaller network for the built-in problems."""
+    """As of `decompose run --quick`."""
     problem_seed: int = 0
     """Seed of a built-in problem."""
 

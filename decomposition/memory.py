@@ -30,7 +30,8 @@ def shrinking(
 
     The slice that did not fit is tried again at half the length, and so are all that follow.
     ``work`` must leave nothing half done: what it adds to, it adds to in its last statement.
-    It may shrink in its own turn: that not even one of its rows fits is out of memory here.
+    ``work`` may use ``shrinking`` itself: if not even one row fits there, that counts as out of
+    memory here, and the slice is halved.
     ``shrunk`` is told each smaller chunk, so that work that comes again need not fail again.
 
     Raises:

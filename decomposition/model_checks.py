@@ -95,15 +95,9 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
         except DecompositionError:
             raise
         except Exception as error:
-            whole = any(not part.is_floating_point() for part in parts_of(x).values())
             raise ProblemError(
                 f"the model cannot be applied in float64 to {where} inputs of shape {shapes(x)}: "
-                f"{_first_line(error)}"
-                + (
-                    "; whole numbers stay whole: give features as x.float(), and tokens as x.long()"
-                    if whole
-                    else ""
-                )
+                f"{_first_line(error)}{_about_whole_numbers(error, x)}"
             ) from error
         fits = isinstance(few, Tensor) and few.ndim >= 2 and len(few) == rows_in(few_rows)
         if not fits or not few.is_floating_point() or few.numel() == 0:
@@ -127,6 +121,26 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
         row = int(torch.nonzero(~torch.isfinite(f))[0, 0])
         raise ProblemError(f"the model's output is not finite at {where} row {row}")
     return f
+
+
+def _about_whole_numbers(error: Exception, x: Inputs) -> str:
+    """What may be wrong with tokens and other whole numbers, as the end of a message."""
+    whole = {
+        name: part
+        for name, part in parts_of(x).items()
+        if not (part.is_floating_point() or part.dtype == torch.bool)
+    }
+    if not whole:
+        return ""
+    if not isinstance(error, IndexError):
+        return "; whole numbers stay whole: give features as x.float(), and tokens as x.long()"
+    held = ", ".join(
+        f"{name} {int(p.min())} to {int(p.max())}".strip() for name, p in whole.items()
+    )
+    return (
+        f"; the whole numbers among the inputs are {held}: an embedding takes those from 0 to "
+        "num_embeddings - 1, so number the tokens again, or make the embedding larger"
+    )
 
 
 def _check_inputs_kept(copied: Inputs) -> None:

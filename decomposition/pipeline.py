@@ -19,12 +19,13 @@ from decomposition.base_model import BaseModel, Clock, prepare
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import CHAIN, LATTICE, Approximation
 from decomposition.chain.large import check_decay_held
-from decomposition.chain.plan import Plan, Precision, plan_chain
+from decomposition.chain.plan import Plan, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.device import full_precision, resolve_device
 from decomposition.evaluation import mean_loss, outputs_on
 from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
+from decomposition.resources import bytes_of
 from decomposition.retraining.base import other_base
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.scores import attribution as scores
@@ -54,8 +55,6 @@ def compute_cell(
     extra: Mapping[str, Approximation] | None = None,
     given: Given | None = None,
     bank: SuppliedBank | None = None,
-    memory: int | None = None,
-    products: Precision = "float64",
     folder: Path | None = None,
     progress: bool = False,
     clock: Clock | None = None,
@@ -68,8 +67,6 @@ def compute_cell(
         extra: rungs of the user's own, and of other protocols.
         given: scores made elsewhere, name → (queries, train).
         bank: models retrained elsewhere.
-        memory: bytes that curvature may take; default three quarters of what is free.
-        products: precision of the products that take the place of dense matrices.
         folder: where banks are kept, and found again.
         progress: show bars.
         clock: gets the seconds of every stage.
@@ -82,7 +79,8 @@ def compute_cell(
     """
     clock = clock or Clock()
     place = resolve_device(settings.device)
-    plan = plan_chain(problem, memory, products, place, settings.krylov_steps)
+    budget = bytes_of(settings.memory)
+    plan = plan_chain(problem, budget, settings.products, place, settings.krylov_steps)
     check_decay_held(problem, plan)
     theirs = given_scores(given, problem, settings, beside(settings.also, extra))
     base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)

@@ -9,7 +9,6 @@ from decomposition.chain.approximations.method import most_memory
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import (
     Plan,
-    Precision,
     Rates,
     duration,
     plan_chain,
@@ -28,29 +27,21 @@ Row = tuple[str, str, int, float, str]
 """Rung, form, bytes, seconds and why."""
 
 
-def plan_text(
-    problem: Problem,
-    memory: float | None = None,
-    products: Precision = "float64",
-    settings: Settings | None = None,
-) -> str:
+def plan_text(problem: Problem, settings: Settings | None = None) -> str:
     """The table of ``decompose plan``.
 
     Args:
         problem: to be planned, on the device that it lies on.
-        memory: GiB that may be used; default three quarters of what is free there.
-        products: precision of matrix-free products.
-        settings: whose retraining is predicted; default those of a run.
+        settings: of the run that is planned; default those of a run.
 
     Raises:
-        DecompositionError: memory or products are none, or the plan has no place for the weight
-            decay.
+        DecompositionError: the plan has no place for the weight decay.
     """
-    budget = bytes_of(memory)
     settings = settings or Settings()
-    plan = plan_chain(problem, budget, products, krylov_steps=settings.krylov_steps)
+    budget = bytes_of(settings.memory)
+    plan = plan_chain(problem, budget, settings.products, krylov_steps=settings.krylov_steps)
     check_decay_held(problem, plan)
-    rates = Rates.measure(problem, products)
+    rates = Rates.measure(problem, settings.products)
     seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
     said = [_retraining(problem, plan, settings)]
     rows = [(n, c.way, c.memory, seconds[n], c.reason) for n, c in plan.choices.items()]

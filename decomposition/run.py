@@ -16,7 +16,6 @@ from decomposition.chain.plan import Precision
 from decomposition.device import describe, full_precision, resolve_device
 from decomposition.pipeline import compute_cell
 from decomposition.problem import Problem
-from decomposition.resources import bytes_of
 from decomposition.results import provenance, write_result
 from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable, output_folder
 from decomposition.retraining.bank import Bank
@@ -41,7 +40,7 @@ def run(
     device: str | None = None,
     bank: Bank | str | Path | None = None,
     memory: float | None = None,
-    products: Precision = "float64",
+    products: Precision | None = None,
 ) -> xr.DataTree:
     """Decompose a problem's approximation error into its steps.
 
@@ -61,13 +60,14 @@ def run(
         settings: what to compute; default the full study.
         progress: show progress bars.
         command: what to type to make the result again; default this process's command line.
-        device: cpu, cuda or cuda:N; default ``settings.device``.
+        device: in place of ``settings.device``: cpu, cuda or cuda:N.
         bank: models retrained elsewhere, or the file that holds what they answered (see
             ``read_bank``): the truth, in place of retraining; decides masks, repeats and alpha.
-        memory: GiB that curvature may take; default three quarters of what is free. Where dense
-            matrices do not fit, rungs take other forms (see ``plan_chain``), errors against H are
-            estimated, and scored are the dampings at which iteration solves it.
-        products: precision of the products with H and G that take their place.
+        memory: in place of ``settings.memory``: GiB that curvature may take. Where dense matrices
+            do not fit, rungs take other forms (see ``plan_chain``), errors against H are estimated,
+            and scored are the dampings at which iteration solves it.
+        products: in place of ``settings.products``: float64 or float32, of the products with H and
+            G that take the place of matrices.
 
     Returns:
         The result tree (see decomposition.results.schema).
@@ -75,12 +75,11 @@ def run(
     Raises:
         DecompositionError: anything wrong with the problem, an approximation or the folder.
     """
-    budget = bytes_of(memory)
     check_extra(extra)
-    settings = settings or Settings()
+    told = {"device": device, "memory": memory, "products": products}
+    told = {name: value for name, value in told.items() if value is not None}
+    settings = replace(settings or Settings(), **told)
     beside(settings.also, extra)  # before the work, not after it
-    if device is not None:
-        settings = replace(settings, device=device)
     place = resolve_device(settings.device)
     supplied = None if bank is None else as_supplied(bank, problem)
     if supplied is not None:
@@ -95,8 +94,6 @@ def run(
         extra=extra,
         given=scores,
         bank=supplied,
-        memory=budget,
-        products=products,
         folder=folder,
         progress=progress,
         clock=clock,

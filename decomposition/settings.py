@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from decomposition.chain.approximations import specified
-from decomposition.checks import Rule, check_fields, flag, number, one_of, whole
+from decomposition.chain.plan import Precision
+from decomposition.checks import Rule, check_fields, flag, number, one_of, optional, whole
 from decomposition.damping import POLICIES
 from decomposition.device import named_device
 from decomposition.errors import DecompositionError
@@ -38,6 +39,8 @@ RULES: dict[str, Rule] = {
     "resamples": whole(100, bits=20),
     "level": number(0, 1, above=True),
     "device": named_device,
+    "memory": optional(number(0, above=True)),
+    "products": one_of(*get_args(Precision)),
 }
 """What each field of Settings may be."""
 
@@ -121,6 +124,11 @@ class Settings:
     """Seed of masks, bootstrap and stochastic estimates (the problem has its own)."""
     device: str = "cpu"
     """Where training and curvature run: cpu, cuda or cuda:N. Results are kept on the CPU."""
+    memory: float | None = None
+    """GiB that curvature may take; default three quarters of what is free. Rungs whose matrices do
+    not fit take other forms: see `decompose plan`."""
+    products: Literal["float64", "float32"] = "float64"
+    """Precision of the products with H and G that take the place of matrices that do not fit."""
 
     def __post_init__(self) -> None:
         """Check every value once."""

@@ -14,7 +14,8 @@ import pytest
 import xarray as xr
 
 from decomposition import Settings, __version__, open_result
-from decomposition.cli import main, quick_settings
+from decomposition.cli import COMMANDS, main, quick_settings
+from decomposition.commands import Plan, Problems, Report, Run, Spectrum, Study
 from tests.test_run import same
 
 PROBLEM = Path(__file__).parent / "tiny_problem.py"
@@ -77,6 +78,22 @@ def test_report_comes_from_the_result_alone(
     assert code == 0
     assert "report.html" in stdout
     assert (tmp_path / "report.html").read_text() == (done[0] / "report.html").read_text()
+
+
+def test_help_names_every_command_as_its_own_help_does() -> None:
+    kinds = (Run, Plan, Spectrum, Report, Problems, Study)
+    firsts = {kind.__name__.lower(): (kind.__doc__ or "").split("\n")[0] for kind in kinds}
+    assert firsts == COMMANDS
+
+
+def test_help_does_not_wait_for_pytorch() -> None:
+    asked = (
+        "import sys; sys.argv = ['decompose', '--help']; from decomposition.cli import main; "
+        "main(); sys.exit(any(name in sys.modules for name in ('torch', 'xarray', 'scipy')))"
+    )
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert all(name in found.stdout for name in COMMANDS)
 
 
 @pytest.mark.parametrize(

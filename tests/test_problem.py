@@ -90,6 +90,14 @@ BAD_DATA: dict[str, tuple[dict, str]] = {
         {"train": (torch.zeros(N, D, dtype=torch.int64), labels(N))},
         r"train inputs of shape \(12, 3\).*whole numbers stay whole: give features as x.float\(\)",
     ),
+    "tokens beyond the embedding": (
+        {
+            "model": nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(4 * D, 3)),
+            "train": (torch.arange(N * D).view(N, D) % 9, labels(N)),
+            "query": (torch.zeros(5, D, dtype=torch.int64), labels(5)),
+        },
+        r"whole numbers among the inputs are 0 to 8: .* from 0 to num_embeddings - 1",
+    ),
     "complex inputs": (
         {"train": (torch.zeros(N, D, dtype=torch.complex64), labels(N))},
         r"train inputs are torch.complex64: give real and imaginary parts",

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from decomposition import DecompositionError, run
-from decomposition.plan_command import plan_text
+from decomposition import DecompositionError, Settings, build_chain, influence_scores, run
 from decomposition.resources import bytes_of, size_text
 from tests import cases
 
@@ -28,11 +27,17 @@ def test_sizes_are_told_in_the_unit_that_shows_them(size: float, text: str) -> N
 
 @pytest.mark.parametrize("memory", [float("nan"), float("inf"), -1.0, 0, "8", True])
 def test_a_limit_of_memory_is_a_number_above_zero(memory: object) -> None:
-    for limited in (run, plan_text):
-        with pytest.raises(DecompositionError, match=r"memory, in GiB, must .* \(0, inf\)"):
-            limited(cases.tanh(), memory=memory)  # type: ignore[operator]
+    ggn = build_chain(cases.tanh())["ggn"]
+    limited = (
+        lambda: Settings(memory=memory),  # type: ignore[arg-type]
+        lambda: run(cases.tanh(), memory=memory),  # type: ignore[arg-type]
+        lambda: influence_scores(cases.tanh(), ggn, 0.1, memory=memory),  # type: ignore[arg-type]
+    )
+    for limit in limited:
+        with pytest.raises(DecompositionError, match=r"memory.* must .* \(0, inf\)"):
+            limit()
     with pytest.raises(DecompositionError, match="products must be one of float64, float32"):
-        plan_text(cases.tanh(), 8, products=None)  # type: ignore[arg-type]
+        run(cases.tanh(), products="float16")  # type: ignore[arg-type]
 
 
 def test_no_limit_of_memory_is_one_to_choose() -> None:

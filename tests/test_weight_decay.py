@@ -71,7 +71,7 @@ def test_where_a_decay_has_no_place_it_is_refused_with_the_way_out() -> None:
     with pytest.raises(DecompositionError, match="leave it out"):
         run(diverging, memory=1e-9)  # before it is trained
     with pytest.raises(DecompositionError, match="leave it out"):
-        plan_text(found, memory=1e-9)
+        plan_text(found, Settings(memory=1e-9))
     with pytest.raises(DecompositionError, match="leave it out"):
         estimated_measures(found)
     with pytest.raises(DecompositionError, match="or factored_damping"):

@@ -87,7 +87,7 @@ def plan_chain(
     device: torch.device | None = None,
     krylov_steps: int = KRYLOV_STEPS,
 ) -> Plan:
-    """Choose by sizes.
+    """The form of every rung, chosen by the sizes P, N and C and the memory that there is.
 
     Args:
         problem: P, N, C and its blocks are what matters.

@@ -22,7 +22,8 @@ def measure(
 ) -> Float[np.ndarray, "*cells Q"]:
     """``loss``: ℓ(f_q, y_q). ``margin``: f_y − log Σ_{c≠y} exp f_c, the log-odds of the label.
 
-    The loss of a query with positions is the mean over them; a margin it has not.
+    The loss of a query with positions is the mean over them. Its margin is not defined: every
+    position has one of its own.
 
     Source of the margin: Park et al., TRAK: Attributing Model Behavior at Scale (ICML 2023).
 

@@ -104,11 +104,11 @@ class CellTask(_OfCell):
 
     @property
     def label(self) -> str:
-        """The cell's."""
+        """Name of the cell, in progress bars and reports."""
         return self.cell.label
 
     def config(self) -> dict[str, Any]:
-        """The cell's."""
+        """Everything that determines the cell's numbers, as JSON can say it."""
         return self.cell.config()
 
     def code(self) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def test_a_chain_is_built_as_planned() -> None:
 
 @pytest.mark.parametrize("memory", [None, 1e-3])
 def test_the_plan_is_told_in_words(memory: float | None) -> None:
-    text = plan_text(images(8), memory)
+    text = plan_text(images(8), Settings(memory=memory))
     assert "images: P = 151 parameters, N = 8 training examples, C = 3 outputs" in text
     assert ("Krylov" in text) == ("Spectra and errors" in text) == (memory is not None)
     for rung in CHAIN:
@@ -101,13 +101,13 @@ def test_the_plan_says_what_retraining_would_take() -> None:
     """Nine models, 20 epochs of one batch of four; the limit binds large runs alone."""
     settings = Settings(masks=7, second_order_masks=2, retrain_hours=0.0)
     problem = images(8)
-    small, large = (plan_text(problem, m, settings=settings) for m in (None, 1e-3))
+    small, large = (plan_text(problem, replace(settings, memory=m)) for m in (None, 1e-3))
     for text in (small, large):
         assert "Retraining 9 models for the LDS (--masks 7), 20 steps each: about" in text
     assert "--retrain-hours" not in small
     assert "more than --retrain-hours (0)" in large
     assert "--bank" in large
-    assert "--retrain-hours" not in plan_text(problem, 1e-3, settings=Settings(masks=7))
+    assert "--retrain-hours" not in plan_text(problem, Settings(memory=1e-3, masks=7))
 
 
 def test_the_command_prints_the_plan() -> None:
