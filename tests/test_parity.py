@@ -195,6 +195,8 @@ ONLY_WHERE_IT_MEANS_SOMETHING = {
     "krylov_steps": "what is dense is not iterated",
     "lattice": "its nodes are dense; a result without them says so",
     "device": "there is one here",
+    "memory": "it is what makes the forms here",
+    "products": "what is dense is not multiplied matrix-free",
 }
 
 

@@ -13,7 +13,6 @@ import xarray as xr
 
 from decomposition.pipeline import compute_cell
 from decomposition.problem import Problem
-from decomposition.resources import bytes_of
 from decomposition.retraining import retrain_part
 from decomposition.retraining.fingerprint import TRAINER
 from decomposition.retraining.supplied import as_supplied
@@ -124,10 +123,9 @@ class CellTask(_OfCell):
             settings = settings_of(bank, settings)
         return compute_cell(
             problem,
-            replace(settings, retrain_hours=ASKED_FOR),
+            replace(settings, retrain_hours=ASKED_FOR, memory=cell.memory),
             extra=cell.rungs(),
             bank=bank,
-            memory=bytes_of(cell.memory),
             folder=store,
         )
 
