@@ -175,3 +175,15 @@ def shown(value: object) -> str:
         return " ".join(reprlib.repr(value).split())
     except Exception:  # the repr of what is the user's, or of a number of 5,000 digits
         return f"something of type {type(value).__name__}"
+
+
+def printable(name: str, also: str = "") -> str:
+    """A name as a result can hold it: netCDF and HTML know neither NUL nor halves of surrogates.
+
+    Characters that cannot be printed, and those in ``also``, become %XX or %uXXXX.
+    """
+    return "".join(c if c.isprintable() and c not in also else _escaped(ord(c)) for c in name)
+
+
+def _escaped(code: int) -> str:
+    return f"%{code:02X}" if code < 256 else f"%u{code:04X}"

@@ -6,7 +6,7 @@ All checks run in float64 on a few rows of a copy, so that the user's model is n
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -30,7 +30,6 @@ from decomposition.inputs import (
 )
 from decomposition.layers import Layout, find_layout
 from decomposition.memory import shrinking
-from decomposition.output_forms import outputs_way_out
 
 ROWS = 4
 FORWARD_ROWS = 1024
@@ -47,6 +46,8 @@ REAL = (
     "torch.complex(real, imag)"
 )
 """What to do with complex numbers of a model."""
+OUTPUT_NAMES = ("logits", "outputs", "output", "out", "prediction", "predictions")
+"""Names under which outputs go, likeliest first."""
 
 
 def double_copy(model: nn.Module) -> nn.Module:
@@ -106,7 +107,7 @@ def finite_outputs(model: nn.Module, x: Inputs, where: str) -> Float[Tensor, "N 
             raise ProblemError(
                 "the model must return floating-point outputs of shape (N, C), or (N, C, d1, …) "
                 f"with positions, got {got} for {rows_in(few_rows)} examples"
-                f"{outputs_way_out(few, rows_in(few_rows))}"
+                f"{_outputs_way_out(few, rows_in(few_rows))}"
             )
         _check_inputs_kept(few_rows)
         parts = shrinking(lambda rows: call(model, take(x, rows)), rows_in(x), FORWARD_ROWS)
@@ -141,6 +142,50 @@ def _about_whole_numbers(error: Exception, x: Inputs) -> str:
         f"; the whole numbers among the inputs are {held}: an embedding takes those from 0 to "
         "num_embeddings - 1, so number the tokens again, or make the embedding larger"
     )
+
+
+def _outputs_way_out(found: object, examples: int) -> str:
+    """What to return in place of ``found``, as the end of a message; empty where none is known."""
+    if isinstance(found, Tensor):
+        return _tensor_way_out(found, examples)
+    ways = {
+        way: name
+        for name, way, part in _held(found)
+        if isinstance(part, Tensor) and part.ndim >= 2 and len(part) == examples
+    }
+    if not ways:
+        return ""
+    place = {name: i for i, name in enumerate(OUTPUT_NAMES)}
+    best = min(ways, key=lambda way: place.get(ways[way], len(OUTPUT_NAMES)))
+    return f": pass a module whose forward takes out, the result of this one, and returns {best}"
+
+
+def _tensor_way_out(found: Tensor, examples: int) -> str:
+    if found.is_complex():
+        return ": return real and imaginary parts side by side, torch.view_as_real(out).flatten(1)"
+    if not found.is_floating_point():
+        return ": return the numbers that it decides by"
+    if found.shape == (examples,):
+        return ": return them as one column, without the squeeze, or out.unsqueeze(-1)"
+    if found.ndim == 0:
+        return ": return a row for every example, not their mean or sum"
+    return ""
+
+
+def _held(found: object) -> Iterator[tuple[str, str, object]]:
+    """Name, expression and value of everything that a result holds."""
+    if isinstance(found, tuple | list):
+        names = getattr(found, "_fields", None)
+        for i, part in enumerate(found):
+            yield (names[i], f"out.{names[i]}", part) if names else ("", f"out[{i}]", part)
+        return
+    if isinstance(found, Mapping):  # also those whose keys are attributes
+        for name, part in found.items():
+            attribute = getattr(found, str(name), None) is part
+            yield str(name), f"out.{name}" if attribute else f'out["{name}"]', part
+        return
+    for name, part in getattr(found, "__dict__", {}).items():
+        yield name, f"out.{name}", part
 
 
 def _check_inputs_kept(copied: Inputs) -> None:

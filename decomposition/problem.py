@@ -12,13 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from decomposition.checks import Rule, check_fields, checked, flag, instance, optional, text
+from decomposition.checks import (
+    Rule,
+    check_fields,
+    checked,
+    flag,
+    instance,
+    optional,
+    printable,
+    text,
+)
 from decomposition.device import resolve_device
 from decomposition.errors import ProblemError
 from decomposition.inputs import Inputs, device_of, each, rows_in, take
 from decomposition.layers import Block, Layout
 from decomposition.losses import Loss, as_loss
-from decomposition.losses.positions import check_positions
+from decomposition.losses.base import check_positions
 from decomposition.losses.weighted import Weighted
 from decomposition.model_checks import (
     check_model,
@@ -27,7 +36,6 @@ from decomposition.model_checks import (
     double_copy,
     finite_outputs,
 )
-from decomposition.names import printable
 from decomposition.problem_data import (
     check_alike,
     check_decay,

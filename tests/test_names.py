@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from decomposition import DecompositionError, Problem, Recipe, Settings, run
+from decomposition.checks import printable
 from decomposition.curvature import ScaledIdentity
 from decomposition.errors import UnsupportedModelError
-from decomposition.names import printable
 from decomposition.results.read import open_result
 
 TINY = Settings(masks=20, second_order_masks=4, matrix_norms=False, lattice=False, resamples=100)

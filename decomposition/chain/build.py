@@ -11,10 +11,10 @@ from decomposition.chain.names import CHAIN, LATTICE, STEPS
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
 from decomposition.chain.shared_factors import Parts
+from decomposition.checks import printable
 from decomposition.curvature import Curvature
 from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
-from decomposition.names import printable
 from decomposition.problem import Problem
 
 Approximation = Callable[[Problem], Curvature]

@@ -42,7 +42,7 @@ from decomposition.losses import (
     Loss,
     MeanSquaredError,
 )
-from decomposition.losses.positions import by_position, side_by_side
+from decomposition.losses.base import by_position, side_by_side
 from decomposition.losses.weighted import Weighted
 from decomposition.problem import Problem
 

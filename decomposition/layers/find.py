@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from decomposition.checks import printable
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, apply, rows_in
 from decomposition.layers.blocks import Block, ExactBlock, LinearBlock
@@ -22,7 +23,6 @@ from decomposition.layers.check import not_linear
 from decomposition.layers.convert import becomes_linear
 from decomposition.layers.hooks import output_hooks
 from decomposition.layers.positions import has_kronecker_form, linear_block
-from decomposition.names import printable
 
 EXACT_LIMIT = 8192
 """Largest block without a Kronecker form: its dense matrix and eigenvectors take 1 GB."""

@@ -6,7 +6,7 @@ mean (1/N) Σ_n ℓ_n over all N examples, whatever the options of the loss.
 
 Outputs with positions (N, C, d1, …, dk), labels (N, d1, …, dk) or targets of the outputs' shape:
 ℓ_n is the mean over the T = d1·…·dk positions of an example, all of them. f is then (N, C·T), and
-Λ_n, of order C·T, is block-diagonal over positions: see ``losses.positions``.
+Λ_n, of order C·T, is block-diagonal over positions: see ``losses.base``.
 """
 
 from decomposition.losses.base import Loss

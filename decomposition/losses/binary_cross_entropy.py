@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from decomposition.errors import ProblemError
-from decomposition.losses.base import Loss
+from decomposition.losses.base import Loss, place
 from decomposition.losses.options import as_weights, check_broadcast, described
-from decomposition.losses.positions import place
 
 
 class BinaryCrossEntropy(Loss):

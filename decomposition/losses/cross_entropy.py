@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from decomposition.errors import ProblemError
-from decomposition.losses.base import Loss
+from decomposition.losses.base import Loss, block_diagonal, by_position, place
 from decomposition.losses.options import as_weights, check_length, described
-from decomposition.losses.positions import block_diagonal, by_position, place
 
 IGNORED = -100
 """The label that torch ignores by default."""

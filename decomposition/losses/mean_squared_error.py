@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.errors import ProblemError
-from decomposition.losses.base import Loss
-from decomposition.losses.positions import place
+from decomposition.losses.base import Loss, place
 
 
 class MeanSquaredError(Loss):

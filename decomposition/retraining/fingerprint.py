@@ -25,7 +25,7 @@ MODULES = (
 )
 LOSSES = (
     "__init__ base binary_cross_entropy cross_entropy custom from_torch mean_squared_error options "
-    "positions weighted"
+    "weighted"
 )
 TRAINER = (
     *(f"losses/{name}.py" for name in LOSSES.split()),

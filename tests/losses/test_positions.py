@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from decomposition.curvature import Sampled
 from decomposition.errors import ProblemError
 from decomposition.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, as_loss
-from decomposition.losses.positions import block_diagonal, by_position, side_by_side
+from decomposition.losses.base import block_diagonal, by_position, side_by_side
 from decomposition.retraining.batched import mean_loss_gradient
 from tests.losses.table import CASES, C, Case
 
