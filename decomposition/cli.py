@@ -25,7 +25,7 @@ QUESTION = "Which step of a curvature approximation costs how much attribution q
 COMMANDS = {
     "run": "Decompose a problem: train, retrain on subsets, build every rung, score, report.",
     "plan": "Say how each rung would be computed, in which time and memory, before anything runs.",
-    "spectrum": "Inspect eigen-spectra: of a problem's curvatures, or from the eigenvalues in a result.",
+    "spectrum": "Inspect eigen-spectra: of a problem's curvatures, or from a result's eigenvalues.",
     "report": "Write the report again from result.nc, or a study's from study.nc, alone.",
     "problems": "List the built-in problems, the formats of data files, and their options.",
     "study": "See how far a study is: what is done, running, failed or missing, and the time left.",

@@ -85,7 +85,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Inspect eigen-spectra: of a problem's curvatures, or from the eigenvalues in a result.
+    """Inspect eigen-spectra: of a problem's curvatures, or from a result's eigenvalues.
 
     Writes spectrum.nc, tables/*.csv and figures/*.svg and *.png into --out. A result holds no
     eigenvectors: overlaps, bands and perturbation bounds need the problem.
