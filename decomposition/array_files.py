@@ -84,7 +84,7 @@ class Archive:
     """What a NumPy archive holds."""
 
     names: tuple[str, ...]
-    """Of all members, without ``.npy``."""
+    """Names of all arrays in the file, without ``.npy``."""
     arrays: dict[str, np.ndarray]
     """Those that were asked for and are there, numbers in ``native`` form."""
 

@@ -90,7 +90,7 @@ class BaseModel:
     """A trained base model with its bank, its rungs and what scores them."""
 
     problem: Problem
-    """Trained."""
+    """The problem with its trained model."""
     bank: Bank | None
     rungs: dict[str, Curvature]
     split: dict[str, Float[np.ndarray, " probes"]]

@@ -124,9 +124,9 @@ class Plan:
     problem: tyro.conf.Positional[str]
     """Built-in problem, data file, or file.py:function."""
     settings: tyro.conf.OmitArgPrefixes[Choices]
-    """Those of the run that is planned."""
+    """Settings of the run that is planned."""
     quick: bool = False
-    """As of `decompose run --quick`."""
+    """Plan what `decompose run --quick` would do."""
     problem_seed: int = 0
     """Seed of a built-in problem."""
 

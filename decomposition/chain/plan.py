@@ -64,9 +64,9 @@ class Plan:
 
     choices: dict[str, Choice]
     budget: int
-    """Bytes."""
+    """Bytes that the run may take."""
     products: Precision = "float64"
-    """Of matrix-free products."""
+    """Precision of matrix-free products."""
     krylov_steps: int = KRYLOV_STEPS
     """Most of them for each vector that is solved at many dampings."""
 

@@ -72,7 +72,7 @@ class BlockDiagonal(Diagonalised):
 
     @contextmanager
     def watched(self, told: Callable[[int], object]) -> Iterator[None]:
-        """Every block is."""
+        """Within it, ``told`` hears of the products of every block."""
         with ExitStack() as stack:
             for block in self._blocks.values():
                 stack.enter_context(block.watched(told))
@@ -92,7 +92,7 @@ class BlockDiagonal(Diagonalised):
         return out
 
     def eigenvalues(self) -> Tensor:
-        """Of all blocks, ascending."""
+        """Eigenvalues of all blocks, ascending."""
         return torch.cat([block.eigenvalues() for block in self._blocks.values()]).sort().values
 
     def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:

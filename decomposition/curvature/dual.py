@@ -59,7 +59,7 @@ class DualCurvature(Curvature):
     definite = True
 
     def __init__(self, rows: Rows, gram: Gram) -> None:
-        """Keep both."""
+        """Keep the rows and their Gram matrix."""
         self.size, self.device = rows.size, gram.values.device
         self._rows, self._gram = rows, gram
 

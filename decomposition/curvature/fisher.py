@@ -89,7 +89,7 @@ class Sampled(Fisher):
     """Seed of the labels."""
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check the number of samples and the seed."""
         rules = {"samples": whole(1), "seed": seed}
         check_fields(self, rules, DecompositionError, "the {} of a sampled Fisher")
 

@@ -35,7 +35,7 @@ class UnderPolicy(Diagonalised):
     """
 
     def __init__(self, curvature: Curvature, policy: str | NegativeCurvature) -> None:
-        """Keep both."""
+        """Keep the curvature and the policy."""
         self.curvature = curvature
         self._policy = as_policy(policy)
         self.negative = self._policy
@@ -52,11 +52,11 @@ class UnderPolicy(Diagonalised):
 
     @property
     def record(self) -> Sequence[Solve]:
-        """That of the curvature."""
+        """The same as of the curvature itself."""
         return self.curvature.record
 
     def watched(self, told: Callable[[int], object]) -> AbstractContextManager[None]:
-        """That of the curvature."""
+        """The same as of the curvature itself."""
         return self.curvature.watched(told)
 
     def eigenvalues(self) -> Tensor:
@@ -72,7 +72,7 @@ class UnderPolicy(Diagonalised):
         return self._basis().basis_key()
 
     def factored_damping(self) -> FactoredDamping | None:
-        """That of the curvature."""
+        """The same as of the curvature itself."""
         return self._basis().factored_damping()
 
     def to_basis(self, v: Tensor) -> Tensor:

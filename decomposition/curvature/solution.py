@@ -36,7 +36,7 @@ class Stopping:
     """Whether missing the tolerance is an error; if not, the solution says ``converged=False``."""
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check the tolerance, the number of steps and the flag."""
         rules = {"tolerance": number(0, 1, above=True), "iterations": whole(1), "required": flag}
         check_fields(self, rules, DecompositionError, "the {} of a solver")
 
@@ -50,7 +50,7 @@ class Solution:
     method: str
     """minres or cg."""
     iterations: int
-    """Of the column that took most."""
+    """Steps of the column that took most of them."""
     products: int
     """Columns multiplied by A, the last check included."""
     residuals: Float[Tensor, " k"]

@@ -33,7 +33,7 @@ class Sheet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the columns."""
+        """Names of the columns."""
         return tuple(self.frame.columns)
 
     def column(self, name: str) -> pd.Series:

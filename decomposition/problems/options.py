@@ -40,7 +40,7 @@ class Spec:
     """A problem's name taken apart; nothing is converted yet."""
 
     text: str
-    """As given."""
+    """The whole name as the user wrote it."""
     name: str
     """What stands before the question mark."""
     options: Mapping[str, str]

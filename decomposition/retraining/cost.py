@@ -40,7 +40,7 @@ class RetrainingCost:
     step: float
     """Seconds that one step of one model takes, stacked and side by side as they will be."""
     steps: int
-    """Of one model."""
+    """Steps that one model is trained for."""
     seconds: float
     """All of it."""
 

@@ -98,9 +98,9 @@ class Gradients(GradientSource):
     """Gradients in memory; columns are examples."""
 
     train: Float[Tensor, "P N"]
-    """Of the loss on every training example."""
+    """g_i, of the loss on every training example."""
     query: Float[Tensor, "P Q"]
-    """Of the measured function on every query."""
+    """∇m_q, of the measured function on every query."""
 
     @property
     def examples(self) -> int:

@@ -264,7 +264,7 @@ class SolvingScorer(Scorer):
 
     @property
     def eigenvalues(self) -> Eigenvalues | None:
-        """As given, else its own."""
+        """Those that were given, else those of its own spectrum."""
         return self._eigenvalues or super().eigenvalues
 
     def prepare(
@@ -418,7 +418,7 @@ class FixedScorer(Scorer):
     damping_free = True
 
     def __init__(self, scores: Float[Tensor, "Q N"]) -> None:
-        """Keep them."""
+        """Keep the scores, in single precision."""
         self._scores = _single(scores)
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:

@@ -92,7 +92,7 @@ class CellStore:
         return self._record(self.failures, key, Failure)
 
     def save_failure(self, key: str, failure: Failure) -> None:
-        """Keep the reason."""
+        """Write why a task failed."""
         self._save_record(self.failures, key, asdict(failure))
 
     def clear_failure(self, key: str) -> None:
@@ -105,7 +105,7 @@ class CellStore:
         return self._record(self.times, key, Timing)
 
     def save_timing(self, key: str, timing: Timing) -> None:
-        """Keep it."""
+        """Write how long a task took."""
         self._save_record(self.times, key, asdict(timing))
 
     def _payload(self, key: str) -> bytes | None:

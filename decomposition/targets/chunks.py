@@ -72,7 +72,7 @@ class KeptResponses:
         return None if outputs is None or residual is None else (outputs, residual)
 
     def save(self, chunk: np.ndarray, found: tuple[np.ndarray, np.ndarray]) -> None:
-        """Keep them."""
+        """Write the outputs and residuals of a chunk."""
         for key, values in zip(self._keys(chunk), found, strict=True):
             self._store.save(key, values)
 

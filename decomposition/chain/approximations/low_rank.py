@@ -46,7 +46,7 @@ class LowRank(Method):
     k: int = 100
     """Eigenpairs, at most P."""
     seed: int = 0
-    """Of the start vector."""
+    """Seed of the start vector."""
     rest: Literal["mean", "drop"] = "mean"
     """mean: every other eigenvalue is their mean. drop: they have no influence."""
 

@@ -25,7 +25,7 @@ class Work:
     products: int = 0
     """Columns multiplied with a rung of the chain."""
     of: str = "ggn"
-    """That rung."""
+    """Name of the rung that columns are multiplied with."""
 
 
 @dataclass(frozen=True)

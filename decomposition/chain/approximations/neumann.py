@@ -96,7 +96,7 @@ class PlainNeumann(Iterated):
 
     @cached_property
     def _largest(self) -> float:
-        """Of |μ|."""
+        """The largest |μ|."""
         return largest_eigenvalue(self._rung.matvec, self._rung)
 
     def _solutions(

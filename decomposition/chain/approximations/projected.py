@@ -62,7 +62,7 @@ class Projected(Method):
     k: int = 100
     """Dimensions, at most P."""
     seed: int = 0
-    """Of the subspace."""
+    """Seed of the subspace."""
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -107,7 +107,7 @@ class ProjectedLayers(Method):
     k: int = 8
     """Columns of either factor, at most its size; in a grouped convolution, of every group."""
     seed: int = 0
-    """Of the subspaces."""
+    """Seed of the subspaces."""
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -176,7 +176,7 @@ class ProjectedBlock(Diagonalised):
         return self._rotated(self._whole.to_basis(v), self._rotation.T)
 
     def from_basis(self, c: Tensor) -> Tensor:
-        """The reverse."""
+        """Back from the coordinates of ``to_basis``."""
         return self._whole.from_basis(self._rotated(c, self._rotation))
 
     def _rotated(self, c: Tensor, rotation: Tensor) -> Tensor:
