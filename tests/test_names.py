@@ -17,7 +17,14 @@ from decomposition.curvature import ScaledIdentity
 from decomposition.errors import UnsupportedModelError
 from decomposition.results.read import open_result
 
-TINY = Settings(masks=20, second_order_masks=4, matrix_norms=False, lattice=False, resamples=100)
+TINY = Settings(
+    masks=12,
+    second_order_masks=0,
+    matrix_norms=False,
+    lattice=False,
+    resamples=100,
+    damping_points=3,
+)
 
 
 class Named(nn.Module):
