@@ -16,9 +16,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from decomposition.chain.build import RESERVED
+from decomposition.checks import printable
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
-from decomposition.names import printable
 from decomposition.problem import Problem
 from decomposition.reals import real_tensor
 from decomposition.scores.ranks import correlation, rank
