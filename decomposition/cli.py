@@ -182,18 +182,8 @@ def _report(command: Report) -> None:
         raise ResultFileError("no result named; say where it is: decompose report out/")
     first = command.results[0]
     folder = _folder(first) if command.out is None else output_folder(command.out)
-    if _is_study(first):
-        from decomposition.report.grid import write_study_report
-
-        _say(f"wrote {write_study_report(first, folder)}")
-        return
-    html = command.format == "html"
-    if len(command.results) > 1:
-        write = report.write_comparison if html else report.write_comparison_markdown
-        _say(f"wrote {write(command.results, folder)}")
-    else:
-        write = report.write_report if html else report.write_markdown
-        _say(f"wrote {write(first, folder)}")
+    write = report.write_report if command.format == "html" else report.write_markdown
+    _say(f"wrote {write(command.results, folder)}")
 
 
 def _study(command: Study) -> None:
@@ -211,12 +201,6 @@ def _plan(command: Plan) -> None:
         settings = quick_settings(settings)
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
     _say(plan_text(problem.to(settings.device), settings))
-
-
-def _is_study(path: Path) -> bool:
-    from decomposition.results.write import STUDY_NAME
-
-    return path.name == STUDY_NAME or (path / STUDY_NAME).is_file()
 
 
 def _folder(result: Path) -> Path:

@@ -7,17 +7,24 @@ from collections.abc import Callable, Iterator
 import xarray as xr
 from matplotlib.axes import Axes
 
-from decomposition.report.figures.bands import plot_gradient_energy, plot_score_error
-from decomposition.report.figures.density import plot_density, plot_effective_dimension
-from decomposition.report.figures.eigenvalue_mismatch import (
+from decomposition.report.figures.pairs import (
+    plot_cosines,
+    plot_davis_kahan,
+    plot_gradient_energy,
     plot_mismatch_by_decade,
     plot_mismatch_parts,
+    plot_score_error,
+    plot_subspace_overlap,
+    plot_weyl,
 )
-from decomposition.report.figures.eigenvectors import plot_cosines, plot_subspace_overlap
-from decomposition.report.figures.outliers import plot_outliers
-from decomposition.report.figures.perturbation import plot_davis_kahan, plot_weyl
-from decomposition.report.figures.rank_curve import plot_cumulative, plot_rank_curve
-from decomposition.report.figures.training_spectra import plot_training_spectra
+from decomposition.report.figures.spectra import (
+    plot_cumulative,
+    plot_density,
+    plot_effective_dimension,
+    plot_outliers,
+    plot_rank_curve,
+    plot_training_spectra,
+)
 
 BY_SCOPE: dict[str, tuple[str, Callable[..., Axes]]] = {
     "eigenvalues": ("rank", plot_rank_curve),

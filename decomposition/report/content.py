@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from decomposition.report.study import Interval
+from decomposition.report.claims import OUTCOMES, Claim
+from decomposition.report.interval import Interval
+from decomposition.report.names import damping_of, protocol_label
 from decomposition.report.wording import number, percent, span, visible
 
 Cell = str | int | float | Interval | None
@@ -104,11 +106,6 @@ class Table:
             writer.writerow(line)
         return out.getvalue()
 
-    def _repr_html_(self) -> str:
-        from decomposition.report.html import table_html
-
-        return table_html(self)
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -146,16 +143,103 @@ class Gallery:
     rows: tuple[PictureRow, ...]
 
 
-Block = Text | Items | Code | Formula | Table | Figure | Gallery
+@dataclass(frozen=True)
+class Columns:
+    """Figures side by side, up to three in a row; one below the other on a phone."""
+
+    figures: tuple[Figure, ...]
+    wide: bool = False
+    """Whether a figure may be as wide as the text."""
+
+    @property
+    def css(self) -> str:
+        """How wide one of them may be: the whole page, half of it, or a third."""
+        return "whole" if self.wide else "half" if len(self.figures) in (1, 2, 4) else "third"
 
 
 @dataclass(frozen=True)
-class Section:
-    """One numbered section of the report."""
+class Verdict:
+    """A place in the table of claims, ready to show."""
+
+    protocol: str
+    css: str
+    symbol: str
+    word: str
+    effect: str
+    count: str
+
+
+@dataclass(frozen=True)
+class ClaimTable:
+    """Claim × protocol; on a phone a card per claim."""
+
+    name: str
+    caption: str
+    claims: tuple[Claim, ...]
+    protocols: tuple[str, ...]
+    anchors: dict[str, str]
+    """Claim → the place where its cells are listed."""
+
+    @property
+    def heads(self) -> list[str]:
+        """The damping protocols for people; the caption names the chain."""
+        return [protocol_label(damping_of(p)) for p in self.protocols]
+
+    def verdicts(self, claim: Claim) -> list[Verdict]:
+        """A claim's row."""
+        return [_verdict(claim, protocol) for protocol in self.protocols]
+
+    def table(self) -> Table:
+        """The same as a plain table, a row per claim and protocol."""
+        rows: list[tuple[Cell, ...]] = []
+        for claim in self.claims:
+            for protocol in self.protocols:
+                found = claim.findings[protocol]
+                word = found.outcome.word if found.outcome else "not tested"
+                counts = (found.counts[o.word] for o in OUTCOMES)
+                rows.append((claim.text, protocol, word, found.effect, *counts))
+        counted = (f"cells: {o.word}" for o in OUTCOMES)
+        columns = ("claim", "protocol", "verdict", "effect", *counted)
+        return Table(self.name, self.caption, columns, tuple(rows))
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks behind a summary, which opens them."""
+
+    anchor: str
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block = Text | Items | Code | Formula | Table | Figure | Gallery | Columns | ClaimTable | Details
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One numbered section of a page, filled from a result."""
 
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+
+    def flat(self) -> Iterator[Block]:
+        """Its blocks in order, those in columns and behind summaries included."""
+        yield from _flat(self.blocks)
+
+
+def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Details):
+            yield from _flat(block.blocks)
+        elif isinstance(block, Columns):
+            yield from block.figures
+
+
+def behind(anchor: str, table: Table) -> Details:
+    """A long table a click away."""
+    return Details(anchor, f"{table.caption}, as a table", (table,))
 
 
 def missing(what: str) -> Text:
@@ -186,3 +270,13 @@ def _bounds(cell: Cell) -> list[object]:
     if isinstance(cell, Interval):
         return [_plain(v) for v in (cell.lower, cell.estimate, cell.upper)]
     return ["", _plain(cell), ""]
+
+
+def _verdict(claim: Claim, protocol: str) -> Verdict:
+    found = claim.findings[protocol]
+    name = protocol_label(damping_of(protocol))
+    if found.outcome is None:
+        return Verdict(name, "untested", "–", "not tested", "", "")
+    effect = span(found.effect) if found.effect.known else "effect undefined"
+    one = found.outcome
+    return Verdict(name, one.css, one.symbol, one.word, effect, found.count)

@@ -16,13 +16,16 @@ from markupsafe import Markup
 
 from decomposition.report.content import (
     Block,
+    ClaimTable,
     Code,
+    Columns,
+    Details,
     Figure,
+    Filled,
     Formula,
     Gallery,
     Items,
     Picture,
-    Section,
     Table,
     Text,
 )
@@ -31,46 +34,38 @@ from decomposition.report.palette import dark_colors
 from decomposition.report.wording import visible
 
 
-def page(
-    title: str,
-    byline: str,
-    version: str,
-    sections: Sequence[Any],
-    body: Callable[[Any], Markup] | None = None,
-    styles: Sequence[str] = ("report.css",),
-) -> str:
+def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> str:
     """The whole page.
 
     Args:
         title: heading, may be a user's text.
         byline: a line under it.
         version: of the software that made the result.
-        sections: in the order of the page, each with an ``anchor`` and a ``title``.
-        body: section → what stands in it; default ``section_html``.
-        styles: style sheets among the templates.
+        sections: in the order of the page.
     """
     script = _source("sort.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    render = body or section_html
-    rendered = [{"anchor": s.anchor, "title": s.title, "body": render(s)} for s in sections]
-    html = template("report.html.j2").render(
+    rendered = [
+        {"anchor": s.anchor, "title": s.title, "body": blocks_html(s.blocks)} for s in sections
+    ]
+    html = _template("report.html.j2").render(
         title=title,
         byline=byline,
         version=version,
         sections=rendered,
         palette=Markup(_palette_css()),
-        style=Markup("".join(map(_source, styles))),
+        style=Markup(_source("report.css")),
         script=Markup(script),
         script_hash=digest,
     )
     return visible(html)
 
 
-def section_html(section: Section) -> Markup:
-    """The blocks of a section; neighbouring figures stand side by side where there is room."""
+def blocks_html(blocks: Sequence[Block]) -> Markup:
+    """Blocks in their order; neighbouring figures stand side by side where there is room."""
     parts: list[str] = []
     inside = False
-    for block in section.blocks:
+    for block in blocks:
         if isinstance(block, Figure) != inside:
             inside = not inside
             parts.append('<div class="figures">' if inside else "</div>")
@@ -106,6 +101,12 @@ def _block(block: Block) -> str:
             return _figure(block)
         case Gallery():
             return _gallery(block)
+        case ClaimTable():
+            return _macro("claims")(block, data_uri(block.table().csv().encode(), "text/csv"))
+        case Details():
+            return _macro("details")(block, blocks_html(block.blocks))
+        case Columns():
+            return f'<div class="{block.css}">{blocks_html(block.figures)}</div>'
 
 
 def _figure(block: Figure) -> str:
@@ -168,8 +169,7 @@ def _environment() -> Environment:
     return environment
 
 
-def template(name: str) -> Template:
-    """A template of the report by its file name."""
+def _template(name: str) -> Template:
     return _environment().get_template(name)
 
 
@@ -180,4 +180,4 @@ def _source(name: str) -> str:
 
 
 def _macro(name: str) -> Callable[..., str]:
-    return getattr(template("blocks.html.j2").module, name)
+    return getattr(_template("blocks.html.j2").module, name)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import xarray as xr
-
-from decomposition.report.compare import comparison
+from decomposition.report.claims import Claim, Finding, claims
 from decomposition.report.content import (
     Block,
+    ClaimTable,
     Code,
+    Columns,
+    Details,
     Figure,
+    Filled,
     Formula,
     Gallery,
     Items,
-    Section,
     Table,
     Text,
 )
 from decomposition.report.drawing import draw
-from decomposition.report.page import as_tree, report_sections, report_title
-from decomposition.report.study import Study
-from decomposition.report.wording import visible
+from decomposition.report.names import chain_of, chain_title, damping_of, protocol_label
+from decomposition.report.page import Source, as_tree, report_sections, report_title, several
+from decomposition.report.result import Result, intervals
+from decomposition.report.wording import plural, span, visible
 from decomposition.results.write import output_folder, write_whole
 
 MARKDOWN_NAME = "report.md"
@@ -32,49 +34,37 @@ COMPARISON_MARKDOWN = "comparison.md"
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": " ", "\r": " "})
 
 
-def write_markdown(
-    tree_or_path: xr.DataTree | str | os.PathLike[str], folder: str | os.PathLike[str]
-) -> Path:
+def write_markdown(results: Source | Sequence[Source], folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/report.md`` with its figures in ``folder/report_figures/``; return its path.
 
-    Raises:
-        ResultFileError: there is no readable result at the path.
-        StoreError: the folder cannot be written.
-    """
-    study = Study(as_tree(tree_or_path))
-    target = output_folder(folder) / MARKDOWN_NAME
-    return _write(report_title(study), report_sections(study), target)
-
-
-def write_comparison_markdown(
-    results: Sequence[xr.DataTree | str | os.PathLike[str]], folder: str | os.PathLike[str]
-) -> Path:
-    """Write ``folder/comparison.md`` from two or more results; as ``write_comparison``.
+    Several results are the cells of one page, ``folder/comparison.md``.
 
     Raises:
-        ResultFileError: fewer than two results, or one that cannot be read.
+        ResultFileError: there is no readable result at a path.
         StoreError: the folder cannot be written.
     """
-    found = comparison(results)
-    return _write(found.title, found.sections, output_folder(folder) / COMPARISON_MARKDOWN)
-
-
-def _write(title: str, sections: Sequence[Section], target: Path) -> Path:
+    result = Result(as_tree(results))
+    name = COMPARISON_MARKDOWN if several(results) else MARKDOWN_NAME
+    target = output_folder(folder) / name
+    sections = report_sections(result)
     figures = f"{target.stem}_figures"
-    for section in sections:
-        for block in section.blocks:
-            if isinstance(block, Figure):
-                drawing = draw(block.plot(), block.name)
-                write_whole(target.parent / figures / f"{block.name}.svg", drawing.svg)
-    parts = [f"# {escaped(title)}", *(section_markdown(s, figures) for s in sections)]
+    for block in (block for section in sections for block in section.flat()):
+        if isinstance(block, Figure):
+            drawing = draw(block.plot(), block.name)
+            write_whole(target.parent / figures / f"{block.name}.svg", drawing.svg)
+    parts = [f"# {escaped(report_title(result))}"]
+    parts += [section_markdown(section, figures) for section in sections]
     write_whole(target, (visible("\n\n".join(parts)) + "\n").encode("utf-8"))
     return target
 
 
-def section_markdown(section: Section, figures: str) -> str:
+def section_markdown(section: Filled, figures: str) -> str:
     """One section; pictures of examples are left to the HTML page."""
-    blocks = [text for block in section.blocks if (text := _block(block, figures))]
-    return "\n\n".join([f"## {section.title}", *blocks])
+    return "\n\n".join([f"## {section.title}", *_blocks(section.blocks, figures)])
+
+
+def _blocks(blocks: Iterable[Block], figures: str) -> list[str]:
+    return [text for block in blocks if (text := _block(block, figures))]
 
 
 def table_markdown(table: Table) -> str:
@@ -118,3 +108,61 @@ def _block(block: Block, figures: str) -> str:
             return f"{picture}\n\n*{escaped(block.caption)}*"
         case Gallery():
             return ""
+        case Columns():
+            return "\n\n".join(_blocks(block.figures, figures))
+        case Details():
+            return "\n\n".join([f"### {escaped(block.summary)}", *_blocks(block.blocks, figures)])
+        case ClaimTable():
+            return f"**{escaped(block.caption)}**\n\n{_claims(block.claims, block.protocols)}"
+
+
+def claims_markdown(results: Source | Sequence[Source]) -> str:
+    """Claim × protocol, each with its verdict, its effect and the number of cells.
+
+    Below the table stand the number of cells, the date and the command that makes it again.
+
+    Args:
+        results: as for ``write_markdown``.
+
+    Raises:
+        ResultFileError: there is no readable result at a path.
+    """
+    result = Result(as_tree(results))
+    found = claims(result)
+    if not found:
+        return "No claims were tested.\n"
+    chains = list(dict.fromkeys(map(chain_of, found[0].findings)))
+    tables = []
+    for chain in chains:
+        named = f"**{escaped(chain_title(chain))}**\n\n" if len(chains) > 1 else ""
+        protocols = [p for p in found[0].findings if chain_of(p) == chain]
+        tables.append(named + _claims(found, protocols))
+    return "\n\n".join([*tables, _below(result)]) + "\n"
+
+
+def _claims(found: Iterable[Claim], protocols: Sequence[str]) -> str:
+    head = ["claim", *(escaped(protocol_label(damping_of(p))) for p in protocols)]
+    rows = [[_sentence(c), *(_finding(c.findings[p]) for p in protocols)] for c in found]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _sentence(claim: Claim) -> str:
+    effect = f"<br>*effect: {escaped(claim.effect)}*" if claim.effect else ""
+    return escaped(claim.text) + effect
+
+
+def _finding(finding: Finding) -> str:
+    if finding.outcome is None:
+        return "–"
+    effect = [escaped(span(finding.effect))] if finding.effect.known else []
+    parts = [f"{finding.outcome.symbol} **{finding.outcome.word}**", *effect, finding.count]
+    return "<br>".join(parts)
+
+
+def _below(result: Result) -> str:
+    made = escaped(str(result.attr("created_at"))[:10])
+    bounds = intervals(result)
+    text = f"{plural(len(result.cells), 'cell')}; in brackets {bounds} of the pooled effect."
+    command = str(result.attr("command")).replace("`", "'").replace("\n", " ")
+    return f"{text} Made on {made} by `{command}`." if command else text

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from decomposition.report.blame import protocols
 from decomposition.report.interval import Interval
-from decomposition.report.study import PROTOCOLS, STEP_LABELS, Study, interval, labels
+from decomposition.report.names import PROTOCOLS, STEP_LABELS
+from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import joined
 from decomposition.results.schema import STEPS
 
@@ -41,34 +41,34 @@ class Reading:
         return top if top is not None and known[top] > 0 else None
 
 
-def order_names(study: Study) -> dict[str, str]:
+def order_names(result: Result) -> dict[str, str]:
     """Order as the result names it → "order 1", "order 2", … in the result's sequence."""
-    drop = study.array("/shares/orders", "drop_by_order")
+    drop = result.array("/shares/orders", "drop_by_order")
     found = labels(drop, "order") if drop is not None else []
     return {order: f"order {number}" for number, order in enumerate(found, start=1)}
 
 
-def order_key(study: Study) -> str:
+def order_key(result: Result) -> str:
     """What each order's number stands for."""
     parts = []
-    for order, name in order_names(study).items():
+    for order, name in order_names(result).items():
         steps = [STEP_LABELS.get(s.strip(), s.strip()) for s in order.split(">")]
         parts.append(f"{name}: {', '.join(steps)}")
     return "; ".join(parts)
 
 
-def readings(study: Study, metric: str = "lds") -> list[Reading]:
+def readings(result: Result, metric: str = "lds") -> list[Reading]:
     """Every protocol × order, the mean over orders last in each protocol; unknown ones left out."""
-    orders, mean = study.group("/shares/orders"), study.group("/shares/shapley")
+    orders, mean = result.group("/shares/orders"), result.group("/shares/shapley")
     if orders is None or not {"drop_by_order", "share_by_order"} <= set(orders.data_vars):
         return []
     if metric not in labels(orders["drop_by_order"], "metric"):
         return []
     found = []
     known = labels(orders["drop_by_order"], "protocol")
-    for protocol in (p for p in protocols(study) if p in known):
+    for protocol in (p for p in result.protocols if p in known):
         place = {"metric": metric, "protocol": protocol}
-        for order in order_names(study):
+        for order in order_names(result):
             drops = _steps(orders["drop_by_order"], **place, order=order)
             shares = _steps(orders["share_by_order"], **place, order=order)
             found.append(Reading(protocol, order, drops, shares))
@@ -78,9 +78,9 @@ def readings(study: Study, metric: str = "lds") -> list[Reading]:
     return [r for r in found if any(drop.known for drop in r.drops.values())]
 
 
-def survival(study: Study, metric: str = "lds") -> str:
+def survival(result: Result, metric: str = "lds") -> str:
     """How often each step has the largest estimate, over protocols and orders; "" if unknown."""
-    found = [r for r in readings(study, metric) if r.order != MEAN]
+    found = [r for r in readings(result, metric) if r.order != MEAN]
     if not found:
         return ""
     unresolved = (

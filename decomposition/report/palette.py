@@ -8,9 +8,9 @@ place by CSS variables, so that a figure is drawn once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from decomposition.report.wording import isolated
+from decomposition.results.schema import CHAIN, STEPS
 
 INK, MUTED, GRID, PAPER = "#1a1d23", "#5b626e", "#d9dce2", "#fffffe"
 _LIGHT_TO_DARK = {INK: "#e8eaee", MUTED: "#a4abb8", GRID: "#3a404b", PAPER: "#14171c"}
@@ -28,6 +28,9 @@ class RungStyle:
     """Matplotlib marker."""
 
 
+_MARKERS = "Hd8P*phX"
+"""For rungs whose colour is taken; all are filled."""
+
 _SOLID, _DASH, _DOT = "-", (0.0, (6.0, 2.0)), (0.0, (1.0, 1.5))
 _DASH_DOT, _LONG, _DOUBLE = (0, (6, 2, 1, 2)), (0, (11.0, 3.0)), (0, (6, 2, 1, 2, 1, 2))
 
@@ -39,11 +42,11 @@ _KNOWN = {
     "kfac": (RungStyle("#d04a02", _DOT, "v"), "#ff7f45"),
     "block_hessian": (RungStyle("#2f8fce", _DOUBLE, "P"), "#7cc6f5"),
     "ekfac_hessian": (RungStyle("#b0508a", (0, (3, 1)), "X"), "#e38fc0"),
-    "identity": (RungStyle("#767c87", (0, (4, 4)), "_"), "#9098a5"),
-    "random": (RungStyle("#868c96", (0, (1, 4)), "|"), "#7f8794"),
+    "identity": (RungStyle("#767c87", (0, (4, 4)), "d"), "#9098a5"),
+    "random": (RungStyle("#868c96", (0, (1, 4)), "8"), "#7f8794"),
 }
 _METHODS = {
-    "diagonal": (RungStyle("#8c6d1f", (0, (2, 2)), "1"), "#d9bd6a"),
+    "diagonal": (RungStyle("#8c6d1f", (0, (2, 2)), "X"), "#d9bd6a"),
     "kfac_trace": (RungStyle("#e0518c", (0, (4, 1)), "<"), "#ff8fba"),
     "kpsvd": (RungStyle("#9c2f2f", (0, (7, 1, 1, 1)), "p"), "#ee7a7a"),
     "low_rank": (RungStyle("#3f6fd8", (0, (3, 2)), "h"), "#8fb0ff"),
@@ -62,60 +65,39 @@ _SPARE = (
     (RungStyle("#7a4a1d", (0, (9, 2, 1, 1)), ">"), "#c99566"),
 )
 
-RUNG_LABELS = {
-    "hessian": "Hessian",
-    "ggn": "GGN",
-    "block_ggn": "block GGN",
-    "ekfac": "EK-FAC",
-    "kfac": "K-FAC",
-    "block_hessian": "block Hessian",
-    "ekfac_hessian": "EK-FAC of H",
-    "identity": "identity",
-    "random": "random",
-}
-_METHOD_LABELS = {
-    "diagonal": "diagonal",
-    "kfac_trace": "K-FAC, trace",
-    "kpsvd": "KPSVD",
-    "low_rank": "low rank",
-    "projected": "projected",
-    "projected_layers": "proj. layers",
-    "datainf": "DataInf",
-    "neumann": "Neumann",
-    "cg": "CG",
-}
-_WORDS = {"hessian": "of H", "ggn": "of G", "ekfac": "+ EK-FAC"}
-
 
 def rung_styles(rungs: Iterable[str]) -> dict[str, RungStyle]:
-    """Rung → style; the user's own rungs take the spare ones in their order, then round again.
+    """Rung → style; no two look alike while there are markers left.
 
-    So does a method beside the chain that is there a second time with other arguments.
+    The user's own rungs take the spare colours in their order, then round again with others of
+    the markers; so does a method beside the chain that is there again with other arguments.
     """
     styles: dict[str, RungStyle] = {}
-    own, met = 0, set()
+    met: set[tuple[str, str]] = set()
+    own, methods = 0, set()
     for rung in rungs:
         method = rung.partition(":")[0]
         if rung in _KNOWN:
-            styles[rung] = _KNOWN[rung][0]
-        elif method in _METHODS and method not in met:
-            styles[rung] = _METHODS[method][0]
-            met.add(method)
+            style = _KNOWN[rung][0]
+        elif method in _METHODS and method not in methods:
+            style = _METHODS[method][0]
+            methods.add(method)
         else:
-            styles[rung] = _SPARE[own % len(_SPARE)][0]
+            style = _SPARE[own % len(_SPARE)][0]
             own += 1
+        if (style.color, style.marker) in met:
+            spare = next((m for m in _MARKERS if (style.color, m) not in met), style.marker)
+            style = replace(style, marker=spare)
+        met.add((style.color, style.marker))
+        styles[rung] = style
     return styles
 
 
-def rung_label(rung: str, limit: int = 18) -> str:
-    """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
-    if rung in RUNG_LABELS:
-        return RUNG_LABELS[rung]
-    method, *arguments = rung.split(":")
-    if method in _METHOD_LABELS:
-        return " ".join([_METHOD_LABELS[method], *(_WORDS.get(a, a) for a in arguments)])
-    # matplotlib leaves names that start with an underscore out of a legend
-    return ("\u200b" if rung.startswith("_") else "") + isolated(rung, limit)
+def step_style(step: str) -> RungStyle:
+    """A step looks like the rung that it leads to; the cross term is grey."""
+    if step in STEPS:
+        return _KNOWN[CHAIN[STEPS.index(step) + 1]][0]
+    return RungStyle(MUTED, (0, (1, 1)), "x")
 
 
 def dark_colors() -> dict[str, str]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 
-import xarray as xr
-
-from decomposition.report.content import Section, Table
-from decomposition.report.page import as_tree, report_sections, report_title
-from decomposition.report.study import Study
+from decomposition.report.content import Filled, Table
+from decomposition.report.html import table_html
+from decomposition.report.page import Source, as_tree, report_sections, report_title
+from decomposition.report.result import Result
 from decomposition.report.verdict import sentences
 from decomposition.report.wording import visible
 
 SUMMARY = ("levels", "shares")
 """Tables that a summary shows; the others are a name away."""
+
+
+@dataclass(frozen=True)
+class ShownTable(Table):
+    """A table that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        return table_html(self)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Summary:
     title: str
     verdict: tuple[str, ...]
     """The answer in sentences, with intervals."""
-    tables: dict[str, Table]
+    tables: dict[str, ShownTable]
     """Every table of the report by name; each shows itself in a notebook."""
 
     def _repr_html_(self) -> str:
@@ -41,24 +47,28 @@ class Summary:
         return visible("\n".join([self.title, *self.verdict]))
 
 
-def show(tree_or_path: xr.DataTree | str | os.PathLike[str]) -> Summary:
+def show(result: Source) -> Summary:
     """A summary of a result that shows itself in a notebook.
 
     Args:
-        tree_or_path: a result, or the file or folder that holds one.
+        result: a result, or the file or folder that holds one.
 
     Raises:
         ResultFileError: there is no readable result at the path.
     """
-    study = Study(as_tree(tree_or_path))
-    found = report_sections(study)
-    return Summary(report_title(study), tuple(sentences(study)), _tables(found))
+    read = Result(as_tree(result))
+    said = [
+        f"{one.name}: {sentence}" if one.name else sentence
+        for one in (read.each() if read.few else ())
+        for sentence in sentences(one)
+    ]
+    return Summary(report_title(read), tuple(said), _tables(report_sections(read)))
 
 
-def _tables(sections: list[Section]) -> dict[str, Table]:
+def _tables(sections: list[Filled]) -> dict[str, ShownTable]:
     return {
-        block.name: block
+        block.name: ShownTable(*(getattr(block, field.name) for field in fields(Table)))
         for section in sections
-        for block in section.blocks
+        for block in section.flat()
         if isinstance(block, Table)
     }

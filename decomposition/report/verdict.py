@@ -1,24 +1,131 @@
-"""The answer in words: what is lost, which step loses it, and whether the protocol matters."""
+"""The answer in words: what is lost, which step loses it, and whether the protocol matters.
+
+Where the result records a verdict, from paired resamples, that one is told. Without it a step is
+called the largest only where the lower end of its interval lies above the upper end of every
+other step's: marginal intervals make this conservative. Anything else is "not resolved".
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from decomposition.report.blame import UNDAMPED, Blame, blame, protocols
-from decomposition.report.study import PROTOCOLS, STEP_LABELS, Interval, Study, interval, labels
+import numpy as np
+import xarray as xr
+
+from decomposition.report.interval import Interval
+from decomposition.report.names import PROTOCOLS, SHARE_METRICS, STEP_LABELS, rung_label
+from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import joined, number, percent, span
+from decomposition.results.schema import BASELINES, STEPS
+
+UNDAMPED = "frobenius_squared"
+"""The metric that no damping enters."""
 
 
-def sentences(study: Study) -> list[str]:
+@dataclass(frozen=True)
+class Blame:
+    """Which step costs most under one metric and protocol."""
+
+    metric: str
+    protocol: str
+    total: Interval
+    drops: dict[str, Interval]
+    shares: dict[str, Interval]
+    defined: bool
+    recorded: dict[str, Any] = field(default_factory=dict)
+    """The verdict of the study itself, where the result holds one."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the total was measured at all, or its division at least."""
+        return self.total.known or any(share.known for share in self.shares.values())
+
+    @property
+    def _sizes(self) -> dict[str, Interval]:
+        """What the steps are compared by: drops, or shares where no drop was kept."""
+        drops = {step: drop for step, drop in self.drops.items() if drop.known}
+        return drops or {step: share for step, share in self.shares.items() if share.known}
+
+    @property
+    def largest(self) -> str | None:
+        """The step that the result records as largest, or whose drop lies above all others'.
+
+        None if that is not resolved.
+        """
+        if self.recorded:
+            return self.recorded["candidate"] if self.recorded["resolved"] else None
+        known = self._sizes
+        if not self.defined or not known:
+            return None
+        top = max(known, key=lambda step: known[step].estimate)
+        rest = [drop.upper for step, drop in known.items() if step != top]
+        return top if known[top].lower > max([0.0, *rest]) else None
+
+    @property
+    def leading(self) -> list[str]:
+        """The step with the largest estimate and all that its interval does not exclude."""
+        known = self._sizes
+        if not known:
+            return []
+        top = max(known, key=lambda step: known[step].estimate)
+        near = [s for s in known if s == top or known[s].upper >= known[top].lower]
+        return sorted(near, key=lambda step: -known[step].estimate)
+
+
+def blame(result: Result, metric: str, protocol: str) -> Blame | None:
+    """The drops and shares of one metric and protocol; None if the result lacks them."""
+    data = result.group("/shares")
+    if data is None or not {"drop", "total"} <= set(data.data_vars):
+        return None
+    if metric not in labels(data["drop"], "metric"):
+        return None
+    if protocol not in labels(data["drop"], "protocol"):
+        return None
+    where = {"metric": metric, "protocol": protocol}
+    steps = [s for s in STEPS if s in labels(data["drop"], "step")]
+    total = interval(data["total"], **where)
+    defined = int(data["defined"].sel(where)) == 1 if "defined" in data else True
+    drops = {s: interval(data["drop"], step=s, **where) for s in steps}
+    shares = drops
+    if "share" in data:
+        shares = {s: interval(data["share"], step=s, **where) for s in steps}
+    recorded = _recorded(result, data, protocol) if metric == "lds" else {}
+    found = Blame(metric, protocol, total, drops, shares, defined, recorded)
+    return found if found.known else replace(found, defined=False)
+
+
+def _recorded(result: Result, data: xr.Dataset, protocol: str) -> dict[str, Any]:
+    verdicts = json.loads(data.attrs.get("verdict", "{}"))
+    if result.cell is not None:  # of many cells: cell → protocol → verdict
+        verdicts = verdicts.get(str(result.cell), {})
+    return verdicts.get(protocol, {})
+
+
+def cases(result: Result) -> list[tuple[str, str]]:
+    """Every (metric, protocol) of the shares; the Frobenius error knows no damping: one only."""
+    drop = result.array("/shares", "drop")
+    if drop is None:
+        return []
+    metrics = [m for m in SHARE_METRICS if m in labels(drop, "metric")]
+    metrics += [m for m in labels(drop, "metric") if m not in metrics]
+    pairs = [(m, p) for m in metrics for p in result.protocols]
+    first = result.protocols[:1]
+    return [(m, p) for m, p in pairs if m != UNDAMPED or [p] == first]
+
+
+def sentences(result: Result) -> list[str]:
     """Three sentences: the loss, the step to blame, and what the protocol changes."""
-    found = [b for p in protocols(study) if (b := blame(study, "lds", p)) and b.known]
+    found = [b for p in result.protocols if (b := blame(result, "lds", p)) and b.known]
     if not found:
-        return [_without_attribution(study)]
-    return [_loss(study, found[0]), _step(found[0]), _survival(found)]
+        return [_without_attribution(result)]
+    return [_loss(result, found[0]), _step(found[0]), _survival(found)]
 
 
-def _loss(study: Study, first: Blame) -> str:
-    level = study.array("/shares", "level")
+def _loss(result: Result, first: Blame) -> str:
+    level = result.array("/shares", "level")
     under = f"under {PROTOCOLS.get(first.protocol, first.protocol)}"
     where = ""
     if level is not None and {"hessian", "kfac"} <= set(labels(level, "rung")):
@@ -103,10 +210,10 @@ def _survival(found: list[Blame]) -> str:
     return f"{head}: {'; '.join(parts)}."
 
 
-def spectral_sentence(study: Study) -> str:
+def spectral_sentence(result: Result) -> str:
     """Which step adds most to the squared Frobenius error."""
-    first = protocols(study)
-    found = blame(study, UNDAMPED, first[0]) if first else None
+    first = result.protocols
+    found = blame(result, UNDAMPED, first[0]) if first else None
     if found is None or not found.known:
         return "How the spectral error divides over the steps was not measured."
     if not found.defined or found.largest is None:
@@ -115,10 +222,10 @@ def spectral_sentence(study: Study) -> str:
     return f"In squared Frobenius error the largest step is {_named(found.largest)}, {share}."
 
 
-def _without_attribution(study: Study) -> str:
-    if study.group("/forms") is not None:
-        return _agreeing(study)
-    if study.group("/attribution") is None:
+def _without_attribution(result: Result) -> str:
+    if _without_truth(result):
+        return _agreeing(result)
+    if result.group("/attribution") is None:
         return (
             "Attribution quality was not measured in this study (no retrained models), so what "
             "the steps cost in LDS is not known."
@@ -126,14 +233,22 @@ def _without_attribution(study: Study) -> str:
     return "The LDS was measured, but not for both ends of the chain, so no loss can be divided."
 
 
+def _without_truth(result: Result) -> bool:
+    """Whether rungs were compared with each other, for want of retrained models."""
+    return result.array("/attribution", "lds_mean") is None and (
+        result.array("/attribution", "agreement") is not None
+        or result.group("/spectral_density") is not None
+    )
+
+
 def _named(step: str) -> str:
     return STEP_LABELS.get(step, step)
 
 
-def _agreeing(study: Study) -> str:
+def _agreeing(result: Result) -> str:
     """What is known of scores without models retrained for this result."""
     said = "Attribution quality was not measured: no retrained models are at hand."
-    agreement = study.array("/attribution", "agreement")
+    agreement = result.array("/attribution", "agreement")
     if agreement is None:
         return said
     found = agreement.sel(agreement_metric="spearman", rung="kfac").dropna("damping")
@@ -144,3 +259,39 @@ def _agreeing(study: Study) -> str:
         f"{said} K-FAC's influence scores agree with those of the best rung that could be solved "
         f"to a rank correlation of {joined(parts)}."
     )
+
+
+def held_back(result: Result) -> dict[str, float]:
+    """Rung → smallest λ at which it was solved, if its LDS is best there and smaller ones exist."""
+    mean, edge = result.array("/attribution", "lds_mean"), result.array("/attribution", "edge")
+    best = result.array("/attribution", "best_damping")
+    if mean is None or edge is None or best is None:
+        return {}
+    grid = mean["damping"].values
+    found = {}
+    for rung in (
+        r for r in labels(edge, "rung") if r not in BASELINES and r in labels(mean, "rung")
+    ):
+        known = np.isfinite(mean.sel(rung=rung, ci_bound="estimate").values)
+        if not known.any() or known[0] or int(edge.sel(rung=rung)) != 1:
+            continue
+        first = int(known.argmax())
+        if int(np.abs(np.log(grid / float(best.sel(rung=rung)))).argmin()) == first:
+            found[rung] = float(grid[first])
+    return found
+
+
+def held_back_sentences(result: Result) -> list[str]:
+    """What a reader of tuned levels must know; empty where every optimum could be reached."""
+    found = held_back(result)
+    if not found:
+        return []
+    where = joined(
+        [f"{rung_label(rung)} only from {number(value)} on" for rung, value in found.items()]
+    )
+    it = "it is" if len(found) == 1 else "each of them is"
+    return [
+        f"Not every λ could be solved: {where}, and {it} best right there. At smaller λ, where "
+        "other rungs may be best, it might do better. Under tuned λ it is held back by its solver, "
+        "not by its curvature: read the steps at equal λ, or spend more products (--krylov-steps)."
+    ]

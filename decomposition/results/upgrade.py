@@ -63,8 +63,9 @@ def _by_metric(table: xr.Dataset, names: list[str]) -> xr.Dataset:
     found = table[[n for n in names if n in table]]
     if "step" in found.dims:
         found = found.reindex(step=[*STEPS, CROSS_TERM])
-    if found:
-        found = found.expand_dims(metric=[FROBENIUS, LDS]).where(_is_lds())
+    if not found:
+        return xr.Dataset()
+    found = found.expand_dims(metric=[FROBENIUS, LDS]).where(_is_lds())
     return found.transpose(CELL, ...)
 
 

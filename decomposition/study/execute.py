@@ -73,11 +73,11 @@ def run_study(
     run_tasks(tasks, folder, backend=backend, memory=memory, progress=progress)
     tree = combined(study, folder, command)
     if tree is not None:
-        from decomposition.report.grid import write_study_report
+        from decomposition.report import write_report
 
         check_tree(tree, "the study to be written", strict=True)
         write_tree(tree, folder / STUDY_NAME)
-        write_study_report(tree, folder)
+        write_report(tree, folder)
         print(f"wrote {folder / STUDY_NAME} and {folder / 'report.html'}", file=sys.stderr)
     return tree
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.results.schema import CHAIN, CI_BOUNDS, STEPS
+from decomposition.results.upgrade import upgraded
 
 LEVELS = {
     "hessian": 0.62,
@@ -74,6 +75,10 @@ class PlantedStudy:
 
 
 def synthetic_study(planted: PlantedStudy | None = None) -> xr.DataTree:
+    return upgraded(study_of_schema_1(planted))
+
+
+def study_of_schema_1(planted: PlantedStudy | None = None) -> xr.DataTree:
     planted = planted or PlantedStudy()
     root = xr.Dataset(
         attrs={

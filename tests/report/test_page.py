@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from decomposition.errors import ResultFileError, StoreError
-from decomposition.report import write_comparison, write_markdown, write_report
+from decomposition.report import write_markdown, write_report
 from decomposition.results import write_result
 from tests.report.conftest import CASES
 from tests.results.synthetic import Planted, synthetic
@@ -55,7 +55,7 @@ def read(page: str) -> _Reader:
 def test_page_has_every_section_and_is_small(case: str, pages: dict[str, Path]) -> None:
     page = text_of(pages[case])
     found = re.findall(r'<section id="([a-z]+)"', page)
-    first = "answer waterfall shares damping where spectra prediction resolution"
+    first = "answer levels shares damping where spectra prediction resolution"
     assert found == f"{first} limits methods provenance".split()
     assert len(page.encode()) < 5_000_000
 
@@ -160,15 +160,16 @@ def test_markdown_has_the_tables_and_its_figures(tmp_path: Path) -> None:
 
 def test_comparison_shows_every_result(tmp_path: Path) -> None:
     trees = [synthetic(Planted(problem="two", blocks=())) for _ in range(2)]
-    page = write_comparison([*trees, synthetic(CASES["no bank"])], tmp_path).read_text("utf-8")
+    page = write_report([*trees, synthetic(CASES["no bank"])], tmp_path).read_text("utf-8")
     text = " ".join(read(page).text)
     assert all(name in text for name in ("two (1)", "two (2)", "digits"))
     assert len(read(page).ids) == len(set(read(page).ids))
 
 
-def test_comparison_of_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultFileError, match="two results or more, got 1"):
-        write_comparison([synthetic()], tmp_path)
+def test_a_list_of_one_result_is_its_page(pages: dict[str, Path], tmp_path: Path) -> None:
+    path = write_report([synthetic(CASES["one rung"])], tmp_path)
+    assert path.name == "report.html"
+    assert path.read_bytes() == pages["one rung"].read_bytes()
 
 
 def test_empty_result_gives_a_page(tmp_path: Path) -> None:

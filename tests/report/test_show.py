@@ -11,7 +11,7 @@ from decomposition.report.figures import plot_orders
 from decomposition.report.figures.canvas import axes_or_new, hint
 from decomposition.report.interval import Interval
 from decomposition.report.orders import readings, survival
-from decomposition.report.study import Study
+from decomposition.report.result import Result
 from tests.results.synthetic import Planted, synthetic
 
 
@@ -52,7 +52,7 @@ def test_rounded_cells_tell_more_digits() -> None:
 
 @pytest.mark.parametrize("undefined", [False, True])
 def test_every_protocol_and_order_is_read(undefined: bool) -> None:
-    study = Study(synthetic(Planted(undefined=undefined)))
+    study = Result(synthetic(Planted(undefined=undefined)))
     found = readings(study)
     assert len(found) == 2 * (2 + 1)
     assert all(r.largest == "cross_layer" for r in found)

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from decomposition.report.page import report_html
-from decomposition.report.solved import held_back, held_back_sentences
-from decomposition.report.study import Study
+from decomposition.report.result import Result
+from decomposition.report.verdict import held_back, held_back_sentences
 from tests.results.synthetic import synthetic
 
 
@@ -30,7 +30,7 @@ def planted(first: int, best: int, edge: int) -> xr.DataTree:
 def test_held_back_by_its_solver(first: int, best: int, edge: int, held: bool) -> None:
     """Only if smaller dampings exist, none of them was solved, and the best is the first one."""
     tree = planted(first, best, edge)
-    study = Study(tree)
+    study = Result(tree)
     damping = float(tree["attribution"]["damping"][first])
     assert held_back(study) == ({"hessian": damping} if held else {})
     said = held_back_sentences(study)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from decomposition.report.grid import write_study_report
+from decomposition.report import write_report
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.synthetic_study import PlantedStudy, synthetic_study
 
@@ -27,7 +27,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chains=("", "paper, "),
         ladder=True,
     )
-    return write_study_report(synthetic_study(planted), tmp_path_factory.mktemp("study"))
+    return write_report(synthetic_study(planted), tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")

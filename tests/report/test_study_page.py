@@ -13,31 +13,34 @@ import pytest
 import xarray as xr
 
 from decomposition.errors import ResultFileError, StoreError
+from decomposition.report import claims_markdown, write_report
+from decomposition.report.claims import claims
 from decomposition.report.drawing import draw
-from decomposition.report.grid import Grid, claims, claims_markdown, layout, write_study_report
-from decomposition.report.grid.figures import (
-    plot_cell_levels,
-    plot_cell_shares,
+from decomposition.report.figures import (
+    plot_at_damping,
     plot_claims,
     plot_error_and_level,
     plot_factor,
     plot_frobenius,
     plot_ladder,
+    plot_levels,
+    plot_shares,
     plot_trends,
 )
-from decomposition.report.grid.layout import architecture
+from decomposition.report.layout import architecture, layout
+from decomposition.report.result import Result
 from decomposition.results.schema import CHAIN
 from tests.report.synthetic_study import CLAIMS, LADDERS, LEVELS, PlantedStudy, synthetic_study
 from tests.report.test_page import read
 
-SECTIONS = ["claims", "levels", "shares", "frobenius", "trends", "ladder"]
-SECTIONS += ["cells", "reading", "provenance"]
+SECTIONS = "answer claims levels shares damping spectra prediction frobenius trends resolution "
+SECTIONS += "cells limits methods provenance"
 SMALL = PlantedStudy(
     hidden=("16", "16-16-16-16"), epochs=(10, 100), protocols=("equal", "tuned"), shapley=False
 )
 AWKWARD = PlantedStudy(
     hidden=("16",),
-    epochs=(10,),
+    epochs=(10, 20),
     protocols=("equal",),
     rungs=("hessian", "kfac", "</svg><script>alert(2)</script>", "ggn", "block_ggn", "ekfac"),
     title='<img src=x onerror="alert(1)">',
@@ -51,12 +54,12 @@ LONG_FACTOR = PlantedStudy(
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study_report(synthetic_study(SMALL), tmp_path_factory.mktemp("study"))
+    return write_report(synthetic_study(SMALL), tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
 def awkward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study_report(synthetic_study(AWKWARD), tmp_path_factory.mktemp("awkward"))
+    return write_report(synthetic_study(AWKWARD), tmp_path_factory.mktemp("awkward"))
 
 
 @pytest.fixture(params=["small", "awkward"])
@@ -69,7 +72,7 @@ def words(path: Path) -> str:
 
 
 def test_sections_in_the_readers_order(page: Path) -> None:
-    assert re.findall(r'<section id="([a-z]+)"', page.read_text("utf-8")) == SECTIONS
+    assert re.findall(r'<section id="([a-z]+)"', page.read_text("utf-8")) == SECTIONS.split()
 
 
 def test_page_loads_nothing_and_repeats_no_id(page: Path) -> None:
@@ -119,10 +122,10 @@ def test_cells_behind_each_claim(small: Path) -> None:
         ("small", "1 is supported under every protocol"),
         ("small", "in 0 under equal λ and 2 under tuned λ"),
         ("small", "With epoch the level of Hessian, GGN, block GGN, EK-FAC and K-FAC falls"),
-        ("small", "does not lead from one protocol to the other"),
+        ("small", "the way from the controlled protocol to the paper's"),
         ("small", "python analyses/paper_grid.py --out out/"),
         ("small", "cell 3: factor A of layer 0 has a repeated eigenvalue"),
-        ("awkward", "holds no defined shares"),
+        ("awkward", "No cell has defined shares of the LDS"),
         ("awkward", "No share of the LDS is defined"),
     ],
 )
@@ -140,12 +143,12 @@ def test_every_figure_tells_its_finding(small: Path) -> None:
 def test_same_study_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     planted = PlantedStudy(hidden=("16",), epochs=(10,), protocols=("equal",), trends=False)
     tree = synthetic_study(planted)
-    tree["cells"].dataset = tree["cells"].to_dataset()[["level", "train_loss"]]
+    level = tree["shares"].to_dataset()[["level"]]
+    tree = xr.DataTree.from_dict({"/": tree.to_dataset(), "/shares": level})
     tree.to_netcdf(tmp_path / "study.nc", engine="h5netcdf")
-    here = write_study_report(tree, tmp_path / "here")
+    here = write_report(tree, tmp_path / "here")
     script = (
-        "import sys\nfrom decomposition.report.grid import write_study_report\n"
-        "write_study_report(*sys.argv[1:])"
+        "import sys\nfrom decomposition.report import write_report\nwrite_report(*sys.argv[1:])"
     )
     command = [sys.executable, "-c", script, str(tmp_path), str(tmp_path / "there")]
     subprocess.run(command, check=True, env={"PYTHONHASHSEED": "1", "PATH": "/usr/bin:/bin"})
@@ -154,23 +157,21 @@ def test_same_study_gives_the_same_bytes_in_another_process(tmp_path: Path) -> N
 
 def test_root_alone_gives_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
     tree = xr.DataTree(xr.Dataset(attrs=synthetic_study(SMALL).attrs))
-    found = words(write_study_report(tree, tmp_path))
-    for text in ("tested no claims", "holds no LDS", "holds no slopes", "holds no cells"):
+    found = words(write_report(tree, tmp_path))
+    for text in ("was not measured", "holds no shares", "No LDS over a grid", "no spectra"):
         assert text in found
 
 
 def test_not_a_study(tmp_path: Path) -> None:
-    with pytest.raises(ResultFileError, match="no study at"):
-        write_study_report(tmp_path, tmp_path)
+    with pytest.raises(ResultFileError, match="no result at"):
+        write_report(tmp_path, tmp_path)
     (tmp_path / "study.nc").write_bytes(b"not a file")
-    with pytest.raises(ResultFileError, match="cannot be read"):
-        write_study_report(tmp_path, tmp_path)
-    with pytest.raises(ResultFileError, match="is not a study"):
-        write_study_report(xr.DataTree(), tmp_path)
+    with pytest.raises(ResultFileError, match="is not a netCDF-4 file"):
+        write_report(tmp_path, tmp_path)
     (tmp_path / "file").write_text("")
     tree = xr.DataTree(xr.Dataset(attrs={"study": "empty"}))
     with pytest.raises(StoreError, match="cannot write"):
-        write_study_report(tree, tmp_path / "file")
+        write_report(tree, tmp_path / "file")
 
 
 def test_markdown_table_of_the_claims() -> None:
@@ -201,33 +202,33 @@ def test_markdown_keeps_a_users_marks_as_they_are() -> None:
 def test_counts_are_the_verdicts_counted() -> None:
     tree = synthetic_study(SMALL)
     tree["claims"].dataset = tree["claims"].to_dataset().drop_vars("counts")
-    first = claims(Grid(tree))[0].findings["equal"]
+    first = claims(Result(tree))[0].findings["equal"]
     assert first.counts == {"supported": 3, "not resolved": 1, "contradicted": 0}
 
 
 def test_layout_puts_checkpoints_across_and_the_rest_below() -> None:
-    found = layout(Grid(synthetic_study(SMALL)))
+    found = layout(Result(synthetic_study(SMALL)))
     assert found.columns == ("epoch 10", "epoch 100")
     assert found.rows == ("16", "16×4")
     assert found.cells == {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 3}
 
 
 def test_layout_puts_the_studied_factor_below() -> None:
-    found = layout(Grid(synthetic_study(LONG_FACTOR)))
+    found = layout(Result(synthetic_study(LONG_FACTOR)))
     assert found.columns == ("",)
     assert found.rows[:2] == ("epoch 1, seed 0", "epoch 1, seed 1")
     assert len(found.cells) == 6
 
 
 def test_layout_tells_equal_cells_apart() -> None:
-    found = layout(Grid(synthetic_study(PlantedStudy(hidden=("16", "16"), epochs=(10,)))))
+    found = layout(Result(synthetic_study(PlantedStudy(hidden=("16", "16"), epochs=(10,)))))
     assert found.rows == ("(cell 0)", "(cell 1)")
 
 
 @pytest.mark.parametrize("cells", [1, 12, 13, 40])
 def test_chunks_hold_every_row_once(cells: int) -> None:
     rows = tuple(map(str, range(cells)))
-    chunks = type(layout(Grid(synthetic_study(SMALL))))(rows, ("",), {}).chunks(12)
+    chunks = type(layout(Result(synthetic_study(SMALL))))(rows, ("",), {}).chunks(12)
     assert [row for chunk in chunks for row in chunk] == list(range(cells))
     assert max(map(len, chunks)) <= 12
 
@@ -241,7 +242,7 @@ def test_architecture(hidden: str, text: str) -> None:
 
 def test_levels_are_drawn_where_they_were_planted() -> None:
     tree = synthetic_study(SMALL)
-    ax = plot_cell_levels(tree, "equal", column=0, rows=[0])
+    ax = plot_levels(tree, "equal", column=0, rows=[0])
     dots = {
         float(line.get_xdata()[0])
         for line in ax.get_lines()
@@ -252,32 +253,35 @@ def test_levels_are_drawn_where_they_were_planted() -> None:
 
 def test_interval_beyond_the_axis_ends_in_an_arrow() -> None:
     tree = synthetic_study(SMALL)
-    share = tree["cells"].to_dataset()
-    share["share"][0, 0, 0] = [-50.0, 0.2, 70.0]
-    tree["cells"].dataset = share
-    ax = plot_cell_shares(tree, "equal", column=0)
+    place = {"cell": 0, "metric": "lds", "protocol": "equal", "step": "linearisation"}
+    tree["shares"]["share"].loc[place] = [-50.0, 0.2, 70.0]
+    ax = plot_shares(tree, protocol="equal", column=0)
     assert {"<", ">"} <= {line.get_marker() for line in ax.get_lines()}
     assert ax.get_xlim()[1] < 300
 
 
 def test_undefined_shares_say_so() -> None:
-    ax = plot_cell_shares(synthetic_study(SMALL), "tuned", column=1)
+    ax = plot_shares(synthetic_study(SMALL), protocol="tuned", column=1)
     assert "undefined: total within noise" in [text.get_text() for text in ax.texts]
 
 
 def test_no_two_rungs_look_alike() -> None:
     rungs = (*CHAIN, "identity", "random", *(f"own_{i}" for i in range(9)))
-    styles = Grid(synthetic_study(PlantedStudy(rungs=rungs))).styles
+    styles = Result(synthetic_study(PlantedStudy(rungs=rungs))).styles
     assert len({(style.color, style.marker) for style in styles.values()}) == len(rungs)
 
 
 def test_ladder_ends_where_its_drops_lead() -> None:
     ax = plot_ladder(synthetic_study(PlantedStudy(ladder=True)), "equal", cell=0)
-    ends = [float(line.get_xdata()[0]) for line in ax.get_lines() if line.get_marker() == "d"]
+    ends = [
+        float(line.get_xdata()[0])
+        for line in ax.get_lines()
+        if line.get_marker() in "osv^D" and len(line.get_xdata()) == 1
+    ]
     wanted = [
         LEVELS[rung] - float(drop)
         for rung, ladder in LADDERS.items()
-        for drop in np.cumsum(list(ladder.values()))
+        for drop in np.cumsum([0.0, *ladder.values()])
     ]
     np.testing.assert_allclose(ends, wanted, atol=1e-12)
 
@@ -285,8 +289,8 @@ def test_ladder_ends_where_its_drops_lead() -> None:
 def test_factor_line_joins_the_means_over_seeds() -> None:
     tree = synthetic_study(LONG_FACTOR)
     ax = plot_factor(tree, "equal")
-    level = tree["cells"]["level"].sel(protocol="equal", rung="hessian", ci_bound="estimate")
-    means = level.groupby("epoch").mean().values
+    level = tree["shares"]["level"].sel(protocol="equal", rung="hessian", ci_bound="estimate")
+    means = level.assign_coords(epoch=tree["cells"]["epoch"]).groupby("epoch").mean().values
     lines = [np.asarray(line.get_ydata()) for line in ax.get_lines() if len(line.get_ydata()) == 3]
     assert any(np.allclose(line, means, atol=1e-12) for line in lines)
 
@@ -301,9 +305,10 @@ def test_damping_as_the_factor_is_drawn_from_the_curve() -> None:
 @pytest.mark.parametrize(
     "plot",
     [
+        plot_at_damping,
         plot_claims,
-        plot_cell_levels,
-        plot_cell_shares,
+        plot_levels,
+        plot_shares,
         plot_error_and_level,
         plot_factor,
         plot_frobenius,
@@ -319,13 +324,13 @@ def test_figures_of_an_empty_study_say_what_is_missing(plot) -> None:
 
 def test_same_figure_gives_the_same_bytes() -> None:
     tree = synthetic_study(SMALL)
-    first, second = (draw(plot_cell_shares(tree), "a") for _ in range(2))
+    first, second = (draw(plot_shares(tree), "a") for _ in range(2))
     assert first == second
 
 
 @pytest.mark.slow
 def test_two_hundred_cells(tmp_path: Path) -> None:
     planted = PlantedStudy(alphas=(0.3, 0.5, 0.7, 0.9), seeds=(0, 1, 2, 3, 4, 5), ladder=True)
-    path = write_study_report(synthetic_study(planted), tmp_path)
+    path = write_report(synthetic_study(planted), tmp_path)
     assert path.stat().st_size < 20_000_000
     assert words(path).count("216 cells") >= 3

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from decomposition.report import show, write_comparison, write_markdown, write_report
+from decomposition.report import show, write_markdown, write_report
 from decomposition.report.content import Table
 from decomposition.report.interval import Interval
 from decomposition.report.wording import visible
@@ -64,7 +64,7 @@ def test_markdown_comparison_and_notebook_hold_none(tmp_path: Path) -> None:
     summary = show(tree)
     texts = [
         write_markdown(tree, tmp_path).read_text("utf-8"),
-        write_comparison([tree, tree], tmp_path).read_text("utf-8"),
+        write_report([tree, tree], tmp_path).read_text("utf-8"),
         *(path.read_text("utf-8") for path in (tmp_path / "report_figures").iterdir()),
         summary._repr_html_(),
         str(summary),

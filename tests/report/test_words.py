@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from decomposition.report.blame import blame
 from decomposition.report.content import Table
 from decomposition.report.interval import Interval
-from decomposition.report.study import Study
-from decomposition.report.verdict import sentences
+from decomposition.report.result import Result
+from decomposition.report.show import ShownTable
+from decomposition.report.verdict import blame, sentences
 from decomposition.report.wording import fixed, isolated, number, percent, span
 from tests.results.synthetic import Planted, synthetic
 
@@ -49,14 +49,14 @@ def test_a_users_text_keeps_its_direction_to_itself() -> None:
 
 
 def test_overlapping_steps_are_not_resolved() -> None:
-    found = blame(Study(synthetic()), "lds", "equal")
+    found = blame(Result(synthetic()), "lds", "equal")
     assert found is not None
     assert found.largest is None
     assert found.leading[:2] == ["cross_layer", "eigenbasis"]
 
 
 def test_exact_errors_are_resolved() -> None:
-    found = blame(Study(synthetic()), "frobenius_squared", "equal")
+    found = blame(Result(synthetic()), "frobenius_squared", "equal")
     assert found is not None
     assert found.largest == "cross_layer"
 
@@ -68,7 +68,7 @@ def test_recorded_verdict_is_told() -> None:
         "relative": {"candidate": "eigenbasis", "resolved": True, "probability": 0.99},
     }
     tree["shares"].attrs["verdict"] = json.dumps(told)
-    first, second, third = sentences(Study(tree))
+    first, second, third = sentences(Result(tree))
     assert "costs 0.170 [0.155, 0.185] of LDS under equal λ" in first
     assert second.startswith("The largest step is cross-layer, 44% [35, 53] of it (P = 0.97")
     assert third.startswith("The verdict depends on the damping protocol")
@@ -78,7 +78,7 @@ def test_recorded_verdict_says_how_many_masks_resolve_it() -> None:
     tree = synthetic()
     told = {"candidate": "cross_layer", "resolved": False, "probability": 0.8, "more_masks": 1200}
     tree["shares"].attrs["verdict"] = json.dumps({"equal": told})
-    assert "about 1,200 more masks would resolve it" in sentences(Study(tree))[1]
+    assert "about 1,200 more masks would resolve it" in sentences(Result(tree))[1]
 
 
 def test_a_gain_blames_no_step() -> None:
@@ -87,13 +87,13 @@ def test_a_gain_blames_no_step() -> None:
     shares["total"] *= -1
     shares["drop"] *= -1
     tree["shares"].dataset = shares[["drop", "share", "total", "defined", "level"]]
-    first, second, _ = sentences(Study(tree))
+    first, second, _ = sentences(Result(tree))
     assert "raises the LDS" in first
     assert "no step is to blame" in second
 
 
 def test_undefined_shares_are_said() -> None:
-    first, second, _ = sentences(Study(synthetic(Planted(undefined=True))))
+    first, second, _ = sentences(Result(synthetic(Planted(undefined=True))))
     assert "is not resolved from zero" in first
     assert "undefined" in second
 
@@ -106,7 +106,7 @@ def test_csv_has_full_precision_and_three_columns_for_an_interval() -> None:
 
 
 def test_table_shows_itself_in_a_notebook() -> None:
-    html = Table("t", "<c>", ("a",), (("<x>",),))._repr_html_()
+    html = ShownTable("t", "<c>", ("a",), (("<x>",),))._repr_html_()
     assert "<table>" in html
     assert "&lt;x&gt;" in html
     assert "<x>" not in html

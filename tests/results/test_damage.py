@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decomposition.errors import ResultFileError
-from decomposition.report.grid.open import open_study
 from decomposition.results import open_result, write_result
 from decomposition.results.digest import DIGEST, content_digest
 from tests.results.synthetic import Planted, synthetic
@@ -68,7 +67,7 @@ def test_the_digest_holds_for_a_copy_and_xarray_reads_the_file(tmp_path: Path) -
 
 
 def test_a_study_without_a_digest_opens() -> None:
-    assert DIGEST not in open_study(STUDY).attrs
+    assert DIGEST not in open_result(STUDY).attrs
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,49 @@
-"""Figures of the report, one a file: each takes a result tree and returns matplotlib Axes."""
+"""Figures of the report: each function takes a result tree and returns matplotlib Axes.
 
-from decomposition.report.figures.contributions import plot_contributions
-from decomposition.report.figures.layers import plot_layers
-from decomposition.report.figures.lds_curves import plot_lds_curves
-from decomposition.report.figures.mismatch import plot_mismatch
-from decomposition.report.figures.orders import plot_orders
-from decomposition.report.figures.policies import plot_policies
-from decomposition.report.figures.prediction import plot_prediction
-from decomposition.report.figures.queries import plot_queries
-from decomposition.report.figures.resolution import plot_resolution
-from decomposition.report.figures.shares import plot_shares
-from decomposition.report.figures.spectra import plot_spectra
-from decomposition.report.figures.spectral_waterfall import plot_spectral_waterfall
-from decomposition.report.figures.waterfall import plot_waterfall
+``cell`` names one cell of many; without it a figure is of the only cell, or of all.
+"""
+
+from decomposition.report.figures.bands import (
+    plot_at_damping,
+    plot_levels,
+    plot_orders,
+    plot_shares,
+)
+from decomposition.report.figures.claims import plot_claims
+from decomposition.report.figures.curves import (
+    plot_factor,
+    plot_lds_curves,
+    plot_policies,
+    plot_resolution,
+)
+from decomposition.report.figures.heat import plot_contributions, plot_layers, plot_queries
+from decomposition.report.figures.pairs import plot_mismatch
+from decomposition.report.figures.scatter import (
+    plot_error_and_level,
+    plot_frobenius,
+    plot_prediction,
+)
+from decomposition.report.figures.spectra import plot_counts, plot_density, plot_spectra
+from decomposition.report.figures.trends import plot_trends
+from decomposition.report.figures.waterfall import (
+    plot_ladder,
+    plot_spectral_waterfall,
+    plot_waterfall,
+)
 
 __all__ = [
+    "plot_at_damping",
+    "plot_claims",
     "plot_contributions",
+    "plot_counts",
+    "plot_density",
+    "plot_error_and_level",
+    "plot_factor",
+    "plot_frobenius",
+    "plot_ladder",
     "plot_layers",
     "plot_lds_curves",
+    "plot_levels",
     "plot_mismatch",
     "plot_orders",
     "plot_policies",
@@ -27,5 +53,6 @@ __all__ = [
     "plot_shares",
     "plot_spectra",
     "plot_spectral_waterfall",
+    "plot_trends",
     "plot_waterfall",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from decomposition.report.palette import GRID, INK, MUTED, PAPER
+from decomposition.report.palette import GRID, INK, MUTED, PAPER, RungStyle
 from decomposition.report.wording import superscript
 
 STYLE: Any = {
@@ -112,6 +113,27 @@ def legend_below(ax: Axes, columns: int = 4) -> None:
         borderaxespad=0.0,
         handlelength=3.4,
         columnspacing=1.2,
+    )
+
+
+def legend_outside(ax: Axes, entries: Sequence[tuple[RungStyle, str]], columns: int = 0) -> None:
+    """Names of the styles under the figure, once for all of its Axes."""
+    figure = ax.get_figure()
+    if not isinstance(figure, Figure) or figure.legends or not entries:
+        return
+    handles = [
+        Line2D([], [], color=s.color, marker=s.marker, linewidth=1.4, markersize=5)
+        for s, _ in entries
+    ]
+    names = [name for _, name in entries]
+    wide = figure.get_figwidth() / (0.42 + 0.075 * max(map(len, names)))
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower left",
+        ncols=columns or max(1, min(int(wide), len(names))),
+        handlelength=1.8,
+        columnspacing=1.0,
     )
 
 

@@ -1,32 +1,93 @@
-"""LDS along the chain: from the noise ceiling over the exact Hessian down to K-FAC."""
+"""Waterfalls: what each step takes, as floating bars that start where the last one ended."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
 from decomposition.report.figures.canvas import axes_or_new, beside, report_style, say_missing
-from decomposition.report.palette import MUTED, rung_label
-from decomposition.report.study import PROTOCOLS, STEP_LABELS, Interval, Study, interval, labels
-from decomposition.report.wording import fixed, signed
-from decomposition.results.schema import BASELINES, CHAIN, STEPS
+from decomposition.report.interval import Interval
+from decomposition.report.names import (
+    PROTOCOLS,
+    SHARE_METRICS,
+    protocol_label,
+    rung_label,
+    step_label,
+)
+from decomposition.report.palette import INK, MUTED, RungStyle, rung_styles, step_style
+from decomposition.report.result import Result, interval, labels
+from decomposition.report.wording import fixed, number, signed
+from decomposition.results.schema import BASELINES, CHAIN, CROSS_TERM, STEPS
+
+TOTAL = RungStyle(INK, "-", "s")
 
 
-def levels(study: Study, protocol: str) -> dict[str, Interval]:
+@dataclass(frozen=True)
+class Bar:
+    """One row of a waterfall: a bar from ``start`` to ``end.estimate``."""
+
+    name: str
+    start: float | None
+    """None: a mark alone."""
+    end: Interval
+    """Where the bar leads, and how sure that is."""
+    style: RungStyle
+    text: str
+    joined: bool = True
+    """Whether the bar hangs from the row above."""
+
+
+def draw_bars(ax: Axes, bars: Iterable[Bar], floor: float | None = None) -> None:
+    """Floating bars, first one on top, each with its interval and its number."""
+    rows = list(bars)
+    reach = [0.0]
+    for y, bar in enumerate(rows):
+        end, color = bar.end, bar.style.color
+        sides = [end.estimate]
+        if bar.start is not None:
+            alpha = 0.35 if bar.joined else 0.25
+            height = 0.62 if bar.joined else 0.42
+            width = end.estimate - bar.start
+            ax.barh(y, width, left=bar.start, height=height, color=color, alpha=alpha)
+            sides.append(bar.start)
+            if bar.joined and y:
+                ax.plot([bar.start] * 2, [y - 1, y + 0.31], color=MUTED, linewidth=0.8)
+        if np.isfinite([end.lower, end.upper]).all():
+            sides += [end.lower, end.upper]
+            if not end.exact:
+                error = [[end.estimate - end.lower], [end.upper - end.estimate]]
+                look = {"color": color, "capsize": 2.5, "linewidth": 1.2}
+                ax.errorbar(end.estimate, y, xerr=np.abs(error), **look)
+        ax.plot(end.estimate, y, marker=bar.style.marker, color=color, markersize=6)
+        beside(ax, max(sides), y, bar.text)
+        reach += sides
+    low, high = min(reach), max(reach)
+    low = low if floor is None else min(floor, low)
+    ax.set_xlim(low - (0.04 * (high - low) if low < 0 else 0), low + 1.32 * (high - low or 1.0))
+    ax.set_yticks(range(len(rows)), [bar.name for bar in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def levels(result: Result, protocol: str) -> dict[str, Interval]:
     """Row of the waterfall → LDS: ``ceiling``, the chain's rungs, the baselines; known ones only.
 
     A baseline's LDS does not depend on λ: without a level of its own any value of the grid serves.
     """
     rows: dict[str, Interval] = {}
-    ceiling = study.array("/attribution", "ceiling")
+    ceiling = result.array("/attribution", "ceiling")
     if ceiling is not None:
         rows["ceiling"] = interval(ceiling)
-    level = study.array("/shares", "level")
+    level = result.array("/shares", "level")
     if level is not None and protocol in labels(level, "protocol"):
         here = [r for r in (*CHAIN, *BASELINES) if r in labels(level, "rung")]
         rows |= {r: interval(level, protocol=protocol, rung=r) for r in here}
-    mean = study.array("/attribution", "lds_mean")
+    mean = result.array("/attribution", "lds_mean")
     if mean is not None:
         for rung in (r for r in BASELINES if r in labels(mean, "rung") and r not in rows):
             known = mean.sel(rung=rung).dropna("damping")
@@ -35,64 +96,39 @@ def levels(study: Study, protocol: str) -> dict[str, Interval]:
     return {name: value for name, value in rows.items() if value.known}
 
 
-def plot_waterfall(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None = None) -> Axes:
-    """Floating bars from rung to rung: what each step takes from the LDS, with intervals."""
-    study = Study(tree)
+def plot_waterfall(
+    tree: xr.DataTree, protocol: str = "equal", cell: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """LDS from the noise ceiling over the exact Hessian down to K-FAC, with intervals."""
+    result = Result(tree, cell)
     with report_style():
         ax = axes_or_new(ax)
-        rows = levels(study, protocol)
+        rows = levels(result, protocol)
         if not set(rows) & set(CHAIN):
             return say_missing(ax, "no LDS along the chain in this result")
-        drops = _drops(study, protocol)
-        floor = min(0.0, *(v.lower for v in rows.values() if np.isfinite(v.lower)))
-        for y, (name, value) in enumerate(rows.items()):
-            _row(ax, y, name, value, rows, drops, study)
-        ax.set_yticks(range(len(rows)), [_label(name) for name in rows])
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        top = max(v.upper if np.isfinite(v.upper) else v.estimate for v in rows.values())
-        ax.set_xlim(floor - 0.02 if floor < 0 else 0.0, 1.32 * max(0.05, top))
-        ax.set_xticks([tick for tick in ax.get_xticks() if floor - 0.02 <= tick < 1.01])
+        draw_bars(ax, _lds_bars(result, protocol, rows))
         ax.set_xlabel("LDS (mean rank correlation over queries)")
-        ax.set_title(f"LDS by rung, {PROTOCOLS.get(protocol, protocol)}")
-        ax.grid(axis="y", visible=False)
-        ax.tick_params(axis="y", length=0)
+        ax.set_title(result.name or f"LDS by rung, {PROTOCOLS.get(protocol, protocol)}")
     return ax
 
 
-def _row(
-    ax: Axes,
-    y: int,
-    name: str,
-    value: Interval,
-    rows: dict[str, Interval],
-    drops: dict[str, Interval],
-    study: Study,
-) -> None:
-    style = study.styles.get(name)
-    color, marker = (style.color, style.marker) if style else (MUTED, "|")
-    names = list(rows)
-    before = names[y - 1] if y and name in CHAIN else None
-    if before is not None:
-        start = rows[before].estimate
-        ax.barh(y, value.estimate - start, left=start, height=0.62, color=color, alpha=0.35)
-        ax.plot([start, start], [y - 1, y + 0.31], color=MUTED, linewidth=0.8)
-    elif name in BASELINES:
-        ax.barh(y, value.estimate, height=0.42, color=color, alpha=0.25)
-    error = [[value.estimate - value.lower], [value.upper - value.estimate]]
-    if np.isfinite(error).all():
-        ax.errorbar(value.estimate, y, xerr=np.abs(error), color=color, capsize=2.5, linewidth=1.2)
-    ax.plot(value.estimate, y, marker=marker, color=color, markersize=6)
-    right = max(value.upper if np.isfinite(value.upper) else value.estimate, value.estimate)
-    if before is not None:
-        right = max(right, rows[before].estimate)
-    drop = drops.get(name)
-    change = f" ({signed(-drop.estimate)})" if drop is not None and drop.known else ""
-    beside(ax, right, y, f"{fixed(value.estimate)}{change}")
+def _lds_bars(result: Result, protocol: str, rows: dict[str, Interval]) -> list[Bar]:
+    bars, drops, before = [], _drops(result, protocol), None
+    styles = result.styles | {"ceiling": RungStyle(MUTED, "-", "|")}
+    for name, value in rows.items():
+        start = 0.0 if name in BASELINES else before if name in CHAIN else None
+        drop = drops.get(name)
+        change = f" ({signed(-drop.estimate)})" if drop is not None and drop.known else ""
+        text = f"{fixed(value.estimate)}{change}"
+        bars.append(Bar(_rung(name), start, value, styles[name], text, name in CHAIN))
+        before = value.estimate
+    return bars
 
 
-def _drops(study: Study, protocol: str) -> dict[str, Interval]:
+def _drops(result: Result, protocol: str) -> dict[str, Interval]:
+    """Rung → what was lost on the way to it; the premise gap for the Hessian."""
     found: dict[str, Interval] = {}
-    drop, premise = study.array("/shares", "drop"), study.array("/shares", "premise")
+    drop, premise = result.array("/shares", "drop"), result.array("/shares", "premise")
     if premise is not None and protocol in labels(premise, "protocol"):
         found["hessian"] = interval(premise, protocol=protocol)
     if drop is None or "lds" not in labels(drop, "metric"):
@@ -103,9 +139,114 @@ def _drops(study: Study, protocol: str) -> dict[str, Interval]:
     return found
 
 
-def _label(name: str) -> str:
+def _rung(name: str) -> str:
     if name == "ceiling":
         return "noise ceiling"
     if name in CHAIN[1:]:
-        return f"{rung_label(name)}\n{STEP_LABELS[STEPS[CHAIN.index(name) - 1]]}"
+        return f"{rung_label(name)}\n{step_label(STEPS[CHAIN.index(name) - 1])}"
     return f"{rung_label(name)}\npremise gap" if name == "hessian" else rung_label(name)
+
+
+def plot_spectral_waterfall(
+    tree: xr.DataTree,
+    metric: str = "frobenius_squared",
+    protocol: str = "equal",
+    cell: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """What each step adds to a squared spectral error; together they are the error of K-FAC."""
+    result = Result(tree, cell)
+    drop, total = result.array("/shares", "drop"), result.array("/shares", "total")
+    place = {"metric": metric, "protocol": protocol}
+    with report_style():
+        ax = axes_or_new(ax)
+        rows: dict[str, Interval] = {}
+        if drop is not None and total is not None and metric in labels(drop, "metric"):
+            rows = {s: interval(drop, step=s, **place) for s in labels(drop, "step")}
+            rows = {s: value for s, value in rows.items() if value.known}
+        if not rows or total is None:
+            return say_missing(ax, "no spectral error along the chain in this result")
+        bars, position = [], 0.0
+        for step, value in rows.items():
+            end = Interval(*(position + v for v in (value.lower, value.estimate, value.upper)))
+            bars.append(Bar(_step(step), position, end, step_style(step), number(value.estimate)))
+            position = end.estimate
+        whole = interval(total, **place)
+        bars.append(Bar("total", 0.0, whole, TOTAL, number(whole.estimate), joined=False))
+        draw_bars(ax, bars)
+        ax.set_xlabel(f"{SHARE_METRICS.get(metric, metric)} against H")
+        ax.set_title(result.name or _title(metric, protocol))
+    return ax
+
+
+def _step(step: str) -> str:
+    if step == CROSS_TERM:
+        return "cross term\n2⟨H−G, G−K⟩"
+    rung = CHAIN[STEPS.index(step) + 1] if step in STEPS else ""
+    return f"{rung_label(rung)}\n{step_label(step)}"
+
+
+def _title(metric: str, protocol: str) -> str:
+    name = SHARE_METRICS.get(metric, metric)
+    title = name[:1].upper() + name[1:]
+    # the Frobenius error knows no damping
+    return (
+        title if metric == "frobenius_squared" else f"{title}, {PROTOCOLS.get(protocol, protocol)}"
+    )
+
+
+def ladders(result: Result) -> dict[str, list[str]]:
+    """Rung → the steps of its ladder; empty where there is no ``/protocol_ladder``."""
+    data = result.group("/protocol_ladder")
+    if data is None or "ladder_step" not in data.coords:
+        return {}
+    found: dict[str, list[str]] = {}
+    for step in labels(data["ladder_step"], "ladder_step"):
+        of = data["ladder_of"].sel(ladder_step=step).item() if "ladder_of" in data.coords else ""
+        found.setdefault(str(of), []).append(step)
+    return found
+
+
+def ladder_step_label(step: str) -> str:
+    """``kfac: one_sample`` as ``one sample``."""
+    return step.rpartition(": ")[2].replace("_", " ")
+
+
+def plot_ladder(
+    tree: xr.DataTree, protocol: str = "equal", cell: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """A group per rung: its LDS under the controlled protocol, then what each change takes."""
+    result = Result(tree, cell)
+    groups, drop = ladders(result), result.array("/protocol_ladder", "drop")
+    lines = sum(1 + len(steps) for steps in groups.values())
+    with report_style():
+        ax = axes_or_new(ax, 4.8, 0.9 + 0.32 * lines)
+        if drop is None or protocol not in labels(drop, "protocol") or not groups:
+            return say_missing(ax, "no ladder between protocols in this result")
+        bars: list[Bar] = []
+        for rung, steps in groups.items():
+            style = rung_styles([rung])[rung]
+            at = _foot(result, protocol, rung)
+            bars.append(Bar(rung_label(rung), None, at, style, fixed(at.estimate)))
+            end = at.estimate
+            for step in steps:
+                change = interval(drop, protocol=protocol, ladder_step=step)
+                ends = Interval(end - change.upper, end - change.estimate, end - change.lower)
+                if change.known:
+                    name, text = f"+ {ladder_step_label(step)}", signed(-change.estimate)
+                    bars.append(Bar(name, end, ends, style, text))
+                    end = ends.estimate
+        draw_bars(ax, bars)
+        ax.axvline(0, color=MUTED, linewidth=0.8)
+        ax.set_xlabel(f"LDS, {protocol_label(protocol)}")
+        ax.set_title(result.name or "From the controlled protocol to the paper's")
+    return ax
+
+
+def _foot(result: Result, protocol: str, rung: str) -> Interval:
+    """LDS at the foot of a ladder; zero where the result holds none, so that the drops show."""
+    level = result.array("/shares", "level")
+    if level is None or rung not in labels(level, "rung"):
+        return Interval(0.0, 0.0, 0.0)
+    found = interval(level, protocol=protocol, rung=rung)
+    return found if found.known else Interval(0.0, 0.0, 0.0)

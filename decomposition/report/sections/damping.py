@@ -1,33 +1,32 @@
-"""Section 4: LDS against damping, the best value of each rung, agreement with the reference."""
+"""LDS against damping: curves, the best value of each rung, agreement, and negative eigenvalues."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
-from decomposition.report.figures.lds_curves import plot_lds_curves
-from decomposition.report.palette import rung_label
-from decomposition.report.sections.policies import policies
-from decomposition.report.study import PROTOCOLS, Interval, Study, interval, intervals, labels
-from decomposition.report.wording import fixed, joined, number
+from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
+from decomposition.report.figures.curves import (
+    GRIDS,
+    most_negative,
+    plot_lds_curves,
+    plot_policies,
+)
+from decomposition.report.interval import Interval
+from decomposition.report.names import POLICIES, PROTOCOLS, rung_label
+from decomposition.report.result import Result, interval, intervals, labels
+from decomposition.report.sections.by_cell import Row, figures, table
+from decomposition.report.wording import fixed, joined, number, span
 from decomposition.results.schema import BASELINES
 
-_PLACES = {
-    "equal": ("/attribution", "damping"),
-    "relative": ("/attribution/relative", "setting"),
-    "effective_dimension": ("/attribution/effective_dimension", "setting"),
-}
 
-
-def damping(study: Study) -> Section:
-    """A figure per protocol, then one table of every rung at its best λ."""
-    title = "LDS against damping"
-    if study.array("/attribution", "lds_mean") is None:
-        text = "No models were retrained in this study, so no rung has an LDS."
-        return Section("damping", title, (missing(text),))
+def damping_blocks(result: Result) -> list[Block]:
+    """A figure per protocol, then one table of every rung at its best λ, then the policies."""
+    if result.array("/attribution", "lds_mean") is None:
+        return []
     blocks: list[Block] = [
         Text(
             "Damping is a treatment: a rung that wins at one λ can lose at another. A star marks "
@@ -35,35 +34,47 @@ def damping(study: Study) -> Section:
             "true optimum may lie outside."
         )
     ]
-    for protocol, (path, dim) in _PLACES.items():
-        mean = study.array(path, "lds_mean")
-        if mean is not None:
-            blocks.append(_figure(study, protocol, mean, dim))
-    blocks += [_best(study), *policies(study)]
-    return Section("damping", title, tuple(blocks))
+    for protocol in GRIDS:
+        name = f"lds-{protocol.replace('_', '-')}"
+        summary = f"LDS against damping, {PROTOCOLS[protocol]}"
+        blocks += figures(result, name, summary, partial(_figure, protocol))
+    agreement = result.array("/attribution", "agreement")
+    metrics = labels(agreement, "agreement_metric") if agreement is not None else []
+    names = {"spearman": "Spearman", "top10_jaccard": "top-10 Jaccard"}
+    agree = [f"{names.get(m, m)} with the reference" for m in metrics]
+    columns = ("rung", "best LDS", "at λ", "on the grid", *agree)
+    columns += ("agreement at λ",) if metrics else ()
+    caption = "Every rung at its best λ; agreement at the nearest λ where it was measured"
+    blocks += table(result, "best", caption, columns, _best)
+    return [*blocks, *([] if result.many else _policies(result))]
 
 
-def _figure(study: Study, protocol: str, mean: xr.DataArray, dim: str) -> Figure:
-    name = PROTOCOLS[protocol]
-    best = _optima(study, mean, dim)
+def _figure(protocol: str, one: Result, figure: str) -> Figure | None:
+    path, dim, _ = GRIDS[protocol]
+    mean = one.known(path, "lds_mean")
+    if mean is None:
+        return None
+    name, of = PROTOCOLS[protocol], f" in {one.name}" if one.name else ""
+    best = _optima(one, mean, dim)
     parts = [f"{rung_label(r)} {fixed(v.estimate)} at {number(at)}" for r, (v, at) in best.items()]
-    rows: list[tuple[Cell, ...]] = []
-    for rung in labels(mean, "rung"):
-        for value in mean[dim].values.tolist():
-            rows.append((rung, float(value), interval(mean, **{"rung": rung, dim: value})))
+    rows = tuple(
+        (rung, float(value), interval(mean, **{"rung": rung, dim: value}))
+        for rung in labels(mean, "rung")
+        for value in mean[dim].values.tolist()
+    )
     column = "λ" if dim == "damping" else "setting"
     return Figure(
-        f"lds-{protocol.replace('_', '-')}",
-        f"LDS against damping under {name}; best values: {joined(parts)}.",
-        f"Mean LDS over the grid of {name}; bands are {intervals(study)}, stars the best values.",
-        partial(plot_lds_curves, study.tree, protocol=protocol),
-        Table(f"lds-{protocol}", f"LDS, {name}", ("rung", column, "LDS"), tuple(rows)),
+        figure,
+        f"LDS against damping under {name}{of}; best values: {joined(parts)}.",
+        f"Mean LDS over the grid of {name}{of}; bands are {intervals(one)}, stars the best values.",
+        partial(plot_lds_curves, one.tree, protocol=protocol, cell=one.cell),
+        Table(f"{figure}-data", f"LDS, {name}", ("rung", column, "LDS"), rows),
     )
 
 
-def _optima(study: Study, mean: xr.DataArray, dim: str) -> dict[str, tuple[Interval, float]]:
+def _optima(one: Result, mean: xr.DataArray, dim: str) -> dict[str, tuple[Interval, float]]:
     found: dict[str, tuple[Interval, float]] = {}
-    for rung in (r for r in study.rungs if r in labels(mean, "rung")):
+    for rung in (r for r in one.rungs if r in labels(mean, "rung")):
         middle = mean.sel(rung=rung, ci_bound="estimate").values
         if np.isnan(middle).all():
             continue
@@ -72,30 +83,21 @@ def _optima(study: Study, mean: xr.DataArray, dim: str) -> dict[str, tuple[Inter
     return found
 
 
-def _best(study: Study) -> Table:
-    mean = study.array("/attribution", "lds_mean")
-    assert mean is not None
-    edge = study.array("/attribution", "edge")
-    agreement = study.array("/attribution", "agreement")
-    metrics = labels(agreement, "agreement_metric") if agreement is not None else []
-    rows: list[tuple[Cell, ...]] = []
-    for rung, (value, at) in _optima(study, mean, "damping").items():
-        row: list[Cell] = [rung_label(rung, 120), value, at]
+def _best(one: Result) -> Iterator[Row]:
+    mean, edge = one.array("/attribution", "lds_mean"), one.array("/attribution", "edge")
+    agreement = one.array("/attribution", "agreement")
+    if mean is None:
+        return
+    for rung, (value, at) in _optima(one, mean, "damping").items():
         on_edge = edge is not None and int(edge.sel(rung=rung)) == 1
-        row.append("any λ" if rung in BASELINES else "edge" if on_edge else "inside")
-        if agreement is not None:
-            row += _agreement(agreement.sel(rung=rung), metrics, at)
-        rows.append(tuple(row))
-    names = {"spearman": "Spearman", "top10_jaccard": "top-10 Jaccard"}
-    agree = [f"{names.get(m, m)} with the reference" for m in metrics]
-    at_which = ("agreement at λ",) if metrics else ()
-    columns = ("rung", "best LDS", "at λ", "on the grid", *agree, *at_which)
-    caption = "Every rung at its best λ; agreement at the nearest λ where it was measured"
-    return Table("best", caption, columns, tuple(rows))
+        place = "any λ" if rung in BASELINES else "edge" if on_edge else "inside"
+        agree = [] if agreement is None else _agreement(agreement.sel(rung=rung), at)
+        yield (rung_label(rung, 120), value, at, place, *agree)
 
 
-def _agreement(agreement: xr.DataArray, metrics: list[str], at: float) -> list[Cell]:
+def _agreement(agreement: xr.DataArray, at: float) -> list[Cell]:
     """Each metric at the measured λ nearest to ``at``, then that λ."""
+    metrics = labels(agreement, "agreement_metric")
     known = agreement.dropna("damping")
     if not known.sizes["damping"]:
         return [None] * (len(metrics) + 1)
@@ -103,3 +105,62 @@ def _agreement(agreement: xr.DataArray, metrics: list[str], at: float) -> list[C
     nearest = known.isel(damping=int(np.abs(np.log(grid / at)).argmin()))
     values: list[Cell] = [float(nearest.sel(agreement_metric=m)) for m in metrics]
     return [*values, float(nearest["damping"])]
+
+
+def _policies(result: Result) -> list[Block]:
+    """A curve per policy of the Hessian, and the table of all indefinite rungs."""
+    data = result.group("/policies")
+    if data is None or "level" not in data:
+        return [missing("Negative-curvature policies are not compared in this result.")]
+    rungs = labels(data["level"], "rung")
+    blocks: list[Block] = [
+        Text(
+            "Rungs with negative eigenvalues μ need a rule for them before they are damped. Each "
+            "policy is given its own best λ, cross-fitted. “signed” with λ below |λ_min| inverts "
+            "an indefinite matrix; a level read there is flagged."
+        )
+    ]
+    if "lds_by_damping" in data:
+        blocks.append(_policy_figure(result, data, rungs[0]))
+    columns = ("rung", "policy", "LDS at its best λ", "λ (mean over folds)", "|λ_min|", "matrix")
+    caption = "Policies for negative eigenvalues"
+    return [*blocks, *table(result, "policies", caption, columns, _policy_rows)]
+
+
+def _policy_figure(result: Result, data: xr.Dataset, rung: str) -> Figure:
+    levels = {
+        p: interval(data["level"], policy=p, rung=rung) for p in labels(data["level"], "policy")
+    }
+    parts = [f"{policy} {span(value)}" for policy, value in levels.items() if value.known]
+    edge = most_negative(result, rung)
+    below = f" |λ_min| is {number(edge)}." if edge is not None else ""
+    curve = data["lds_by_damping"].sel(rung=rung)
+    rows = tuple(
+        (policy, float(at), float(curve.sel(policy=policy, damping=at)))
+        for policy in labels(curve, "policy")
+        for at in curve["damping"].values.tolist()
+    )
+    return Figure(
+        "policies",
+        f"LDS of the {rung_label(rung)} against damping by policy; at its best λ: "
+        f"{joined(parts)}.{below}",
+        f"Estimates over the grid of λ, without bands; at its own best λ, {joined(parts)}.{below}",
+        partial(plot_policies, result.tree, rung=rung),
+        Table("policies-data", f"LDS of {rung} by policy", ("policy", "λ", "LDS"), rows),
+    )
+
+
+def _policy_rows(one: Result) -> Iterator[Row]:
+    data = one.group("/policies")
+    assert data is not None
+    for rung in labels(data["level"], "rung"):
+        for policy in labels(data["level"], "policy"):
+            place = {"policy": policy, "rung": rung}
+            value = interval(data["level"], **place)
+            at = float(data["level_damping"].sel(place)) if "level_damping" in data else None
+            flagged = "indefinite" in data and int(data["indefinite"].sel(place)) == 1
+            reading = "indefinite: λ < |λ_min|" if flagged else "definite"
+            if not value.known:
+                reading = "no λ of the grid can be inverted"
+            name = POLICIES.get(policy, policy)
+            yield (rung_label(rung, 120), name, value, at, most_negative(one, rung), reading)

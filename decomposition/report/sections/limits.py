@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from decomposition.report.blame import blame, cases
-from decomposition.report.content import Block, Items, Section, Text
-from decomposition.report.palette import rung_label
-from decomposition.report.solved import held_back
-from decomposition.report.study import PROTOCOLS, SHARE_METRICS, Study, interval, labels
+from decomposition.report.content import Block, Items, Text
+from decomposition.report.names import PROTOCOLS, SHARE_METRICS, rung_label
+from decomposition.report.result import Result, interval, labels
+from decomposition.report.verdict import blame, cases, held_back
 from decomposition.report.wording import joined, span
-from decomposition.results.schema import BASELINES, CHAIN
+from decomposition.results.schema import BASELINES, CHAIN, group_of
 
 
-def limits(study: Study) -> Section:
+def limits_blocks(result: Result) -> list[Block]:
     """Warnings that came with the result, what it lacks, what no such result shows."""
     blocks: list[Block] = []
     for heading, items in (
-        ("Warnings that came with the result:", [str(n) for n in study.json("notes")]),
-        ("Found on reading it:", [*_edges(study), *_ceiling(study), *_undefined(study)]),
-        ("Not in this result:", _absent(study)),
-        ("What no report of this kind shows:", [_scope(study), *_ALWAYS]),
+        ("Warnings that came with the result:", [str(n) for n in result.json("notes")]),
+        ("Found on reading it:", [told for one in _cells(result) for told in _found(one)]),
+        ("Not in this result:", _absent(result)),
+        ("What no report of this kind shows:", [_scope(result), *_ALWAYS]),
     ):
         if items:
             blocks += [Text(heading), Items(tuple(items))]
-    return Section("limits", "Limits: what this does not show", tuple(blocks))
+    return blocks
 
 
+def _cells(result: Result) -> Iterable[Result]:
+    """Each cell where they are few; many are too many to list."""
+    return result.each() if result.few else ()
+
+
+def _found(one: Result) -> list[str]:
+    name = f"{one.name}: " if one.name else ""
+    return [name + said for said in (*_edges(one), *_ceiling(one), *_undefined(one))]
+
+
+_OVER_CELLS = (
+    ("/claims", "claims tested over the cells"),
+    ("/trends", "slopes with what varies between the cells"),
+    ("/protocol_ladder", "the way from the controlled protocol to the paper's"),
+)
 _ALWAYS = (
     "A share belongs to one damping protocol and one order of steps; both are named beside it.",
     "A small spectral error does not imply good attribution, nor the reverse.",
 )
 
 
-def _scope(study: Study) -> str:
-    models = study.array("/base_models", "level")
+def _scope(result: Result) -> str:
+    if result.many:
+        return (
+            "These cells alone: the intervals cover the masks, queries and retraining seeds that "
+            "were drawn, not architectures, data or problems that are not among them."
+        )
+    models = result.array("/base_models", "level")
     if models is None:
         return (
             "One problem, at one set of trained parameters: the intervals cover the masks, "
@@ -47,12 +68,12 @@ def _scope(study: Study) -> str:
     )
 
 
-def _edges(study: Study) -> list[str]:
-    edge = study.array("/attribution", "edge")
-    warned = any("edge of the grid" in str(note) for note in study.json("notes"))
+def _edges(result: Result) -> list[str]:
+    edge = result.array("/attribution", "edge")
+    warned = any("edge of the grid" in str(note) for note in result.json("notes"))
     if edge is None or warned:
         return []
-    unsolved = held_back(study)
+    unsolved = held_back(result)
     on_edge = [
         rung_label(r)
         for r in labels(edge, "rung")
@@ -63,8 +84,8 @@ def _edges(study: Study) -> list[str]:
     return [f"The best λ of {joined(on_edge)} lies on an edge of the grid: widen the grid."]
 
 
-def _ceiling(study: Study) -> list[str]:
-    reliability = study.array("/attribution", "reliability")
+def _ceiling(result: Result) -> list[str]:
+    reliability = result.array("/attribution", "reliability")
     if reliability is None:
         return []
     value = interval(reliability)
@@ -76,10 +97,10 @@ def _ceiling(study: Study) -> list[str]:
     ]
 
 
-def _undefined(study: Study) -> list[str]:
+def _undefined(result: Result) -> list[str]:
     found: dict[str, None] = {}
-    for metric, protocol in cases(study):
-        b = blame(study, metric, protocol)
+    for metric, protocol in cases(result):
+        b = blame(result, metric, protocol)
         if b is None or b.defined:
             continue
         name, under = SHARE_METRICS.get(metric, metric), PROTOCOLS.get(protocol, protocol)
@@ -91,12 +112,12 @@ def _undefined(study: Study) -> list[str]:
     return list(found)
 
 
-def _absent(study: Study) -> list[str]:
-    large = study.group("/spectral_density") is not None
+def _absent(result: Result) -> list[str]:
+    estimated = result.group("/spectral_density") is not None
     absent = [
         text
         for path, text in (
-            ("/spectrum", "eigenvalues one by one" if large else "spectra"),
+            ("/spectrum", "eigenvalues one by one" if estimated else "spectra"),
             ("/spectral_error", "spectral errors"),
             ("/attribution", "attribution quality (LDS): no models were retrained"),
             ("/attribution/relative", "LDS under relative damping"),
@@ -112,15 +133,22 @@ def _absent(study: Study) -> list[str]:
             ("/where/queries", "LDS lost by query, with intervals"),
             ("/prediction", "whether spectral error predicts the loss"),
             ("/examples", "examples to show"),
+            *(_OVER_CELLS if result.many else ()),
         )
-        if study.group(path) is None
+        if result.group(path) is None and not (result.many and not _shared(path))
     ]
-    gone = [rung_label(r) for r in CHAIN if r not in study.rungs]
+    gone = [rung_label(r) for r in CHAIN if r not in result.rungs]
     if gone:
         absent.append(f"rungs of the chain: {joined(gone)}")
-    mean = study.array("/attribution", "lds_mean")
+    mean = result.array("/attribution", "lds_mean")
     if mean is not None:
         unknown = np.isnan(mean.sel(ci_bound="estimate").values)
         if unknown.any():
             absent.append(f"{int(unknown.sum())} of {unknown.size} cells of LDS by rung and λ")
     return absent
+
+
+def _shared(path: str) -> bool:
+    """Whether many cells can hold a group together."""
+    group = group_of(path)
+    return group is not None and group.stacked

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from decomposition.report.content import Block, Formula, Items, Section, Text
+from decomposition.report.claims import OUTCOMES
+from decomposition.report.content import Block, Formula, Items, Text
 from decomposition.report.formulas import FORMULAS
-from decomposition.report.study import Study
+from decomposition.report.result import Result, intervals
+from decomposition.report.wording import joined
 
 
-def methods(study: Study) -> Section:
+def methods_blocks(result: Result) -> list[Block]:
     """Definitions of the rungs, the score, the LDS and the shares, with references."""
-    config = study.json("config")
+    config = result.json("config")
     policy = config.get("settings", {}).get("negative", "absolute")
     by_name = {formula.name: formula for formula in FORMULAS}
     chain: list[Formula] = [by_name[n] for n in ("Hessian", "GGN", "block GGN", "EK-FAC", "K-FAC")]
@@ -44,7 +46,30 @@ def methods(study: Study) -> Section:
         Text("References:"),
         Items(_REFERENCES),
     ]
-    return Section("methods", "Methods", tuple(blocks))
+    return [*blocks, *_terms(result)]
+
+
+def _terms(result: Result) -> list[Block]:
+    """The words of the page, each in a sentence or two."""
+    ends = joined([str(o) for o in OUTCOMES])
+    items = (
+        "A cell is one model at one checkpoint: a data set, an architecture, a number of epochs "
+        "and a seed, with everything retrained and scored for it alone.",
+        f"A verdict is the outcome of a test: {ends}. Not resolved means that the data do not "
+        "decide, not that there is no effect.",
+        "A rung is one approximation of the Hessian; a step leads from a rung to the next and its "
+        "drop is what the LDS loses on the way. A share is drop / total drop. It is undefined "
+        "where the total is within noise, and negative where a step helps; neither is hidden.",
+        "Damping is a treatment: equal is the same λ on every rung, relative the same multiple of "
+        "each rung's mean eigenvalue, equal effective dimension the same Σ μ₊/(μ₊+λ), tuned each "
+        "rung's best λ, chosen on masks that do not score it.",
+        "The noise ceiling is the LDS that a perfect predictor would reach against retrained "
+        "models that are themselves noisy.",
+        f"Numbers in brackets are {intervals(result)} from resamples of masks and queries, the "
+        "same for every rung; they do not speak of data sets or architectures that are not here.",
+        "Tables can be sorted by any column and downloaded as CSV, figures as SVG or PNG.",
+    )
+    return [Text("How to read this page:"), Items(items)]
 
 
 _REFERENCES = (

@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import json
 
-from decomposition.report.content import Block, Cell, Code, Section, Table, Text
-from decomposition.report.study import Study
+from decomposition.report.content import Block, Cell, Code, Table, Text, missing
+from decomposition.report.result import Result
 
 
-def provenance(study: Study) -> Section:
+def provenance_blocks(result: Result) -> list[Block]:
     """Command, configuration, seeds, versions, hardware and times."""
-    blocks: list[Block] = [
-        Text("The exact command:"),
-        Code(str(study.attr("command"))),
-        _run(study),
-    ]
+    command = str(result.attr("command"))
+    blocks: list[Block] = [missing("The result does not say with which command it was made.")]
+    if command:
+        blocks = [Text("The exact command:"), Code(command)]
+    blocks.append(_run(result))
     for name, caption, columns in (
         ("timings", "Time by stage", ("stage", "seconds")),
         ("versions", "Versions", ("package", "version")),
         ("hardware", "Hardware", ("what", "value")),
         ("seeds", "Seeds", ("purpose", "seed")),
     ):
-        rows = tuple((key, _cell(value)) for key, value in dict(study.json(name)).items())
+        rows = tuple((key, _cell(value)) for key, value in dict(result.json(name)).items())
         if rows:
             blocks.append(Table(name, caption, columns, rows))
-    config = json.dumps(study.json("config"), indent=2, sort_keys=True, ensure_ascii=False)
+    config = json.dumps(result.json("config"), indent=2, sort_keys=True, ensure_ascii=False)
     blocks += [Text("The whole configuration:"), Code(config, download="config.json")]
-    return Section("provenance", "Provenance", tuple(blocks))
+    return blocks
 
 
-def _run(study: Study) -> Table:
+def _run(result: Result) -> Table:
     names = {
         "problem": "problem",
+        "study": "study",
+        "factor": "what varies",
+        "ci_level": "level of the intervals",
         "created_at": "made at (UTC)",
         "library_version": "version of this software",
         "schema_version": "schema of the result",
         "device": "device",
         "dtype": "precision of the curvature",
     }
-    rows = tuple((text, str(study.attr(name))) for name, text in names.items())
+    rows = tuple(
+        (text, str(result.attr(name))) for name, text in names.items() if result.attr(name) != ""
+    )
     return Table("run", "The run", ("what", "value"), rows)
 
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from decomposition.report.blame import protocols
-from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
-from decomposition.report.figures.resolution import masks_at_hand, plot_resolution
-from decomposition.report.study import PROTOCOLS, STEP_LABELS, Study, interval, labels
+from decomposition.report.content import Block, Figure, Table, Text, missing
+from decomposition.report.figures.curves import masks_at_hand, plot_resolution
+from decomposition.report.names import PROTOCOLS, step_label
+from decomposition.report.result import Result, interval, labels
+from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import joined, number, plural
 
-_TITLE = "How firmly it is resolved"
 _SHOWN = (0.1, 0.5, 1.0, 2.0, 10.0)
 """Multiples of the masks at hand in the table."""
 _APART = 1.5
 """Ratio of the recorded interval to the curve beyond which the curve is called optimistic."""
 
 
-def resolution(study: Study) -> Section:
+def resolution_blocks(result: Result) -> list[Block]:
     """Interval width against masks, extrapolation marked; against repeats where measured."""
-    width = study.array("/shares/resolution", "width")
-    if width is None:
-        text = "What more masks or repeats would buy is not in this result."
-        return Section("resolution", _TITLE, (missing(text),))
-    at_hand = masks_at_hand(study)
-    known = labels(width, "protocol")
-    protocol = next((p for p in protocols(study) if p in known), known[0])
     blocks: list[Block] = [
         Text(
             "More masks shrink the part of an interval that comes from the draw of the subsets; "
@@ -37,19 +31,49 @@ def resolution(study: Study) -> Section:
             "observed variance."
         )
     ]
-    if at_hand is not None:
-        blocks += _doubt(study, width, protocol, at_hand)
-    blocks += [_figure(study, width, protocol, at_hand), _table(width, at_hand)]
-    return Section("resolution", _TITLE, (*blocks, *_repeats(study)))
+    width = result.array("/shares/resolution", "width")
+    if width is None:
+        return []
+    if result.few:
+        blocks += figures(result, "resolution", "Width of the intervals", _figure)
+    for one in result.each() if result.few else ():
+        blocks += _doubt(one)
+    at_hand = masks_at_hand(result)
+    whole = at_hand or int(width["masks"].values[-1])
+    amounts = list(dict.fromkeys(_near(width, factor * whole) for factor in _SHOWN))
+    heads = (f"{plural(m, 'mask')}{' (extrapolated)' if m > whole else ''}" for m in amounts)
+    caption = "Width of the interval of each step's drop, in LDS"
+    rows = partial(_widths, amounts)
+    blocks += table(result, "resolution", caption, ("step", "damping", *heads), rows)
+    return [*blocks, *([] if result.many else _repeats(result))]
+
+
+def _widths(amounts: list[int], one: Result) -> Iterator[Row]:
+    width = one.array("/shares/resolution", "width")
+    assert width is not None
+    for protocol in labels(width, "protocol"):
+        for step in labels(width, "chain_step"):
+            here = width.sel(protocol=protocol, chain_step=step)
+            name = PROTOCOLS.get(protocol, protocol)
+            yield (step_label(step), name, *(float(here.sel(masks=m)) for m in amounts))
+
+
+def _protocol(one: Result, width: xr.DataArray) -> str:
+    known = labels(width, "protocol")
+    return next((p for p in one.protocols if p in known), known[0])
 
 
 def _near(width: xr.DataArray, masks: float) -> int:
     return int(width["masks"].values[int(np.abs(width["masks"].values - masks).argmin())])
 
 
-def _doubt(study: Study, width: xr.DataArray, protocol: str, at_hand: int) -> list[Block]:
+def _doubt(result: Result) -> list[Block]:
     """Where the study's own intervals are wider than the curve says, the curve is optimistic."""
-    drop = study.array("/shares", "drop")
+    width, at_hand = result.array("/shares/resolution", "width"), masks_at_hand(result)
+    if width is None or at_hand is None:
+        return []
+    protocol = _protocol(result, width)
+    drop = result.array("/shares", "drop")
     if drop is None or "lds" not in labels(drop, "metric"):
         return []
     wider = []
@@ -58,7 +82,7 @@ def _doubt(study: Study, width: xr.DataArray, protocol: str, at_hand: int) -> li
         told = float(width.sel(protocol=protocol, chain_step=step, masks=_near(width, at_hand)))
         if told > 0 and own.upper - own.lower > _APART * told:
             ratio = number((own.upper - own.lower) / told, 2)
-            wider.append(f"{STEP_LABELS.get(step, step)} ({ratio} times)")
+            wider.append(f"{step_label(step)} ({ratio} times)")
     if not wider:
         return []
     return [
@@ -71,12 +95,16 @@ def _doubt(study: Study, width: xr.DataArray, protocol: str, at_hand: int) -> li
     ]
 
 
-def _figure(study: Study, width: xr.DataArray, protocol: str, at_hand: int | None) -> Figure:
+def _figure(result: Result, name: str) -> Figure | None:
+    width, at_hand = result.known("/shares/resolution", "width"), masks_at_hand(result)
+    if width is None:
+        return None
+    protocol = _protocol(result, width)
     under = PROTOCOLS.get(protocol, protocol)
     ends = [int(width["masks"].values[-1])] if at_hand is None else [at_hand, 10 * at_hand]
     places = list(dict.fromkeys(_near(width, m) for m in ends))
     parts = [
-        f"{STEP_LABELS.get(step, step)} "
+        f"{step_label(step)} "
         + " to ".join(
             number(float(width.sel(protocol=protocol, chain_step=step, masks=m)), 2) for m in places
         )
@@ -89,32 +117,17 @@ def _figure(study: Study, width: xr.DataArray, protocol: str, at_hand: int | Non
         for m in width["masks"].values.tolist()
     )
     return Figure(
-        "resolution",
+        name,
         f"Width of the interval of each step's drop under {under}, from {span}: {joined(parts)}.",
         f"Rings: the study's own intervals. From {span}: {joined(parts)}.",
-        partial(plot_resolution, study.tree, protocol=protocol),
-        Table("resolution-data", "Interval widths", ("step", "masks", "width"), rows),
+        partial(plot_resolution, result.tree, protocol=protocol, cell=result.cell),
+        Table(f"{name}-data", "Interval widths", ("step", "masks", "width"), rows),
     )
 
 
-def _table(width: xr.DataArray, at_hand: int | None) -> Table:
-    whole = at_hand or int(width["masks"].values[-1])
-    amounts = list(dict.fromkeys(_near(width, factor * whole) for factor in _SHOWN))
-    rows: list[tuple[Cell, ...]] = []
-    for protocol in labels(width, "protocol"):
-        for step in labels(width, "chain_step"):
-            here = width.sel(protocol=protocol, chain_step=step)
-            name = PROTOCOLS.get(protocol, protocol)
-            values = (float(here.sel(masks=m)) for m in amounts)
-            rows.append((STEP_LABELS.get(step, step), name, *values))
-    heads = (f"{plural(m, 'mask')}{' (extrapolated)' if m > whole else ''}" for m in amounts)
-    caption = "Width of the interval of each step's drop, in LDS"
-    return Table("resolution", caption, ("step", "damping", *heads), tuple(rows))
-
-
-def _repeats(study: Study) -> list[Block]:
-    relative = study.array("/shares/resolution", "relative_width")
-    outputs = study.array("/bank", "outputs")
+def _repeats(result: Result) -> list[Block]:
+    relative = result.array("/shares/resolution", "relative_width")
+    outputs = result.array("/bank", "outputs")
     if relative is None or relative.sizes["repeats"] < 2:
         return [
             missing(

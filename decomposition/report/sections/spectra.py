@@ -1,47 +1,78 @@
-"""Section 6: eigenvalues of every rung, the mismatch of products, spectral errors."""
+"""Spectra of the rungs, the forms in which they were held, and errors of each as a matrix."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from decomposition.report.content import Block, Cell, Figure, Section, Table, Text, missing
-from decomposition.report.figures.mismatch import pairs, plot_mismatch
-from decomposition.report.figures.spectra import plot_spectra, ranked
-from decomposition.report.palette import rung_label
-from decomposition.report.study import METRIC_LABELS, Study, labels
+from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
+from decomposition.report.figures.pairs import pairs, plot_mismatch
+from decomposition.report.figures.spectra import (
+    further_out,
+    plot_counts,
+    plot_density,
+    plot_spectra,
+    ranked,
+)
+from decomposition.report.names import METRIC_LABELS, rung_label
+from decomposition.report.result import Result, labels
+from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import isolated, joined, number, plural
 
+COUNTS = ("numerical_rank", "negative_count")
+ROUNDING = 1e-12
+"""Relative error below which a number is exact."""
+QUANTITIES = {
+    "lowest": "lowest eigenvalue",
+    "highest": "highest eigenvalue",
+    "spectral": "spectral norm, max |μ|",
+    "nuclear": "nuclear norm, Σ |μ|",
+    "effective_rank": "effective rank, exp of the entropy of |μ| / Σ |μ|",
+    "stable_rank": "stable rank, Σ μ² / max μ²",
+    "numerical_rank": "non-zero eigenvalues",
+    "negative_count": "negative eigenvalues",
+    "negative_mass": "their mass, Σ |μ| over μ < 0",
+    "negative_share": "the same, as a part of Σ |μ|",
+}
+FORMS = {
+    "dual": "The dual form holds the GGN exactly through its N·C × N·C Gram matrix.",
+    "structured": "The structured form holds EK-FAC and K-FAC by their factors.",
+    "matrix-free": "A matrix-free rung is known by its products: its damped systems are solved by "
+    "iteration, and its norm and trace are exact where no ± stands beside them, else estimated "
+    "with random probes.",
+}
+"""What a reader has to know of each."""
 
-def spectra(study: Study) -> Section:
+
+def spectra_blocks(result: Result) -> list[Block]:
     """Spectra overlaid, products against exact values, and the table of spectral errors."""
     blocks: list[Block] = []
-    values = study.array("/spectrum", "eigenvalues")
-    if values is None and study.group("/spectral_density") is not None:
-        blocks.append(Text("Densities and counts stand under “How it was computed at this size”."))
-    elif values is None:
-        blocks.append(missing("The result holds no spectra."))
-    else:
-        blocks.append(_spectra(study, values))
-    blocks += _mismatch(study)
-    errors = study.group("/spectral_error")
-    if errors is None:
-        blocks.append(missing("The result holds no spectral errors."))
-    else:
-        blocks.append(
-            Text(
-                "Errors of each rung as a matrix, first against the exact Hessian H, then against "
-                "the GGN G. A number after ± is the standard error of a stochastic estimate."
-            )
-        )
-        blocks += _tables(study, errors)
-    return Section("spectra", "Spectra and eigenvalue mismatch", tuple(blocks))
+    if result.few:
+        blocks += figures(result, "spectra", "Spectra", _spectra)
+        if result.array("/spectrum", "eigenvalues") is None:
+            exact = result.group("/spectral_density") is not None
+            blocks += [] if exact else [missing("The result holds no spectra.")]
+        blocks += figures(result, "mismatch", "Products against exact eigenvalues", _mismatch) or [
+            missing("Product eigenvalues beside exact ones are not in this result.")
+        ]
+    blocks += _estimated(result)
+    if result.group("/spectral_error") is None:
+        return [*blocks, missing("The result holds no spectral errors.")]
+    said = (
+        "Errors of each rung as a matrix, first against the exact Hessian H, then against the GGN "
+        "G. A number after ± is the standard error of a stochastic estimate."
+    )
+    return [*blocks, Text(said), *_errors(result)]
 
 
-def _spectra(study: Study, values: xr.DataArray) -> Figure:
-    rungs = [r for r in study.rungs if r in labels(values, "rung")]
+def _spectra(one: Result, name: str) -> Figure | None:
+    values = one.array("/spectrum", "eigenvalues")
+    if values is None:
+        return None
+    rungs = [r for r in one.rungs if r in labels(values, "rung")]
     parts = []
     rows: list[tuple[Cell, ...]] = []
     for rung in rungs:
@@ -50,26 +81,27 @@ def _spectra(study: Study, values: xr.DataArray) -> Figure:
         if not known.size:
             continue
         parts.append(f"{rung_label(rung)} from {number(known.min())} to {number(known.max())}")
-        for sign, name in ((1, "positive"), (-1, "negative")):
+        for sign, side in ((1, "positive"), (-1, "negative")):
             for rank, size in zip(*ranked(here, sign), strict=True):
-                rows.append((rung, name, int(rank), float(size)))
+                rows.append((rung, side, int(rank), float(size)))
     hessian = values.sel(rung="hessian").values if "hessian" in rungs else np.empty(0)
     negative = int((hessian < 0).sum())
     more = f" The Hessian has {plural(negative, 'negative eigenvalue')}." if negative else ""
+    of = f" in {one.name}" if one.name else ""
     return Figure(
-        "spectra",
-        f"Eigenvalues by rung: {joined(parts)}.{more}",
-        f"Magnitude against rank; thin dotted lines are negative eigenvalues.{more} The data are "
-        "thinned to the points drawn; result.nc holds every eigenvalue.",
-        partial(plot_spectra, study.tree),
-        Table("spectra", "Eigenvalues", ("rung", "sign", "rank", "magnitude"), tuple(rows)),
+        name,
+        f"Eigenvalues by rung{of}: {joined(parts)}.{more}",
+        f"Magnitude against rank{of}; thin dotted lines are negative eigenvalues.{more} The data "
+        "are thinned to the points drawn; result.nc holds every eigenvalue.",
+        partial(plot_spectra, one.tree, cell=one.cell),
+        Table(name, "Eigenvalues", ("rung", "sign", "rank", "magnitude"), tuple(rows)),
     )
 
 
-def _mismatch(study: Study) -> list[Block]:
+def _mismatch(one: Result, figure: str) -> Figure | None:
     rows: list[tuple[Cell, ...]] = []
     parts = []
-    for name, data in study.children("/spectrum").items():
+    for name, data in one.children("/spectrum").items():
         if not {"ekfac_eigenvalues", "kfac_eigenvalues"} <= set(data.data_vars):
             continue
         exact, product = pairs(data)
@@ -78,40 +110,268 @@ def _mismatch(study: Study) -> list[Block]:
             factor = float(np.median(np.maximum(product / exact, exact / product)))
             parts.append(f"block {isolated(name)} by a factor of {number(factor)}")
     if not rows:
-        return [missing("Product eigenvalues beside exact ones are not in this result.")]
-    finding = f"In the median a product eigenvalue is off in {joined(parts)}."
-    return [
-        Figure(
-            "mismatch",
-            f"K-FAC's product eigenvalues against exact ones. {finding}",
-            f"Along the same Kronecker eigenvectors; above the line K-FAC overestimates. {finding}",
-            partial(plot_mismatch, study.tree),
-            Table("mismatch", "Paired eigenvalues", ("block", "EK-FAC", "K-FAC"), tuple(rows)),
-        )
-    ]
+        return None
+    of = f" of {one.name}" if one.name else ""
+    finding = f"In the median a product eigenvalue{of} is off in {joined(parts)}."
+    return Figure(
+        figure,
+        f"K-FAC's product eigenvalues against exact ones. {finding}",
+        f"Along the same Kronecker eigenvectors; above the line K-FAC overestimates. {finding}",
+        partial(plot_mismatch, one.tree, cell=one.cell),
+        Table(figure, "Paired eigenvalues", ("block", "EK-FAC", "K-FAC"), tuple(rows)),
+    )
 
 
-def _tables(study: Study, errors: xr.Dataset) -> list[Block]:
+def _errors(result: Result) -> list[Block]:
     blocks: list[Block] = []
     for name, target in (("value", "H"), ("value_against_ggn", "G")):
-        if name not in errors:
+        array = result.array("/spectral_error", name)
+        if array is None:
             continue
-        rungs = [r for r in study.rungs if r in labels(errors[name], "rung")]
-        rows = tuple(
-            (METRIC_LABELS.get(m, m), *(_cell(errors, name, m, r) for r in rungs))
-            for m in labels(errors[name], "metric")
-        )
+        rungs = [r for r in result.rungs if r in labels(array, "rung")]
         columns = ("metric", *(rung_label(r) for r in rungs))
         caption = f"Spectral error against {target}"
-        blocks.append(Table(f"spectral-error-{target}", caption, columns, rows))
+        rows = partial(_error_rows, name, rungs)
+        blocks += table(result, f"spectral-error-{target}", caption, columns, rows)
     return blocks
 
 
-def _cell(errors: xr.Dataset, name: str, metric: str, rung: str) -> Cell:
-    value = float(errors[name].sel(metric=metric, rung=rung))
-    spread_name = name.replace("value", "standard_error")
-    if spread_name in errors:
-        spread = float(errors[spread_name].sel(metric=metric, rung=rung))
-        if np.isfinite(spread) and spread > 0:
-            return f"{number(value)} ± {number(spread, 1)}"
+def _error_rows(name: str, rungs: list[str], one: Result) -> Iterator[Row]:
+    data = one.group("/spectral_error")
+    assert data is not None
+    spread = data.get(name.replace("value", "standard_error"))
+    for metric in labels(data[name], "metric"):
+        here = data[name].sel(metric=metric)
+        error = (
+            {} if spread is None else {r: float(spread.sel(metric=metric, rung=r)) for r in rungs}
+        )
+        cells = (_with_spread(float(here.sel(rung=r)), error.get(r, 0.0)) for r in rungs)
+        yield (METRIC_LABELS.get(metric, metric), *cells)
+
+
+def _with_spread(value: float, spread: float) -> Cell:
+    if np.isfinite(spread) and spread > ROUNDING * abs(value):
+        return f"{number(value)} ± {number(spread, 1)}"
     return value
+
+
+def forms_blocks(result: Result) -> list[Block]:
+    """Forms, norms and solves of the rungs, and their agreement without retrained models."""
+    form = result.array("/forms", "form")
+    if form is None:
+        return []
+    met = set(map(str, form.values.reshape(-1)))
+    told = [text for kind, text in FORMS.items() if kind in met]
+    blocks: list[Block] = []
+    if met & {"dual", "matrix-free"}:
+        told.insert(0, "The P × P matrices of this model do not fit into the memory given.")
+    if told:
+        blocks.append(Text(" ".join(told)))
+    columns = (
+        "rung",
+        "form",
+        "squared Frobenius norm",
+        "trace",
+        "systems solved by iteration",
+        "products per system",
+        "largest residual",
+    )
+    blocks += table(result, "forms", "How each rung was held", columns, _forms)
+    return [*blocks, *_agreement(result)]
+
+
+def _forms(one: Result) -> Iterator[Row]:
+    data = one.group("/forms")
+    assert data is not None
+    for rung in labels(data["form"], "rung"):
+        here = data.sel(rung=rung)
+        systems = int(here["systems"])
+        yield (
+            rung_label(rung, 120),
+            str(here["form"].values),
+            with_error(float(here["squared_norm"]), float(here["squared_norm_error"])),
+            with_error(float(here["trace"]), float(here["trace_error"])),
+            systems or None,
+            int(here["products"]) / systems if systems else None,
+            float(here["residual"]) if systems else None,
+        )
+
+
+def _agreement(result: Result) -> list[Block]:
+    """A table of every metric, dampings down and rungs across; where no truth was at hand."""
+    agreement = result.array("/attribution", "agreement")
+    data = result.group("/attribution")
+    if agreement is None or data is None or "lds_mean" in data:
+        return []
+    rungs, names = labels(agreement, "rung"), {"spearman": "rank correlation"}
+    names["top10_jaccard"] = "top 10 shared"
+    reference = rung_label(str(data.attrs.get("agreement_with", "")), 120)
+    blocks: list[Block] = [
+        Text(
+            "Agreement of each rung's scores with those of the best rung that could be solved "
+            f"({reference}): what the cheaper curvature changes in the scores, not whether they "
+            "predict retraining."
+        )
+    ]
+
+    def rows(metric: str, one: Result) -> Iterator[Row]:
+        found = one.array("/attribution", "agreement")
+        assert found is not None
+        for damping in found["damping"].values:
+            here = found.sel(agreement_metric=metric, damping=damping)
+            values = (float(here.sel(rung=r)) for r in rungs)
+            yield (float(damping), *(value if np.isfinite(value) else None for value in values))
+
+    for metric in labels(agreement, "agreement_metric"):
+        caption = f"Agreement with the best rung: {names.get(metric, metric)}"
+        columns = ("λ", *(rung_label(r, 120) for r in rungs))
+        name = f"agreement-{metric}"
+        blocks += table(result, name, caption, columns, partial(rows, metric))
+    return blocks
+
+
+def _estimated(result: Result) -> list[Block]:
+    """Density, counts, scores, effective dimensions and ends; nothing where there is no group."""
+    density, summary = result.group("/spectral_density"), result.group("/spectral_summary")
+    blocks: list[Block] = []
+    if density is not None:
+        blocks += [Text(_how(density)), _density(density), _counts(density)]
+    if summary is not None:
+        rungs = labels(summary["value"], "rung")
+        columns = ("quantity", *(rung_label(r, 120) for r in rungs))
+        blocks += table(result, "spectral-summary", "Spectra in numbers", columns, _scores)
+    dimension = result.group("/effective_dimension")
+    if dimension is not None:
+        columns = ("λ", *(rung_label(r, 120) for r in labels(dimension["dimension"], "rung")))
+        caption = "Effective dimension Σ |μ| / (|μ| + λ)"
+        blocks += table(result, "effective-dimension", caption, columns, _dimensions)
+    ends = result.group("/spectral_ends")
+    if ends is not None and "hessian" in labels(ends["eigenvalue"], "rung"):
+        columns = ("rank", "from below, ± residual", "from above, ± residual")
+        caption = "Eigenvalues at both ends of the Hessian"
+        blocks += table(result, "spectral-ends", caption, columns, _ends)
+    return blocks
+
+
+def _how(data: xr.Dataset) -> str:
+    """Which numbers are estimates, and what was spent on them."""
+    rungs = labels(data["density"], "rung")
+    estimated = [r for r in rungs if int(data["estimated"].sel(rung=r))]
+    exact = [rung_label(r, 120) for r in rungs if r not in estimated]
+    spent = [
+        f"{rung_label(r, 120)} ({plural(int(data['products'].sel(rung=r)), 'product')})"
+        for r in estimated
+    ]
+    if not spent:
+        return (
+            "Everything is exact: the eigenvalues of every rung are known, zeros included. The "
+            "density is smoothed for the eye."
+        )
+    known = f"All eigenvalues of {joined(exact)} are known, zeros included. " if exact else ""
+    return (
+        f"{known}The spectrum of {joined(spent)} is an estimate: the eigenvalues at its ends are "
+        "found by Lanczos iteration (± residual), the rest is a quadrature from random probes. "
+        "Its errors (±) are the standard error over the probes and half of what the quadrature "
+        "still changed over the last half of its steps. Lowest and highest are those found. "
+        "Counts come with bounds [lower, upper] that hold for every spectrum with the same "
+        "quadrature, widened by three standard errors. The spectral norm of a difference, in the "
+        "tables of spectral errors below, is a lower bound, and ± is its residual. Everything "
+        "without ± or bounds is exact."
+    )
+
+
+def _density(data: xr.Dataset) -> Figure:
+    rungs = labels(data["density"], "rung")
+    mu = data["eigenvalue"].values
+    rows: list[tuple[Cell, ...]] = []
+    peaks = []
+    for rung in rungs:
+        here = data.sel(rung=rung)
+        value, error = here["density"].values, here["standard_error"].values
+        rows += [(rung, *map(float, row)) for row in zip(mu, value, error, strict=True)]
+        peaks.append(f"{rung_label(rung)} at {_near(mu, value)}")
+    said = f"Most eigenvalues per decade: {joined(peaks)}."
+    return Figure(
+        "density",
+        f"Spectral density by rung on a symmetric logarithmic axis. {said}",
+        f"Eigenvalues per decade, smoothed over {number(float(data.attrs['width']), 1)} decades; "
+        "bands are ± 2 errors of what is estimated, which is not drawn nearer to 0 than it "
+        f"resolves. Negative eigenvalues lie on the left. {said}",
+        partial(plot_density, data),
+        Table("density", "Spectral density", ("rung", "μ", "per decade", "error"), tuple(rows)),
+    )
+
+
+def _near(mu: np.ndarray, value: np.ndarray) -> str:
+    """Where a density peaks."""
+    peak = float(mu[int(np.nanargmax(value))])
+    # zeros are smeared over the linear part of the axis, and the nearest position is as good as 0
+    return "0" if abs(peak) <= 4 * float(np.abs(mu).min()) else number(peak, 2)
+
+
+def _counts(data: xr.Dataset) -> Figure:
+    mu, rungs = data["eigenvalue"].values, labels(data["count"], "rung")
+    rows: list[tuple[Cell, ...]] = []
+    for rung in rungs:
+        parts = further_out(data.sel(rung=rung))
+        rows += [(rung, *map(float, row)) for row in zip(mu, *parts, strict=True)]
+    columns = ("rung", "μ", "further from 0", "lower", "upper")
+    said = "Left of 0 eigenvalues below μ are counted, right of it those above."
+    return Figure(
+        "counts",
+        f"Number of eigenvalues further from zero than μ, by rung. {said}",
+        f"{said} A band lies between the bounds of an estimated count: near 0 it is wide, because "
+        "no quadrature tells a small eigenvalue from a zero.",
+        partial(plot_counts, data),
+        Table("counts", "Number of eigenvalues beyond μ", columns, tuple(rows)),
+    )
+
+
+def _scores(one: Result) -> Iterator[Row]:
+    data = one.group("/spectral_summary")
+    assert data is not None
+    rungs = labels(data["value"], "rung")
+    for quantity in labels(data["value"], "quantity"):
+        cells = (_score(data.sel(quantity=quantity, rung=r)) for r in rungs)
+        yield (QUANTITIES.get(quantity, quantity), *cells)
+
+
+def _score(one: xr.Dataset) -> Cell:
+    value, error = float(one["value"]), float(one["standard_error"])
+    lower, upper = float(one["lower"]), float(one["upper"])
+    if lower < upper:
+        return f"{round(value):,} [{np.floor(lower):,.0f}, {np.ceil(upper):,.0f}]"
+    if str(one["quantity"].values) in COUNTS and np.isfinite(value):
+        return round(value)
+    return with_error(value, error)
+
+
+def _dimensions(one: Result) -> Iterator[Row]:
+    data = one.group("/effective_dimension")
+    assert data is not None
+    for damping in data["damping"].values:
+        here = data.sel(damping=damping)
+        cells = (
+            with_error(float(at["dimension"]), float(at["standard_error"]))
+            for at in (here.sel(rung=r) for r in labels(data["dimension"], "rung"))
+        )
+        yield (float(damping), *cells)
+
+
+def _ends(one: Result) -> Iterator[Row]:
+    data = one.group("/spectral_ends")
+    assert data is not None
+    for rank in data["rank"].values:
+        at = [data.sel(rung="hessian", rank=rank, end=end) for end in ("lowest", "highest")]
+        pair = [with_error(float(end["eigenvalue"]), float(end["residual"])) for end in at]
+        if any(cell is not None for cell in pair):
+            yield (int(rank), *pair)
+
+
+def with_error(value: float, error: float) -> Cell:
+    """``value ± error``; the value alone where it is exact, nothing where it is unknown."""
+    if not np.isfinite(value):
+        return None
+    if not error > ROUNDING * abs(value):
+        return value
+    return f"{number(value)} ± {number(error, 2)}"

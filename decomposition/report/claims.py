@@ -1,0 +1,123 @@
+"""The study's claims as tested: a verdict with its effect, under each protocol and in each cell."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import xarray as xr
+
+from decomposition.report.interval import Interval
+from decomposition.report.result import Result, interval, labels
+from decomposition.report.wording import plural
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One of the three ends of a test."""
+
+    value: int
+    word: str
+    symbol: str
+    color: str
+    """One of the palette's; blue, grey and vermilion are told apart by every kind of eye."""
+
+    @property
+    def css(self) -> str:
+        """Its class on the page."""
+        return self.word.replace(" ", "-")
+
+    def __str__(self) -> str:
+        """Symbol and word."""
+        return f"{self.symbol} {self.word}"
+
+
+SUPPORTED = Outcome(1, "supported", "✓", "#0072b2")
+UNRESOLVED = Outcome(0, "not resolved", "○", "#868c96")
+CONTRADICTED = Outcome(-1, "contradicted", "✗", "#d04a02")
+OUTCOMES = (SUPPORTED, UNRESOLVED, CONTRADICTED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim under one protocol: pooled over the cells, and in how many of them."""
+
+    outcome: Outcome | None
+    """None where the claim was not tested."""
+    effect: Interval
+    """Pooled over the cells."""
+    counts: dict[str, int]
+    """Word of an outcome → number of cells."""
+
+    @property
+    def cells(self) -> int:
+        """In how many cells it was tested."""
+        return sum(self.counts.values())
+
+    @property
+    def count(self) -> str:
+        """``supported in 5 of 6 cells, contradicted in 1``."""
+        against = self.counts[CONTRADICTED.word]
+        text = f"supported in {self.counts[SUPPORTED.word]} of {plural(self.cells, 'cell')}"
+        return f"{text}, contradicted in {against}" if against else text
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim with what was found."""
+
+    key: str
+    text: str
+    """The sentence."""
+    effect: str
+    """What the effect is, and its unit."""
+    findings: dict[str, Finding]
+    """Protocol → finding."""
+
+
+def claims(result: Result) -> list[Claim]:
+    """Every claim of the study, in its order; none where it holds no ``/claims``."""
+    data = result.group("/claims")
+    if data is None or "claim" not in data.coords:
+        return []
+    texts, effects = (_texts(data, name) for name in ("texts", "effects"))
+    return [
+        Claim(
+            key,
+            str(texts.get(key, key.replace("_", " "))),
+            str(effects.get(key, "")),
+            {p: _finding(data, key, p) for p in labels(data["protocol"], "protocol")},
+        )
+        for key in labels(data["claim"], "claim")
+    ]
+
+
+def outcome(value: float) -> Outcome | None:
+    """The outcome that a number stands for; None for one that is not known."""
+    return next((o for o in OUTCOMES if o.value == value), None)
+
+
+def _finding(data: xr.Dataset, key: str, protocol: str) -> Finding:
+    here = data.sel(claim=key, protocol=protocol)
+    effect = interval(here["pooled_effect"]) if "pooled_effect" in here else UNKNOWN
+    counts = {o.word: _count(here, o) for o in OUTCOMES}
+    pooled = outcome(float(here["pooled_verdict"])) if "pooled_verdict" in here else None
+    # an integer has no NaN: a claim that was tested in no cell has no verdict
+    tested = effect.known or sum(counts.values()) > 0
+    return Finding(pooled if tested else None, effect, counts)
+
+
+def _count(here: xr.Dataset, one: Outcome) -> int:
+    if "counts" in here and one.word in labels(here["counts"], "outcome"):
+        found = float(here["counts"].sel(outcome=one.word))
+        return int(found) if math.isfinite(found) else 0
+    return int((here["verdict"] == one.value).sum()) if "verdict" in here else 0
+
+
+def _texts(data: xr.Dataset, name: str) -> dict[str, object]:
+    """JSON of the claim coordinate's attribute, or of the group's."""
+    found = data["claim"].attrs.get(name, data.attrs.get(name, "{}"))
+    return dict(json.loads(found))

@@ -1,0 +1,111 @@
+"""What steps, rungs, metrics, protocols and policies are called on a page."""
+
+from __future__ import annotations
+
+from decomposition.report.wording import isolated
+
+STEP_LABELS = {
+    "linearisation": "linearisation",
+    "cross_layer": "cross-layer",
+    "eigenbasis": "eigenbasis",
+    "eigenvalues": "eigenvalues",
+    "cross_term": "cross term",
+}
+STEP_MEANINGS = {
+    "linearisation": "drop the model's second derivatives",
+    "cross_layer": "drop the coupling between layers",
+    "eigenbasis": "force the Kronecker eigenbasis",
+    "eigenvalues": "take product eigenvalues",
+    "cross_term": "2⟨H−G, G−K⟩, which no step owns",
+}
+SHARE_METRICS = {
+    "lds": "LDS",
+    "frobenius_squared": "squared Frobenius error",
+    "damped_inverse_squared": "squared damped-inverse error",
+}
+METRIC_LABELS = {
+    "relative_frobenius": "Frobenius (relative)",
+    "relative_spectral": "spectral norm (relative)",
+    "relative_nuclear": "nuclear norm (relative)",
+    "eigenvalue_overlap": "eigenvalue overlap (1 is equal)",
+    "subspace_overlap": "subspace overlap (1 is equal)",
+    "damped_inverse": "damped inverse (relative)",
+    "damped_inverse_queries": "damped inverse on query gradients (relative)",
+    "stein": "Stein divergence",
+}
+PROTOCOLS = {
+    "equal": "equal λ",
+    "relative": "relative λ",
+    "effective_dimension": "equal effective dimension",
+    "tuned": "tuned λ",
+    "layer_mean": "λ by layer",
+}
+POLICIES = {
+    "absolute": "absolute: |μ|",
+    "signed": "signed: μ as it is",
+    "clip": "clip: max(μ, 0)",
+    "shift": "shift: μ − μ_min",
+}
+RUNG_LABELS = {
+    "hessian": "Hessian",
+    "ggn": "GGN",
+    "block_ggn": "block GGN",
+    "ekfac": "EK-FAC",
+    "kfac": "K-FAC",
+    "block_hessian": "block Hessian",
+    "ekfac_hessian": "EK-FAC of H",
+    "identity": "identity",
+    "random": "random",
+}
+_METHOD_LABELS = {
+    "diagonal": "diagonal",
+    "kfac_trace": "K-FAC, trace",
+    "kpsvd": "KPSVD",
+    "low_rank": "low rank",
+    "projected": "projected",
+    "projected_layers": "proj. layers",
+    "datainf": "DataInf",
+    "neumann": "Neumann",
+    "cg": "CG",
+}
+_WORDS = {"hessian": "of H", "ggn": "of G", "ekfac": "+ EK-FAC"}
+CHAIN_MARK = ", "
+"""Between the name of a chain and that of a damping protocol."""
+
+
+def rung_label(rung: str, limit: int = 18) -> str:
+    """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
+    if rung in RUNG_LABELS:
+        return RUNG_LABELS[rung]
+    method, *arguments = rung.split(":")
+    if method in _METHOD_LABELS:
+        return " ".join([_METHOD_LABELS[method], *(_WORDS.get(a, a) for a in arguments)])
+    # matplotlib leaves names that start with an underscore out of a legend
+    return ("\u200b" if rung.startswith("_") else "") + isolated(rung, limit)
+
+
+def step_label(step: str) -> str:
+    """A step's name for people."""
+    return STEP_LABELS.get(step, step.replace("_", " "))
+
+
+def protocol_label(protocol: str) -> str:
+    """A protocol's name for people; ``paper, tuned`` is the paper's chain under tuned damping."""
+    chain, _, damping = protocol.rpartition(CHAIN_MARK)
+    name = PROTOCOLS.get(damping, damping)
+    return f"{chain}{CHAIN_MARK}{name}" if chain else name
+
+
+def chain_of(protocol: str) -> str:
+    """What stands before the damping in a protocol's name; "" for the exact chain."""
+    return protocol.rpartition(CHAIN_MARK)[0]
+
+
+def chain_title(chain: str) -> str:
+    """The name of a chain as a heading."""
+    return f"{chain or 'exact'} chain".capitalize()
+
+
+def damping_of(protocol: str) -> str:
+    """The damping protocol in a protocol's name."""
+    return protocol.rpartition(CHAIN_MARK)[2]

@@ -1,0 +1,216 @@
+"""What only many cells can show: trends with what varies; and the paper's protocol, the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text, behind, missing
+from decomposition.report.figures.curves import (
+    factor_curves,
+    factor_label,
+    means_of,
+    plot_factor,
+)
+from decomposition.report.figures.trends import Trend, plot_trends, trends
+from decomposition.report.figures.waterfall import ladder_step_label, ladders, plot_ladder
+from decomposition.report.interval import Interval
+from decomposition.report.layout import architecture
+from decomposition.report.names import protocol_label, rung_label
+from decomposition.report.result import Result, interval, intervals, labels, plain
+from decomposition.report.sections.by_cell import Row, figures, table
+from decomposition.report.wording import fixed, joined, percent, span
+
+COORDINATES = {
+    "dataset": "data",
+    "hidden": "hidden widths",
+    "activation": "activation",
+    "epoch": "epoch",
+    "parameters": "parameters P",
+    "examples": "examples",
+    "examples_used": "examples used N",
+    "queries": "queries",
+    "label_noise": "label noise",
+    "alpha": "α",
+    "randomness": "training randomness",
+    "target": "target",
+    "seed": "seed",
+}
+VALUES = {
+    "train_loss": "training loss",
+    "query_loss": "query loss",
+    "query_accuracy": "query accuracy",
+    "seconds": "seconds",
+}
+TRUTH = {"ceiling": "noise ceiling", "reliability": "reliability"}
+
+
+def trend_blocks(result: Result) -> list[Block]:
+    """The levels against the factor, the slopes with their intervals, and the table."""
+    curves = [p for p in result.protocols if factor_curves(result, p)] if result.many else []
+    blocks: list[Block] = []
+    if curves:
+        blocks.append(Columns(tuple(_curve(result, protocol) for protocol in curves)))
+    found = trends(result)
+    if not found:
+        slopes = missing("There are no slopes: too few values of anything vary between the cells.")
+        return [*blocks, slopes] if result.many else []
+    clear = _clear(found)
+    told = " ".join(clear) if clear else "No slope is clear of zero under every protocol."
+    blocks.append(Text(f"Slopes over the cells with {intervals(result)}; zero is no trend. {told}"))
+    order = list(dict.fromkeys(t.kind for t in found))
+    kinds = dict.fromkeys((t.kind, t.factor) for t in found)
+    shown = sorted(kinds, key=lambda kind: order.index(kind[0]))
+    blocks.append(Columns(tuple(_figure(result, found, *kind) for kind in shown)))
+    return [*blocks, behind("trends-all", _table(found))]
+
+
+def _clear(found: list[Trend]) -> list[str]:
+    """A sentence per factor, kind and direction of the slopes clear of zero in every protocol."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for trend in found:
+        slopes = [s for s in trend.slopes.values() if s.known]
+        for way, clear in (
+            ("falls", all(s.upper < 0 for s in slopes)),
+            ("rises", all(s.lower > 0 for s in slopes)),
+        ):
+            if slopes and clear:
+                groups.setdefault((trend.factor, trend.kind, way), []).append(trend.label)
+    return [
+        f"With {factor_label(factor)} the {kind} of {joined(names)} {way} under every protocol."
+        for (factor, kind, way), names in groups.items()
+    ]
+
+
+def _curve(result: Result, protocol: str) -> Figure:
+    parts = []
+    for rung, curve in factor_curves(result, protocol).items():
+        means = means_of(curve)
+        ends = (fixed(mean, 2) for _, mean in (means[0], means[-1]))
+        parts.append(f"{rung_label(rung)} from {' to '.join(ends)}")
+    label, name = protocol_label(protocol), factor_label(result.factor)
+    return Figure(
+        f"factor-{protocol.replace('_', '-')}",
+        f"Mean LDS from the smallest to the largest {name}, {label}: {joined(parts)}.",
+        f"LDS against {name}, {label}; lines join the means of the cells.",
+        partial(plot_factor, result.tree, protocol=protocol),
+    )
+
+
+def _figure(result: Result, found: list[Trend], kind: str, factor: str) -> Figure:
+    here = [t for t in found if (t.kind, t.factor) == (kind, factor)]
+    parts = [f"{t.label} {span(next(iter(t.slopes.values())))}" for t in here]
+    first = protocol_label(next(iter(here[0].slopes)))
+    return Figure(
+        f"trend-{kind}-{factor.replace('_', '-')}",
+        f"Slopes of the {kind} by {factor}, {first}: {joined(parts)}.",
+        f"Slope of the {kind} of each, {here[0].unit}.",
+        partial(plot_trends, result.tree, kind=kind, factor=factor),
+    )
+
+
+def _table(found: list[Trend]) -> Table:
+    protocols = list(found[0].slopes)
+    rows: list[tuple[Cell, ...]] = []
+    for trend in found:
+        row: list[Cell] = [trend.quantity, trend.unit]
+        for protocol in protocols:
+            p = trend.p_values[protocol]
+            row += [trend.slopes[protocol], p if np.isfinite(p) else None]
+        rows.append(tuple(row))
+    heads = (f"{what}, {protocol_label(p)}" for p in protocols for what in ("slope", "p"))
+    return Table("trends", "Slopes with intervals", ("quantity", "unit", *heads), tuple(rows))
+
+
+def ladder_blocks(result: Result) -> list[Block]:
+    """A waterfall per protocol, cell by cell, and the table of drops and shares."""
+    drop = result.known("/protocol_ladder", "drop")
+    if drop is None or not ladders(result):
+        return []
+    protocols = [p for p in labels(drop, "protocol") if np.isfinite(drop.sel(protocol=p)).any()]
+    text = (
+        "Each bar is one change, with the ones above it in place; the line on it is its "
+        f"{intervals(result)[:-1]}. To the left is a loss of LDS."
+    )
+    blocks: list[Block] = [Text(text)]
+    for protocol in protocols:
+        summary = f"Ladders, {protocol_label(protocol)}"
+        draw = partial(_ladder, protocol)
+        blocks += figures(result, f"ladder-{protocol.replace('_', '-')}", summary, draw)
+    heads = (f"{what}, {protocol_label(p)}" for p in protocols for what in ("drop", "share"))
+    columns = ("rung", "change", *heads)
+    rows = partial(_changes, protocols)
+    return [*blocks, *table(result, "ladder", "Drop of each change", columns, rows)]
+
+
+def _ladder(protocol: str, one: Result, name: str) -> Figure | None:
+    drop = one.array("/protocol_ladder", "drop")
+    if drop is None:
+        return None
+    parts = []
+    for rung, steps in ladders(one).items():
+        for step in steps:
+            change = interval(drop, protocol=protocol, ladder_step=step)
+            turned = Interval(-change.upper, -change.estimate, -change.lower)
+            parts.append(f"{rung_label(rung)}, {ladder_step_label(step)}: {span(turned)}")
+    label, of = protocol_label(protocol), f" in {one.name}" if one.name else ""
+    return Figure(
+        name,
+        f"Change of the LDS{of}, {label}: {joined(parts)}.",
+        f"Change of the LDS{of}, {label}.",
+        partial(plot_ladder, one.tree, protocol=protocol, cell=one.cell),
+    )
+
+
+def _changes(protocols: list[str], one: Result) -> Iterator[Row]:
+    drop, share = (one.array("/protocol_ladder", name) for name in ("drop", "share"))
+    assert drop is not None
+    for rung, steps in ladders(one).items():
+        for step in steps:
+            row: list[Cell] = [rung_label(rung), ladder_step_label(step)]
+            for protocol in protocols:
+                place = {"protocol": protocol, "ladder_step": step}
+                part = interval(share, **place) if share is not None else None
+                row.append(interval(drop, **place))
+                row.append(percent(part) if part is not None and part.known else "undefined")
+            yield tuple(row)
+
+
+def cell_blocks(result: Result) -> list[Block]:
+    """One row per cell; what is the same in all of them is said once."""
+    named = {n: found for n in COORDINATES if (found := result.coordinate(n))}
+    if not result.many:
+        return []
+    varying = {n: found for n, found in named.items() if len(set(map(str, found.values()))) > 1}
+    values = {n: found for n in VALUES if (found := result.coordinate(n))}
+    truth = {n: array for n in TRUTH if (array := result.known("/attribution", n)) is not None}
+    rows: list[tuple[Cell, ...]] = []
+    for cell in result.cells:
+        row: list[Cell] = [result.names[cell]]
+        row += [_coordinate(name, found[cell]) for name, found in varying.items()]
+        row += [_known(found[cell]) for found in values.values()]
+        row += [interval(array, cell=cell) for array in truth.values()]
+        rows.append(tuple(row))
+    heads = [*(COORDINATES[n] for n in varying), *(VALUES[n] for n in values)]
+    heads += [TRUTH[n] for n in truth]
+    found = Table("cells", "Every cell", ("cell", *heads), tuple(rows))
+    same = [
+        f"{COORDINATES[name]}: {plain(_coordinate(name, values[result.cells[0]]))}"
+        for name, values in named.items()
+        if name not in varying
+    ]
+    return [*([Text(f"The same in every cell – {'; '.join(same)}.")] if same else []), found]
+
+
+def _coordinate(name: str, value: object) -> Cell:
+    if name == "examples" and value == 0:
+        return "all"
+    if name == "hidden":
+        return architecture(value) or "its own"
+    return value if isinstance(value, int | float) else str(value) or "its own"
+
+
+def _known(value: object) -> Cell:
+    return value if isinstance(value, int | float) and np.isfinite(value) else None
