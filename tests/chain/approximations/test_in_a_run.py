@@ -12,7 +12,8 @@ from decomposition import DecompositionError, Settings, run
 from decomposition.chain import build_chain
 from decomposition.chain.approximations import METHODS, approximations, kpsvd
 from decomposition.plan_command import plan_text
-from decomposition.report.palette import rung_label, rung_styles
+from decomposition.report.names import rung_label
+from decomposition.report.palette import rung_styles
 from tests.chain.approximations.shared import columns
 from tests.tiny import tiny_problem
 
