@@ -12,11 +12,9 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
-from decomposition.chain.frobenius import frobenius_split
 from decomposition.chain.plan import Plan
 from decomposition.curvature import Curvature
 from decomposition.curvature.vanishing import check_curvature
@@ -42,9 +40,7 @@ from decomposition.scores.scorer import (
     scorers_of,
 )
 from decomposition.settings import Settings
-from decomposition.spectrum.estimated import LargeSpectra, large_spectra
-from decomposition.spectrum.groups import decompose_all
-from decomposition.spectrum.norms_group import ITEMS, Errors, frobenius_errors
+from decomposition.spectrum.known import Known, known_of
 from decomposition.targets.names import check_problem, measured_function
 from decomposition.targets.truth import Truth, check_truth, measured_truth
 
@@ -63,26 +59,17 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 
 
-@dataclass(frozen=True)
-class Estimated:
-    """What is known of rungs that are not all dense, each number with its error."""
-
-    errors: Errors
-    """Norms, traces and Frobenius errors."""
-    spectra: LargeSpectra
-    """Spectra, and spectral norms of differences."""
-
-    def eigenvalues(self, name: str) -> Eigenvalues | None:
-        """What damping protocols ask of a rung; None of a solver alone."""
-        found = self.spectra.spectra.get(name)
-        if found is None:
-            return None
-        nodes, counts = found.measure.pooled()
-        if name in self.errors.traces and name != "hessian":  # no negative eigenvalues
-            magnitude = self.errors.traces[name]
-        else:
-            magnitude = found.statistic(lambda mu, w: float(w @ np.abs(mu)))
-        return Eigenvalues(from_numpy(nodes, CPU), magnitude, from_numpy(counts, CPU))
+def eigenvalues_of(known: Known, name: str) -> Eigenvalues | None:
+    """What damping protocols ask of a rung; None of a solver alone."""
+    found = known.spectra.get(name)
+    if found is None:
+        return None
+    nodes, counts = found.measure.pooled()
+    if found.definite and name in known.frobenius.traces:
+        magnitude = float(known.frobenius.traces[name])
+    else:
+        magnitude = float(found.statistic(lambda mu, w: float(w @ np.abs(mu))))
+    return Eigenvalues(from_numpy(nodes, CPU), magnitude, from_numpy(counts, CPU))
 
 
 @dataclass(frozen=True)
@@ -93,16 +80,14 @@ class BaseModel:
     """The problem with its trained model."""
     bank: Bank | None
     rungs: dict[str, Curvature]
-    split: dict[str, Float[np.ndarray, " probes"]]
-    """Squared Frobenius error of each step: one number, or one for every random probe."""
+    known: Known
+    """What their forms tell: spectra, norms, and the squared error of each step."""
     gradients: GradientSource
     scorers: dict[str, Scorer]
     """Rungs and baselines; empty without attribution."""
     effects: Effects | None
     """What they predict, beside what was measured; None without attribution, or where the truth
     cannot be afforded."""
-    estimated: Estimated | None = None
-    """Where matrices do not fit; None where all rungs are dense."""
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     """What the levels are, for ``/attribution``."""
     notes: tuple[str, ...] = ()
@@ -160,14 +145,15 @@ def prepare(
     truth = partial(_truth, trained, rungs, settings, folder, clock, progress, bank, dense)
     by_examples = settings.target != "pbrf"  # responses take an eigenbasis
     found = truth() if by_examples else Truth(None)
-    split, estimated = _decomposed(trained, rungs, settings, clock, progress, dense)
+    with clock.stage("spectra"):
+        known = known_of(rungs, trained.num_examples, settings.seed, progress=progress)
     if not by_examples:
         found = truth()
     scorers: dict[str, Scorer] = {}
     asked: tuple[str, ...] = ()
     if settings.attribution:
         with clock.stage("scores"):
-            scorers = _scorers(trained, rungs, gradients, estimated)
+            scorers = _scorers(rungs, gradients, known)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
             scorers |= {name: FixedScorer(torch.from_numpy(one)) for name, one in given.items()}
             asked = _signs(scorers, given)
@@ -180,11 +166,10 @@ def prepare(
         trained,
         answers,
         rungs,
-        split,
+        known,
         gradients,
         scorers,
         effects,
-        estimated,
         attributes,
         (*found.notes, *asked),
     )
@@ -215,38 +200,12 @@ def _truth(
         return measured_truth(problem, rungs, settings, folder, progress, bank, affordable=dense)
 
 
-def _decomposed(
-    problem: Problem,
-    rungs: Mapping[str, Curvature],
-    settings: Settings,
-    clock: Clock,
-    progress: bool,
-    dense: bool,
-) -> tuple[dict[str, Float[np.ndarray, " probes"]], Estimated | None]:
-    """Squared Frobenius error of each step, and every spectrum: exactly, or with its error."""
-    if dense:
-        with clock.stage("eigendecompositions"):
-            split = frobenius_split(rungs)
-            decompose_all(rungs, progress)
-        return {step: np.array([value]) for step, value in split.items()}, None
-    with clock.stage("spectra"):
-        errors = frobenius_errors(rungs, settings.seed)
-        found = large_spectra(
-            rungs, problem.num_examples, settings.seed, settings.matrix_norms, progress=progress
-        )
-    return dict(zip(ITEMS, errors.samples, strict=True)), Estimated(errors, found)
-
-
 def _scorers(
-    problem: Problem,
-    rungs: Mapping[str, Curvature],
-    gradients: GradientSource,
-    estimated: Estimated | None,
+    rungs: Mapping[str, Curvature], gradients: GradientSource, known: Known
 ) -> dict[str, Scorer]:
-    if estimated is None:
-        assert isinstance(gradients, Gradients)
+    if isinstance(gradients, Gradients):
         return scorers_of(rungs, gradients)
     return {
-        name: SolvingScorer(rung, gradients, estimated.eigenvalues(name))
+        name: SolvingScorer(rung, gradients, eigenvalues_of(known, name))
         for name, rung in rungs.items()
     }

@@ -165,8 +165,8 @@ def quick_settings(settings: Settings) -> Settings:
 
 
 def _spectrum(command: Spectrum) -> None:
-    from decomposition.inspection.command import default_folder, inspect_spectra
     from decomposition.results.write import output_folder
+    from decomposition.spectrum.command import default_folder, inspect_spectra
 
     out = default_folder(command.source) if command.out is None else output_folder(command.out)
     inspect_spectra(command.source, out, command.inspection, command.problem_seed, command.quick)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from decomposition.inspection.options import Inspection
 from decomposition.settings import Settings
+from decomposition.spectrum.command import Inspection
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,12 @@ import numpy as np
 import xarray as xr
 
 from decomposition.base_model import BaseModel, Clock, prepare
+<<<<<<< HEAD
 from decomposition.chain.approximations import beside
-from decomposition.chain.build import CHAIN, LATTICE, Approximation
+from decomposition.chain.build import CHAIN, Approximation
+=======
+from decomposition.chain.build import Approximation
+>>>>>>> 8fbb372 (Tests of estimates by their present names)
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.curvature import Curvature
@@ -34,12 +38,9 @@ from decomposition.scores.elsewhere import Given, given_scores
 from decomposition.scores.gradients import Gradients
 from decomposition.scores.protocols import TUNED, rank_bound
 from decomposition.settings import Settings
-from decomposition.spectrum.comparisons import ErrorPlan
-from decomposition.spectrum.distances import frobenius_errors, solution_errors
-from decomposition.spectrum.estimated import spectra_groups
-from decomposition.spectrum.groups import errors as spectral_errors
-from decomposition.spectrum.groups import spectra
-from decomposition.spectrum.norms_group import forms_group
+from decomposition.spectrum.errors import ErrorPlan
+from decomposition.spectrum.groups import spectral_groups
+from decomposition.spectrum.inverse_errors import solution_errors
 
 ERROR_STRIDE = 3
 """Spectral errors are taken at every third damping of the grid."""
@@ -177,56 +178,28 @@ def _curvature_groups(
     settings: Settings,
     progress: bool,
 ) -> dict[str, xr.Dataset]:
-    """Spectra and errors of every rung: exact, or estimated with their errors."""
-    if base.estimated is not None:
-        errors, found = base.estimated.errors, base.estimated.spectra
-        rows = base.problem.num_examples * base.problem.num_outputs
-        groups = spectra_groups(found, errors, rows)
-        groups["/forms"] = forms_group(base.rungs, plan, errors)
-    elif settings.detail:
-        assert isinstance(base.gradients, Gradients)
-        error_plan = _error_plan(base, attribution, dampings, settings)
-        blocks = {block.name: block.slice for block in base.problem.blocks}
-        groups = {
-            **spectra(base.rungs),
-            **spectral_errors(base.rungs, error_plan, base.gradients.query, blocks, progress),
-        }
-    else:
-        groups = {"/spectral_error": _brief_errors(base.rungs)}
-    error = groups["/spectral_error"]
-    error["squared_error"] = (("step", "probe"), np.stack(list(base.split.values())))
-    error.coords["step"] = list(base.split)
+    """Spectra and errors of every rung, each number with its error."""
+    plan_of_errors = _error_plan(base, attribution, dampings, settings)
+    queries = base.gradients.query if isinstance(base.gradients, Gradients) else None
+    groups = spectral_groups(
+        base.known, base.problem, plan, plan_of_errors, queries, settings.detail, progress
+    )
+    error, steps = groups["/spectral_error"], base.known.frobenius.steps
+    error["squared_error"] = (("step", "probe"), np.stack(list(steps.values())))
+    error.coords["step"] = list(steps)
     error.coords["probe"] = np.arange(error.sizes["probe"])
     if dampings:
         parts = base.gradients.query_parts
         found = solution_errors(base.rungs, parts, dampings, settings.negative)
         error["misaligned_solutions"] = found.reindex(rung=error["rung"])
-    if not settings.detail:
-        groups = {
-            path: data for path, data in groups.items() if path in ("/spectral_error", "/forms")
-        }
     return groups
-
-
-def _brief_errors(rungs: Mapping[str, Curvature]) -> xr.Dataset:
-    """The one error that costs little."""
-    found = frobenius_errors(rungs)
-    values = np.array([[found.get(name, np.nan) for name in rungs]])
-    dims = ("metric", "rung")
-    return xr.Dataset(
-        {
-            "value": (dims, values),
-            "standard_error": (dims, np.where(np.isnan(values), values, 0.0)),
-        },
-        {"metric": ["relative_frobenius"], "rung": list(rungs)},
-    )
 
 
 def _error_plan(
     base: BaseModel, attribution: xr.Dataset | None, dampings: Dampings, settings: Settings
 ) -> ErrorPlan:
     """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
-    scale = base.rungs["ggn"].trace() / rank_bound(base.problem)
+    scale = base.known.frobenius.traces["ggn"] / rank_bound(base.problem)
     grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
     headline = dampings.get("equal", dampings.get(TUNED, {})).get(scores.REFERENCE, scale)
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
@@ -237,7 +210,6 @@ def _error_plan(
         leading=min(max(outputs, 2), base.problem.num_parameters),
         negative=settings.negative,
         matrix_norms=settings.matrix_norms,
-        without_norms=frozenset(LATTICE) - frozenset(CHAIN),
         seed=settings.seed,
         protocols=dampings,
     )

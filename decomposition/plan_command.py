@@ -21,7 +21,7 @@ from decomposition.problem import Problem
 from decomposition.resources import bytes_of, size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
-from decomposition.spectrum.estimated import planned_products
+from decomposition.spectrum.known import planned_products
 
 Row = tuple[str, str, int, float, str]
 """Rung, form, bytes, seconds and why."""

@@ -15,11 +15,11 @@ from torch import nn
 
 from decomposition import DecompositionError, Problem, Recipe, Settings
 from decomposition.checks import Rule, Unfit, number, shown, whole
-from decomposition.inspection.options import Inspection
 from decomposition.problem import RULES as PROBLEM_RULES
 from decomposition.problems import Variant
 from decomposition.retraining import BankPlan
-from decomposition.spectrum.large import Estimation
+from decomposition.spectrum.command import Inspection
+from decomposition.spectrum.quadrature import Estimation
 from decomposition.study.backends import Backend
 from decomposition.study.cell import Cell
 

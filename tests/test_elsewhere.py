@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor
 
 import decomposition.device
 from decomposition import Recipe, Settings, run
-from decomposition.chain import build_lattice
+from decomposition.chain import LATTICE, build_lattice
 from decomposition.chain.paper_protocol import ladder_rungs
 from decomposition.chain.plan import Rates, plan_chain
 from decomposition.chain.rungs import sampled_ekfac
@@ -39,13 +40,17 @@ from decomposition.scores.gradients import (
 )
 from decomposition.scores.scorer import scorers_of
 from decomposition.spectrum.bands import gradient_energy, score_error
-from decomposition.spectrum.comparisons import ErrorPlan
-from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
-from decomposition.spectrum.gather import Estimation, estimated_measures, measures_of
-from decomposition.spectrum.groups import errors, spectra
+from decomposition.spectrum.command import Inspection
+from decomposition.spectrum.errors import ErrorPlan
+from decomposition.spectrum.groups import spectral_groups
+from decomposition.spectrum.inspect import lattice
+from decomposition.spectrum.known import known_of
 from decomposition.spectrum.mismatch import kronecker_values
-from decomposition.spectrum.norms import norms
+from decomposition.spectrum.norms import difference_norms, known_norms
 from decomposition.spectrum.perturbation import lattice_steps, movements
+from decomposition.spectrum.quadrature import Estimation
+from decomposition.spectrum.scopes import spectra_of
+from decomposition.spectrum.subspaces import cosine_matrix, subspace_overlap
 from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
 from tests.elsewhere import DEVICE, elsewhere
@@ -111,24 +116,30 @@ def both(request: pytest.FixtureRequest) -> tuple[Problem, dict[str, Curvature]]
 def test_stages_give_arrays(both: tuple[Problem, dict[str, Curvature]]) -> None:
     problem, here = both
     plan = ErrorPlan([0.1, 1.0], 0, 2, protocols={"equal": dict.fromkeys(here, 0.3)})
-    blocks = {block.name: block.slice for block in problem.blocks}
-    expected = errors(here, plan, target_gradients(problem).query, blocks)
+    expected = _groups(problem, here, plan, target_gradients(problem).query)
     with elsewhere() as device:
         there = problem.to(device)
         rungs, gradients = build_lattice(there), target_gradients(there, "margin")
-        found = errors(rungs, plan, target_gradients(there).query, blocks)
-        groups = spectra(rungs)
+        found = _groups(there, rungs, plan, target_gradients(there).query)
         scorers = scorers_of(rungs, gradients)
         assert isinstance(scorers["ekfac"].scores(0.1), np.ndarray)
         assert np.isfinite(mean_loss(there, "query"))
     stable = ["relative_frobenius", "relative_nuclear", "damped_inverse", "stein"]
+    assert found.keys() == expected.keys()
     for group, data in expected.items():
-        for metric in stable:
+        if "eigenvalues" in data:
+            values = data["eigenvalues"].values
+            np.testing.assert_allclose(found[group]["eigenvalues"].values, values, atol=1e-10)
+        for metric in stable if "metric" in data.coords else ():
             one, other = (d["value"].sel(metric=metric).values for d in (found[group], data))
             np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
-    for group, data in spectra(here).items():
-        values = data["eigenvalues"].values
-        np.testing.assert_allclose(groups[group]["eigenvalues"].values, values, atol=1e-10)
+
+
+def _groups(
+    problem: Problem, rungs: dict[str, Curvature], plan: ErrorPlan, queries: torch.Tensor
+) -> dict[str, xr.Dataset]:
+    known = known_of(rungs, problem.num_examples)
+    return spectral_groups(known, problem, plan_chain(problem), plan, queries)
 
 
 def test_what_a_spectrum_is_inspected_by(both: tuple[Problem, dict[str, Curvature]]) -> None:
@@ -137,21 +148,24 @@ def test_what_a_spectrum_is_inspected_by(both: tuple[Problem, dict[str, Curvatur
         there = problem.to(device)
         rungs, gradients = build_lattice(there), target_gradients(there)
         ggn, kfac = rungs["ggn"], rungs["kfac"]
-        measures_of(rungs)
+        spectra_of(rungs)
         kronecker_values(rungs)
         movements(rungs, lattice_steps(list(rungs)))
         energy = gradient_energy(ggn, gradients)
         score_error(rungs, rungs["hessian"], gradients, 0.1)
         cosine_matrix(kfac, ggn, 3)
         overlap = subspace_overlap(rungs["hessian"], ggn).values
-        large = norms(rungs["hessian"].dense(), exact_size=2)
+        norm = difference_norms(rungs["hessian"], {"ggn": ggn}, 40)["ggn"]
         assert probes(3, 2, 0, device).device == device
         if problem.plain:
-            estimated_measures(there, plan=Estimation(ends=2, probes=3, steps=8))
+            forms = Inspection(method="estimate").plan(there)
+            work = Estimation(ends=2, probes=3, steps=8)
+            spectra_of(lattice(there, LATTICE, forms), problem=there, plan=work)
     np.testing.assert_allclose(overlap[0], subspace_overlap(here["hessian"], here["ggn"])[0])
     np.testing.assert_allclose(energy["share"].sum("band"), 1.0)
-    expected = float(here["hessian"].eigenvalues().abs().max())
-    assert abs(large.spectral - expected) <= large.spectral_error + 1e-9
+    exact = known_norms(here["hessian"], here["ggn"])
+    assert exact is not None
+    assert abs(norm - exact.spectral) <= norm.error + 1e-9
 
 
 def test_rungs_of_large_models() -> None:
@@ -246,12 +260,15 @@ def test_scores_and_gradients_of_large_models() -> None:
 def test_spectra_of_large_models() -> None:
     problem, plan = general.conv2d_strided(), Estimation(ends=2, probes=3, steps=8)
     rungs = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
-    expected = estimated_measures(problem, rungs, plan)
+    forms = Inspection(method="estimate").plan(problem)
+    expected = spectra_of(lattice(problem, rungs, forms), problem=problem, plan=plan)
     with elsewhere() as device:
-        found = estimated_measures(problem.to(device), rungs, plan)
+        moved = problem.to(device)
+        found = spectra_of(lattice(moved, rungs, forms), problem=moved, plan=plan)
     for scope, row in expected.items():
-        for rung, measure in row.items():
-            there = found[scope][rung]
+        for rung, spectrum in row.items():
+            measure = spectrum.measure
+            there = found[scope][rung].measure
             np.testing.assert_allclose(there.nodes, measure.nodes, rtol=0, atol=1e-7)
 
 

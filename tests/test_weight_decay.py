@@ -14,7 +14,8 @@ from decomposition.chain.plan import plan_chain
 from decomposition.chain.rungs import KFAC, fisher_rungs
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.plan_command import plan_text
-from decomposition.spectrum.gather import estimated_measures
+from decomposition.spectrum.command import Inspection
+from decomposition.spectrum.inspect import inspect_problem
 from tests import cases, general
 from tests.oracles import autograd
 
@@ -73,7 +74,7 @@ def test_where_a_decay_has_no_place_it_is_refused_with_the_way_out() -> None:
     with pytest.raises(DecompositionError, match="leave it out"):
         plan_text(found, Settings(memory=1e-9))
     with pytest.raises(DecompositionError, match="leave it out"):
-        estimated_measures(found)
+        inspect_problem(found, plan=Inspection(method="estimate").plan(found))
     with pytest.raises(DecompositionError, match="or factored_damping"):
         build_chain(found, {"pi": KFAC(factored_damping=True)})
     with pytest.raises(ProblemError, match="leave out weight_decay_in_curvature"):

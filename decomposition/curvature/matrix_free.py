@@ -134,7 +134,7 @@ class MatrixFreeCurvature(Curvature):
         """
         raise NotAvailableError(
             "the eigenvalues of a matrix-free curvature are not known: estimate its spectrum with "
-            "decomposition.spectrum.large.estimated_measure, or raise --memory"
+            "decomposition.spectrum.quadrature.estimated_spectrum, or raise --memory"
         )
 
     def dense(self) -> Tensor:

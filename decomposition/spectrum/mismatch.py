@@ -34,7 +34,8 @@ def kronecker_values(rungs: Mapping[str, Curvature]) -> dict[str, xr.Dataset]:
     """Block → product(vector), exact(vector), true(vector), and hessian(vector) where it is built.
 
     ``product`` and ``exact`` are paired: entry i belongs to the i-th Kronecker eigenvector.
-    ``true`` are the block's eigenvalues, ascending, paired with nothing.
+    ``true`` are the block's eigenvalues, ascending, paired with nothing; absent where the block
+    GGN is known by its products.
 
     Raises:
         DecompositionError: the rungs lack ekfac, kfac or block_ggn.
@@ -50,8 +51,10 @@ def kronecker_values(rungs: Mapping[str, Curvature]) -> dict[str, xr.Dataset]:
         values = {
             "product": to_numpy(product.basis_values()),
             "exact": to_numpy(part.basis_values()),
-            "true": to_numpy(rungs["block_ggn"].diagonal_blocks()[name].eigenvalues()),
         }
+        block = rungs["block_ggn"].diagonal_blocks().get(name)
+        if block is not None:  # products alone have no blocks
+            values["true"] = to_numpy(block.eigenvalues())
         if "ekfac_hessian" in rungs:
             of_h = rungs["ekfac_hessian"].diagonal_blocks()[name]
             if isinstance(of_h, KroneckerCurvature):

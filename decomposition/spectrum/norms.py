@@ -1,99 +1,158 @@
 """Spectral and nuclear norms of the difference of two curvatures.
 
-Up to ``EXACT_SIZE`` both come from the eigenvalues of the difference. Above it the spectral norm
-is the largest Ritz value of a Lanczos run (with its residual bound as error) and the nuclear norm
-tr|Δ| is a stochastic estimate with its standard error: the leading eigenpairs are taken exactly
-and only the rest is sampled, as in Hutch++ (Meyer et al. 2021, arXiv 2010.09649). The sampled
-products are in float32: their rounding (1e-7) is nothing beside the sampling error (1e-2).
+Both follow from the eigenvalues of the difference where those are cheap: in a common basis, block
+by block, or up to ``EXACT_SIZE``. Elsewhere ‖R − C‖₂ is the largest |Ritz value| of Lanczos with
+R − C, a lower bound: an eigenvalue of R − C lies within the residual of it. The nuclear norm is
+then left out, because what few products tell of it is off by a fifth.
+
+Products with R may be dear and those with C are often cheap, so that where few are taken the start
+is the leading eigenvector of W diag(θ) Wᵀ − C, with (θ, W) the ends of R that are known already:
+without a product with R it points where either of the two has its largest curvature.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.estimate import probes
-from decomposition.curvature.krylov import quadratures
-from decomposition.device import full_precision
-from decomposition.linalg import eigvalsh, matmul
+from decomposition.curvature.block_diagonal import BlockDiagonal
+from decomposition.curvature.estimate import Estimate, Symmetric, probes
+from decomposition.curvature.krylov import Matvec, krylov_spaces, quadratures
+from decomposition.curvature.operator import Curvature
+from decomposition.linalg import eigvalsh, from_numpy, matmul
+from decomposition.spectrum.frobenius import same_blocks
+from decomposition.spectrum.measure import Ends
 
-EXACT_SIZE = 2048
-LEADING, POWER_STEPS = 40, 4
-RITZ_TOLERANCE = 0.03
-PROBES, STEPS = 12, 36
+EXACT_SIZE = 1024
+"""P up to which a difference is formed and its eigenvalues are computed."""
+CHEAP_STEPS = 12
+"""Products with a candidate alone, for the start of an iteration on its difference."""
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Norms of one matrix; errors are 0 where the value is exact."""
+    """Norms of one difference."""
 
-    spectral: float
-    nuclear: float
-    spectral_error: float = 0.0
-    """Residual bound, and the rounding of products in single precision."""
-    nuclear_error: float = 0.0
-    """Standard error over probes, with half the distance between successive quadratures, and that
-    rounding."""
+    spectral: Estimate
+    """max |μ|; its error is a residual, within which of it there is an eigenvalue."""
+    nuclear: float = np.nan
+    """Σ |μ|; NaN where the eigenvalues are not known."""
 
 
-@full_precision()
-def norms(matrix: Float[Tensor, "P P"], seed: int = 0, exact_size: int = EXACT_SIZE) -> Norms:
-    """Spectral norm max|μ| and nuclear norm Σ|μ| of a symmetric matrix."""
-    if len(matrix) <= exact_size:
-        magnitude = eigvalsh(matrix).abs()
-        return Norms(float(magnitude.max()), float(magnitude.sum()))
-    values, vectors, residual = _leading(matrix, seed)
-    if len(values) == len(matrix):  # nothing is left to sample
-        return Norms(float(values.abs().max()), float(values.abs().sum()), residual)
-    start = probes(len(matrix), PROBES, seed + 1, matrix.device) / len(matrix) ** 0.5
-    start = _project_out(vectors, start)
-    weight = start.square().sum(0)  # ‖(I − QQᵀ)z‖², its mean is (P − k)/P
-    size, single = len(matrix), matrix.float()
-    product = lambda v: matmul(single, v.float()).double()  # noqa: E731
-    *_, previous, ritz = quadratures(product, start / weight.sqrt(), max(2, STEPS), 2)
-    before, after = (one.trace(torch.abs, size * weight) for one in (previous, ritz))
-    rest, quadrature = 0.5 * (before + after), 0.5 * abs(after - before)
-    top = float(values.abs().max()) if len(values) else 0.0
-    bound = residual
-    largest = ritz.values.abs().max()
-    if float(largest) > top:
-        at = ritz.values.abs() == largest
-        top, bound = float(largest), float(ritz.residuals[at].min())
-    rounding = 8.0 * torch.finfo(torch.float32).eps * top  # of products in single precision
-    return Norms(
-        top,
-        float(values.abs().sum()) + rest,
-        bound + rounding,
-        math.hypot(after.error, quadrature, size * rounding),
-    )
+def known_norms(first: Curvature, second: Curvature) -> Norms | None:
+    """Norms of a difference from its eigenvalues; None where those are not had, or are dear."""
+    a, b = first.eigenbasis, second.eigenbasis
+    if a is None or b is None:
+        return None
+    if a.basis_key() == b.basis_key():
+        return _norms(a.basis_values() - b.basis_values())
+    if isinstance(a, BlockDiagonal) and isinstance(b, BlockDiagonal) and same_blocks(a, b):
+        pairs = zip(a.diagonal_blocks().values(), b.diagonal_blocks().values(), strict=True)
+        parts = [known_norms(one, other) for one, other in pairs]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            return None
+        return Norms(
+            Estimate(max(part.spectral for part in found)), sum(part.nuclear for part in found)
+        )
+    if a.size > EXACT_SIZE:
+        return None
+    return _norms(eigvalsh(a.dense() - b.dense()))
 
 
-def _leading(matrix: Tensor, seed: int) -> tuple[Tensor, Tensor, float]:
-    """Leading Ritz pairs by block Krylov iteration, and the residual of the largest.
+def _norms(values: Tensor) -> Norms:
+    return Norms(Estimate(float(values.abs().max())), float(values.abs().sum()))
 
-    A pair with residual r counts as an eigenpair if r ≤ RITZ_TOLERANCE |θ|: yᵀ|Δ|y differs from
-    |θ| by O(r²/|θ|) only, which is below a thousandth.
+
+def norms_from(
+    reference: Curvature,
+    candidates: Mapping[str, Curvature],
+    steps: int,
+    ends: Ends | None = None,
+    seed: int = 0,
+    products: Mapping[str, Symmetric] | None = None,
+) -> dict[str, Norms]:
+    """Norms of every R − C, by whatever their forms tell.
+
+    Args:
+        reference: R.
+        candidates: name → C.
+        steps: Lanczos steps of each difference whose eigenvalues are not known.
+        ends: of R with their eigenvectors, where products with R are dear.
+        seed: of random starts.
+        products: name → what is multiplied in the place of C, to be counted; the key ``reference``
+            stands for R.
     """
-    generator = torch.Generator().manual_seed(seed)
-    block = torch.randn(len(matrix), LEADING, generator=generator, dtype=torch.float64)
-    block = block.to(matrix.device)
-    krylov = []
-    for _ in range(POWER_STEPS):
-        block, _ = torch.linalg.qr(matmul(matrix, block))
-        krylov.append(block)
-    basis, _ = torch.linalg.qr(torch.cat(krylov, 1))
-    image = matmul(matrix, basis)
-    values, rotation = torch.linalg.eigh(basis.T @ image)
-    vectors = basis @ rotation
-    residual = torch.linalg.vector_norm(image @ rotation - vectors * values, dim=0)
-    converged = residual <= RITZ_TOLERANCE * values.abs()
-    largest = int(values.abs().argmax())
-    return values[converged], vectors[:, converged], float(residual[largest])
+    found: dict[str, Norms] = {}
+    for name, candidate in candidates.items():
+        known = known_norms(reference, candidate)
+        if known is not None:
+            found[name] = known
+    counted = products or {}
+    rest = {n: counted.get(n, c) for n, c in candidates.items() if n not in found}
+    iterated = difference_norms(counted.get("reference", reference), rest, steps, ends, seed=seed)
+    return found | {name: Norms(norm) for name, norm in iterated.items()}
 
 
-def _project_out(vectors: Tensor, v: Tensor) -> Tensor:
-    return v - matmul(vectors, matmul(vectors.T, v)) if vectors.shape[1] else v
+def difference_norms(
+    reference: Symmetric,
+    candidates: Mapping[str, Symmetric],
+    steps: int,
+    ends: Ends | None = None,
+    cheap_steps: int = CHEAP_STEPS,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """A lower bound of every ‖R − C‖₂; its error is the residual.
+
+    Args:
+        reference: R; its products are taken for all candidates at once.
+        candidates: name → C.
+        steps: products with R for each of them, and with each.
+        ends: of R with their eigenvectors; without them starts are random.
+        cheap_steps: further products with each C for its start.
+        seed: of the random starts.
+    """
+    if not candidates:
+        return {}
+    start = probes(reference.size, len(candidates), seed, reference.device)
+    start = start / reference.size**0.5
+    if ends is not None and ends.vectors.shape[1]:
+        vectors = from_numpy(np.ascontiguousarray(ends.vectors), reference.device)
+        values = from_numpy(ends.values.copy(), reference.device)[:, None]
+
+        def cheap(v: Tensor, candidate: Symmetric) -> Tensor:
+            return matmul(vectors, values * matmul(vectors.T, v)) - candidate.matvec(v)
+
+        start = torch.cat(
+            [
+                _leading(partial(cheap, candidate=candidate), start[:, i : i + 1], cheap_steps)
+                for i, candidate in enumerate(candidates.values())
+            ],
+            1,
+        )
+
+    def difference(v: Tensor) -> Tensor:
+        images = [one.matvec(v[:, i : i + 1]) for i, one in enumerate(candidates.values())]
+        return reference.matvec(v) - torch.cat(images, 1)
+
+    (ritz,) = quadratures(difference, start, steps)
+    found = {}
+    for i, name in enumerate(candidates):
+        largest = int(ritz.values[i].abs().argmax())
+        found[name] = Estimate(
+            float(ritz.values[i, largest].abs()), float(ritz.residuals[i, largest])
+        )
+    return found
+
+
+def _leading(matvec: Matvec, start: Tensor, steps: int) -> Tensor:
+    """Ritz vector (P, 1) of the largest |Ritz value|."""
+    spaces = krylov_spaces(matvec, start, steps)
+    ritz = spaces.ritz()
+    vector = spaces.basis[0].T @ ritz.rotation[0][:, int(ritz.values[0].abs().argmax())]
+    return (vector / torch.linalg.vector_norm(vector))[:, None]

@@ -18,20 +18,20 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 
 from decomposition.chain.build import CHAIN, STEPS
 from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.errors import DecompositionError
-from decomposition.linalg import eigvalsh, to_numpy
-from decomposition.spectrum.eigenvectors import subspace_overlap
-from decomposition.spectrum.large import Estimation, ends
-from decomposition.spectrum.norms import EXACT_SIZE
-from decomposition.spectrum.operators import Operator
+from decomposition.linalg import to_numpy
+from decomposition.spectrum.frobenius import squared_distance
+from decomposition.spectrum.norms import norms_from
+from decomposition.spectrum.subspaces import subspace_overlap
 
 CHAIN_STEPS: dict[str, tuple[str, str]] = dict(zip(STEPS, itertools.pairwise(CHAIN), strict=True))
 """Step → (rung before, rung after)."""
+NORM_STEPS = 96
+"""Lanczos steps of the norm of a difference that is too large to decompose for it."""
 
 
 def movements(
@@ -77,7 +77,8 @@ def _movement(r: Diagonalised, c: Diagonalised, subspaces: bool) -> xr.Dataset:
     nu = to_numpy(r.basis_values().sort(descending=True).values)
     mu = to_numpy(c.basis_values().sort(descending=True).values)
     moved = np.abs(mu - nu)
-    spectral, error, frobenius = _norms(r, c)
+    norm = norms_from(r, {"after": c}, NORM_STEPS)["after"].spectral
+    spectral, error, frobenius = float(norm), norm.error, squared_distance(c, r) ** 0.5
     data = xr.Dataset(
         {
             "moved": ("index", moved),
@@ -102,20 +103,6 @@ def _movement(r: Diagonalised, c: Diagonalised, subspaces: bool) -> xr.Dataset:
         gap=("k", gap),
         sine_bound=("k", np.minimum(bound, trivial)),
     ).assign_coords(k=k)
-
-
-def _norms(r: Diagonalised, c: Diagonalised) -> tuple[float, float, float]:
-    """‖C − R‖₂, what it may lack, and ‖C − R‖_F."""
-    difference = c.dense() - r.dense()
-    frobenius = float(torch.linalg.vector_norm(difference))
-    if len(difference) <= EXACT_SIZE:
-        return float(eigvalsh(difference).abs().max()), 0.0, frobenius
-    plan = Estimation(ends=2, steps=96)
-    found = ends(Operator(len(difference), lambda v: difference @ v, difference.device), plan)
-    if not len(found.values):
-        return frobenius, 0.0, frobenius  # an upper bound, where Lanczos has none to offer
-    at = int(np.abs(found.values).argmax())
-    return float(abs(found.values[at])), float(found.residuals[at]), frobenius
 
 
 def _diagonalised(rungs: Mapping[str, Curvature], name: str) -> Diagonalised:

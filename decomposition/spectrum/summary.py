@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
+from decomposition.curvature.estimate import Estimate
 from decomposition.errors import DecompositionError
-from decomposition.spectrum.measure import Measures
-from decomposition.spectrum.tables import eigenvalue_table
+from decomposition.spectrum.counts import Counts, counts_below
+from decomposition.spectrum.measure import ROUNDING, Spectra, Spectrum, Statistic
+from decomposition.spectrum.tables import by_rung
 
 Array = Float[np.ndarray, " m"]
-
-ROUNDING = 1e-12
-"""Fraction of the largest |μ| below which an eigenvalue counts as zero."""
 
 
 def _trace(mu: Array, w: Array) -> float:
@@ -28,10 +28,6 @@ def _frobenius(mu: Array, w: Array) -> float:
 
 def _nuclear(mu: Array, w: Array) -> float:
     return float(w @ np.abs(mu))
-
-
-def _spectral(mu: Array, w: Array) -> float:
-    return float(np.abs(mu).max())
 
 
 def _numerical_rank(mu: Array, w: Array) -> float:
@@ -52,61 +48,78 @@ def _stable_rank(mu: Array, w: Array) -> float:
     return float(w @ (mu / top) ** 2) if top > 0 else 0.0
 
 
-def _negative_count(mu: Array, w: Array) -> float:
-    return float(w[mu < -ROUNDING * np.abs(mu).max()].sum())
+def _negative_mass(mu: Array, w: Array) -> float:
+    return float(w @ np.maximum(-mu, 0.0))
 
 
 def _negative_share(mu: Array, w: Array) -> float:
     total = float(w @ np.abs(mu))
-    return float(w @ np.maximum(-mu, 0.0)) / total if total else 0.0
+    return _negative_mass(mu, w) / total if total else 0.0
 
 
-QUANTITIES: dict[str, tuple[Callable[[Array, Array], float], str]] = {
+STATISTICS: dict[str, tuple[Statistic, str]] = {
     "trace": (_trace, "Σ μ"),
     "frobenius": (_frobenius, "√Σ μ²"),
     "nuclear": (_nuclear, "Σ |μ|"),
-    "spectral": (_spectral, "max |μ|"),
-    "numerical_rank": (_numerical_rank, "number of |μ| above 10⁻¹² of the largest"),
     "effective_rank": (_effective_rank, "exp(−Σ p log p), p = |μ| / Σ|μ| (Roy & Vetterli 2007)"),
     "stable_rank": (_stable_rank, "Σ μ² / max μ²"),
-    "negative_count": (_negative_count, "number of negative eigenvalues, beyond rounding"),
+    "numerical_rank": (_numerical_rank, "number of |μ| above 10⁻¹² of the largest"),
+    "negative_mass": (_negative_mass, "Σ_{μ<0} |μ|"),
     "negative_share": (_negative_share, "Σ_{μ<0} |μ| / Σ |μ|"),
 }
-"""Name → statistic and formula."""
+"""Name → functional of the measure, and its formula."""
+QUANTITIES = {
+    "lowest": "min μ",
+    "highest": "max μ",
+    "spectral": "max |μ|",
+    **{name: formula for name, (_, formula) in STATISTICS.items()},
+    "negative_count": "number of negative eigenvalues, beyond rounding",
+}
+"""Name → formula of all that ``summary`` tells."""
 
-COUNTS = ("numerical_rank", "negative_count")
-"""Discontinuous at 0, where most eigenvalues lie: quadrature cannot tell them."""
 
+def summary(spectra: Spectra) -> xr.Dataset:
+    """value(scope, rung, quantity) with standard_error, 0 where the spectrum is exact.
 
-def summary(measures: Measures) -> xr.Dataset:
-    """value(quantity, scope, rung) and standard_error (0 where the spectrum is exact).
-
-    ``COUNTS`` are NaN where the spectrum is estimated.
+    Counts are discontinuous at 0, where most eigenvalues lie, and no quadrature tells them: of an
+    estimated spectrum the numerical rank is NaN, and the number of negative eigenvalues has the
+    bounds ``lower`` and ``upper``, which are NaN of everything that is no count.
     """
-    table = eigenvalue_table(measures)
-    rungs = [str(r) for r in table["rung"].values]
-    shape = (len(QUANTITIES), table.sizes["scope"], len(rungs))
-    value, error = np.full(shape, np.nan), np.full(shape, np.nan)
-    for i, row in enumerate(measures.values()):
-        for rung, measure in row.items():
-            for q, (name, (function, _)) in enumerate(QUANTITIES.items()):
-                if name in COUNTS and not measure.exact:
-                    continue
-                place = (q, i, rungs.index(rung))
-                value[place], error[place] = measure.statistic(function)
-    dims = ("quantity", "scope", "rung")
-    return xr.Dataset(
-        {"value": (dims, value), "standard_error": (dims, error)},
-        {
-            "quantity": list(QUANTITIES),
-            "scope": table["scope"],
-            "rung": table["rung"],
-            "formula": ("quantity", [formula for _, formula in QUANTITIES.values()]),
-        },
-    )
+
+    def tell(one: Spectrum) -> dict[str, list[float]]:
+        below = counts_below(one, np.zeros(1))
+        found = _summary(one, below)
+        bounds = dict.fromkeys(QUANTITIES, np.nan)
+        lower = bounds | {"negative_count": float(below.lower[0])}
+        upper = bounds | {"negative_count": float(below.upper[0])}
+        return {
+            "value": [float(found[name]) for name in QUANTITIES],
+            "standard_error": [found[name].error for name in QUANTITIES],
+            "lower": list(lower.values()),
+            "upper": list(upper.values()),
+        }
+
+    data = by_rung(spectra, tell, {"quantity": list(QUANTITIES)})
+    return data.assign(formula=("quantity", list(QUANTITIES.values())))
 
 
-def effective_dimensions(measures: Measures, dampings: Sequence[float] | None = None) -> xr.Dataset:
+def _summary(one: Spectrum, below: Counts) -> dict[str, Estimate]:
+    lowest, highest = one.ends.lowest, one.ends.highest
+    top = max(lowest, highest, key=abs)
+    known = bool(below.lower[0] == below.upper[0])
+    found = {
+        "lowest": lowest,
+        "highest": highest,
+        "spectral": Estimate(abs(top), top.error),
+        "negative_count": Estimate(float(below.value[0]), 0.0 if known else np.nan),
+    }
+    for name, (function, _) in STATISTICS.items():
+        told = one.exact or name != "numerical_rank"
+        found[name] = one.statistic(function) if told else Estimate(np.nan, np.nan)
+    return found
+
+
+def effective_dimensions(spectra: Spectra, dampings: Sequence[float] | None = None) -> xr.Dataset:
     """dimension(scope, rung, damping) = Σ |μ| / (|μ| + λ), and its standard_error.
 
     The number of directions that the damping leaves alone. Default dampings: 61 points over
@@ -115,30 +128,22 @@ def effective_dimensions(measures: Measures, dampings: Sequence[float] | None = 
     Raises:
         DecompositionError: a damping is not positive.
     """
-    table = eigenvalue_table(measures)
-    rungs = [str(r) for r in table["rung"].values]
-    top = max(float(np.abs(m.nodes).max()) for row in measures.values() for m in row.values())
+    top = max(one.norm for row in spectra.values() for one in row.values())
     grid = top * np.geomspace(1e-9, 10.0, 61) if dampings is None else np.asarray(dampings, float)
     if not (grid > 0).all():
         raise DecompositionError(f"dampings must be > 0, got {grid.min():g}")
-    shape = (table.sizes["scope"], len(rungs), len(grid))
-    value, error = np.full(shape, np.nan), np.full(shape, np.nan)
 
     def kept(nodes: np.ndarray) -> np.ndarray:
         size = np.abs(nodes)
         return size / (size + grid[:, None])
 
-    for i, row in enumerate(measures.values()):
-        for rung, measure in row.items():
-            value[i, rungs.index(rung)], error[i, rungs.index(rung)] = measure.integrate(kept)
-    dims = ("scope", "rung", "damping")
-    return xr.Dataset(
-        {"dimension": (dims, value), "standard_error": (dims, error)},
-        {"scope": table["scope"], "rung": table["rung"], "damping": grid},
-    )
+    def tell(one: Spectrum) -> dict[str, np.ndarray]:
+        return dict(zip(("dimension", "standard_error"), one.integrate(kept), strict=True))
+
+    return by_rung(spectra, tell, {"damping": grid})
 
 
-def outliers(table: xr.Dataset, classes: int) -> xr.Dataset:
+def outliers(spectra: Spectra, classes: int) -> xr.Dataset:
     """Where the bulk begins, against the number of classes C.
 
     The outliers are what lies above the widest gap (in log μ) among the 4C + 1 largest positive
@@ -146,7 +151,7 @@ def outliers(table: xr.Dataset, classes: int) -> xr.Dataset:
     1901.08244) explains C by class means and up to C² by pairs of classes.
 
     Args:
-        table: from ``eigenvalue_table``.
+        spectra: scope → rung → spectrum; of an estimated one, the quantiles are looked at.
         classes: C, the number of outputs.
 
     Returns:
@@ -161,33 +166,19 @@ def outliers(table: xr.Dataset, classes: int) -> xr.Dataset:
     if classes < 1:
         raise DecompositionError(f"the number of classes must be >= 1, got {classes}")
     window = 4 * classes + 1
-    scopes, rungs = table["scope"].values, table["rung"].values
-    shape = (len(scopes), len(rungs))
-    count, gap, at_classes, share = (np.full(shape, np.nan) for _ in range(4))
-    top = np.full((*shape, window), np.nan)
-    for i in range(len(scopes)):
-        for j in range(len(rungs)):
-            mu = table["eigenvalues"].values[i, j]
-            mu = np.sort(mu[np.isfinite(mu)])[::-1]
-            positive = mu[mu > ROUNDING * np.abs(mu).max(initial=0.0)][:window]
-            top[i, j, : len(positive)] = positive
-            if len(positive) < 2:
-                continue
+
+    def tell(one: Spectrum) -> dict[str, ArrayLike]:
+        mu = one.measure.eigenvalues()[::-1]
+        positive = mu[mu > ROUNDING * np.abs(mu).max(initial=0.0)][:window]
+        top = np.pad(positive, (0, window - len(positive)), constant_values=np.nan)
+        found = dict.fromkeys(("count", "gap", "gap_at_classes", "share"), np.nan)
+        if len(positive) >= 2:
             ratio = positive[:-1] / positive[1:]
-            count[i, j] = ratio.argmax() + 1
-            gap[i, j] = ratio.max()
+            found["count"], found["gap"] = float(ratio.argmax() + 1), float(ratio.max())
             if len(ratio) >= classes:
-                at_classes[i, j] = ratio[classes - 1]
-            share[i, j] = positive[:classes].sum() / np.abs(mu).sum()
-    dims = ("scope", "rung")
-    return xr.Dataset(
-        {
-            "count": (dims, count),
-            "gap": (dims, gap),
-            "gap_at_classes": (dims, at_classes),
-            "share": (dims, share),
-            "leading": ((*dims, "rank"), top),
-        },
-        {"scope": scopes, "rung": rungs, "rank": np.arange(1, window + 1)},
-        {"classes": classes},
-    )
+                found["gap_at_classes"] = float(ratio[classes - 1])
+            found["share"] = float(positive[:classes].sum() / np.abs(mu).sum())
+        return {**found, "leading": top}
+
+    data = by_rung(spectra, tell, {"rank": np.arange(1, window + 1)})
+    return data.assign_attrs(classes=classes)

@@ -18,7 +18,8 @@ from decomposition.evaluation import mean_loss
 from decomposition.problem import Problem
 from decomposition.recipe import UnknownStart
 from decomposition.retraining.base import train_base_model
-from decomposition.spectrum.gather import measures_of
+from decomposition.spectrum.quadrature import Estimation
+from decomposition.spectrum.scopes import spectra_of
 from decomposition.spectrum.tables import eigenvalue_table
 
 
@@ -28,6 +29,7 @@ def training_spectra(
     rungs: Sequence[str] | None = None,
     build: Callable[[Problem], Mapping[str, Curvature]] = build_chain,
     blocks: Sequence[str] | None = None,
+    plan: Estimation | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
     """Eigenvalues of every rung at every checkpoint of one training run.
@@ -39,6 +41,7 @@ def training_spectra(
         rungs: those to keep; default all that ``build`` makes.
         build: problem → rungs at the model's present parameters.
         blocks: blocks to keep beside the whole; default all.
+        plan: the work on a rung that ``build`` gives by its products.
         progress: show a progress bar.
 
     Returns:
@@ -62,7 +65,8 @@ def training_spectra(
         if unknown:
             raise DecompositionError(f"no rung {unknown[0]!r}: there are {', '.join(built)}")
         kept = {name: built[name] for name in rungs or built}
-        tables.append(eigenvalue_table(measures_of(kept, blocks)).drop_vars("method"))
+        spectra = spectra_of(built, blocks, list(kept), at, plan)
+        tables.append(eigenvalue_table(spectra).drop_vars("method"))
         losses.append([mean_loss(at, split) for split in ("train", "query")])
     size = tables[0]["size"]
     joined = xr.concat([t.drop_vars("size") for t in tables], "epoch", coords="minimal")

@@ -17,12 +17,12 @@ from decomposition.chain import (
     build_chain,
     build_lattice,
 )
-from decomposition.chain.frobenius import frobenius_split
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, Curvature, Empirical, Fisher, Sampled
 from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.layers import ExactBlock
 from decomposition.problem import Problem
+from decomposition.spectrum.frobenius import frobenius_split
 from tests import general as cases
 
 STRUCTURES = ("hessian", "block_ggn", "ekfac_hessian", "ekfac", "kfac")

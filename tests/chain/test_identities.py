@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from decomposition.chain import CHAIN, LATTICE, build_chain, build_lattice
-from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import BlockDiagonal, Curvature
 from decomposition.curvature.terms import LayerTerms, as_double
 from decomposition.problem import Problem
+from decomposition.spectrum.frobenius import frobenius_split
 from tests import cases
 
 EXACT = 1e-10

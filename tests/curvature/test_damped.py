@@ -18,7 +18,7 @@ from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
 from decomposition.scores.gradients import influence_scores, loss_gradients
 from decomposition.scores.scorer import scorers_of
-from decomposition.spectrum.damped import damped_errors
+from decomposition.spectrum.inverse_errors import inverse_errors
 from tests import cases
 
 DAMPINGS = (1e-4, 0.03, 2.0)
@@ -101,11 +101,11 @@ def test_damped_inverse_error_of_the_rung(rung: str) -> None:
     assert isinstance(curvature, Diagonalised)
     assert isinstance(reference, Diagonalised)
     eye = torch.eye(problem.num_parameters, dtype=torch.float64)
-    found = damped_errors(curvature, reference, DAMPINGS, 3)
+    found = inverse_errors(curvature, reference, DAMPINGS, 3)
     for i, damping in enumerate(DAMPINGS):
         c, r = curvature.solve(eye, damping), reference.solve(eye, damping)
         expected = float((c - r).square().sum() / r.square().sum())
-        assert found.inverse_squared[i] == pytest.approx(expected, rel=1e-6)
+        assert found.squared[i] == pytest.approx(expected, rel=1e-6)
         if float(torch.linalg.eigvalsh(c)[0]) > 1e-9:
             stein = torch.trace(torch.linalg.solve(c, r)) + torch.logdet(c) - torch.logdet(r)
             assert found.stein[i] == pytest.approx(float(stein) - len(eye), rel=1e-6)

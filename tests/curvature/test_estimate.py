@@ -25,8 +25,8 @@ from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
-from decomposition.spectrum.large import Estimation, estimated_measure
 from decomposition.spectrum.measure import exact_measure
+from decomposition.spectrum.quadrature import Estimation, estimated_spectrum
 from tests import cases, general
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {
@@ -72,7 +72,7 @@ def test_distances_and_inner_products_lie_within_three_standard_errors(
 def test_the_density_of_products_is_that_of_the_matrix_within_its_error(pair) -> None:
     free, chain = pair
     plan = Estimation(ends=3, probes=16, steps=30)
-    found = estimated_measure(free["hessian"], plan)
+    found = estimated_spectrum(free["hessian"], plan)
     exact = exact_measure(chain["hessian"].eigenvalues())
     width = 0.2 * float(np.abs(exact.nodes).max())
 

@@ -42,8 +42,11 @@ from decomposition.problems.networks import mlp
 from decomposition.retraining.bank import retrain_bank
 from decomposition.retraining.plan import BankPlan
 from decomposition.scores.gradients import StreamedGradients, influence_scores
-from decomposition.spectrum.gather import Estimation, estimated_measures
-from decomposition.spectrum.norms import norms
+from decomposition.spectrum.command import Inspection
+from decomposition.spectrum.inspect import lattice
+from decomposition.spectrum.norms import difference_norms, known_norms
+from decomposition.spectrum.quadrature import Estimation
+from decomposition.spectrum.scopes import spectra_of
 from decomposition.targets.pbrf import proximal_responses
 from tests import cases, general
 
@@ -165,11 +168,16 @@ def test_float32_products_are_not_rounded_to_tf32() -> None:
     assert float(error) < 2e-6  # TF32: about 3e-4
 
 
-def test_sampled_norms_in_float32_stay_within_their_error() -> None:
-    matrix = build_lattice(cases.residual())["hessian"].dense()
-    exact, found = norms(matrix), norms(matrix.cuda(), exact_size=2)
-    assert abs(found.spectral - exact.spectral) <= found.spectral_error + 1e-9
-    assert abs(found.nuclear - exact.nuclear) <= 4 * found.nuclear_error + 1e-9
+def test_norms_of_differences() -> None:
+    here, there = (build_lattice(cases.residual().to(d)) for d in ("cpu", CUDA))
+    exact = known_norms(here["hessian"], here["ggn"])
+    found = known_norms(there["hessian"], there["ggn"])
+    iterated = difference_norms(there["hessian"], {"ggn": there["ggn"]}, 40)["ggn"]
+    assert exact is not None
+    assert found is not None
+    assert found.spectral == pytest.approx(exact.spectral, rel=1e-9)
+    assert found.nuclear == pytest.approx(exact.nuclear, rel=1e-9)
+    assert abs(iterated - exact.spectral) <= iterated.error + 1e-9
 
 
 LARGE = {
@@ -237,13 +245,17 @@ def test_scores_of_large_models(large: tuple[Problem, Problem]) -> None:
 
 def test_spectra_of_large_models(large: tuple[Problem, Problem]) -> None:
     plan = Estimation(ends=2, probes=3, steps=8)
-    rungs = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
-    exact, found = (estimated_measures(p, rungs, plan) for p in large)
+    forms = [Inspection(method="estimate").plan(large[0])] * 2
+    exact, found = (
+        spectra_of(lattice(p, (), form), problem=p, plan=plan)
+        for p, form in zip(large, forms, strict=True)
+    )
     for scope, row in exact.items():
-        for rung, measure in row.items():
-            nodes = found[scope][rung].nodes
-            np.testing.assert_allclose(nodes, measure.nodes, atol=1e-6 * abs(measure.nodes).max())
-            trace = found[scope][rung].nodes * found[scope][rung].weights
+        for rung, spectrum in row.items():
+            measure, other = spectrum.measure, found[scope][rung].measure
+            largest = abs(measure.nodes).max()
+            np.testing.assert_allclose(other.nodes, measure.nodes, atol=1e-6 * largest)
+            trace = other.nodes * other.weights
             expected = (measure.nodes * measure.weights).sum()
             assert trace.sum() == pytest.approx(expected, rel=1e-6)
 

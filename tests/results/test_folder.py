@@ -14,10 +14,10 @@ import xarray as xr
 from decomposition import Problem, cli, run
 from decomposition.atomic import ABANDONED_AFTER, unfinished
 from decomposition.errors import StoreError
-from decomposition.inspection.command import inspect_spectra
 from decomposition.report import write_report
 from decomposition.results import open_result, write_result
 from decomposition.results.write import check_writable
+from decomposition.spectrum.command import inspect_spectra
 from tests.cases import CASES
 from tests.results.synthetic import Planted, synthetic
 

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from decomposition.chain import build_lattice
-from decomposition.chain.frobenius import frobenius_split
 from decomposition.curvature import DenseCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.scores.gradients import influence_scores, loss_gradients
 from decomposition.spectrum.bands import decade_bands, gradient_energy, score_error
-from decomposition.spectrum.eigenvectors import cosine_matrix, descending, subspace_overlap
 from decomposition.spectrum.mismatch import kronecker_values, mismatch_by_decade, mismatch_parts
+from decomposition.spectrum.subspaces import cosine_matrix, descending, subspace_overlap
 from tests.cases import deep_linear, tanh
 
 LAMBDA = 1e-2
@@ -92,7 +91,6 @@ def test_the_mismatch_is_the_squared_distance_of_ekfac_and_kfac(problem: Problem
     norm = rungs["ekfac"].frobenius_norm() ** 2
     distance = float((rungs["ekfac"].dense() - rungs["kfac"].dense()).square().sum())
     assert float(data["error"]) * norm == pytest.approx(distance, rel=1e-9, abs=1e-12 * norm)
-    assert frobenius_split(rungs) is not None
 
 
 def test_scale_and_shape_make_up_the_mismatch(problem: Problem) -> None:

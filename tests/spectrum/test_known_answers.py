@@ -11,16 +11,16 @@ from decomposition.chain import build_lattice
 from decomposition.curvature import EigenpairCurvature
 from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
-from decomposition.spectrum.gather import measures_of
-from decomposition.spectrum.measure import exact_measure
+from decomposition.spectrum.measure import exact_spectrum
 from decomposition.spectrum.mismatch import kronecker_values
+from decomposition.spectrum.scopes import spectra_of
 from decomposition.spectrum.summary import effective_dimensions, outliers, summary
 from decomposition.spectrum.tables import by_rank, eigenvalue_table
 from tests.cases import linear_regression
 
 
 def one(values: list[float]) -> dict:
-    return {"whole": {"mine": exact_measure(np.array(values))}}
+    return {"whole": {"mine": exact_spectrum(np.array(values))}}
 
 
 def value(measures: dict, quantity: str) -> float:
@@ -34,8 +34,8 @@ def test_linear_regression_has_the_spectrum_of_the_input_covariance() -> None:
     x = np.hstack([x, np.ones((len(x), 1))])
     outputs = problem.blocks[0].d_out
     expected = np.repeat(np.linalg.eigvalsh(x.T @ x / len(x)), outputs) * 2.0 / outputs
-    for measure in measures_of(build_lattice(problem))["whole"].values():
-        np.testing.assert_allclose(measure.eigenvalues(), expected, rtol=1e-8)
+    for spectrum in spectra_of(build_lattice(problem))["whole"].values():
+        np.testing.assert_allclose(spectrum.measure.eigenvalues(), expected, rtol=1e-8)
 
 
 def test_a_diagonal_model_has_the_squared_inputs_as_its_spectrum() -> None:
@@ -46,8 +46,8 @@ def test_a_diagonal_model_has_the_squared_inputs_as_its_spectrum() -> None:
     problem = Problem(model, nn.MSELoss(), data, data, allow_query_in_train=True)
     expected = 2.0 * np.array([1.0, 4.0, 9.0, 25.0]) / 4.0
     for name in ("hessian", "ggn"):
-        found = measures_of({name: build_lattice(problem)[name]})["whole"][name]
-        np.testing.assert_allclose(found.eigenvalues(), expected, rtol=1e-12)
+        found = spectra_of({name: build_lattice(problem)[name]})["whole"][name]
+        np.testing.assert_allclose(found.measure.eigenvalues(), expected, rtol=1e-12)
 
 
 def test_kfac_has_the_products_of_its_factors_eigenvalues() -> None:
@@ -97,14 +97,14 @@ def test_ranks_go_by_magnitude_and_keep_the_sign() -> None:
 
 def test_planted_outliers_are_counted() -> None:
     bulk = np.geomspace(1e-3, 1e-2, 60).tolist()
-    data = outliers(eigenvalue_table(one([*bulk, 1.0, 1.2, 1.5])), classes=3)
+    data = outliers(one([*bulk, 1.0, 1.2, 1.5]), classes=3)
     assert int(data["count"].squeeze()) == 3
     assert float(data["gap"].squeeze()) == pytest.approx(100.0)
 
 
 def test_trace_and_frobenius_norm_are_those_of_the_matrix(problem: Problem) -> None:
     rungs = build_lattice(problem)
-    data = summary(measures_of(rungs))["value"].sel(scope="whole")
+    data = summary(spectra_of(rungs))["value"].sel(scope="whole")
     for name, curvature in rungs.items():
         matrix = curvature.dense()
         found = data.sel(rung=name)
@@ -116,10 +116,12 @@ def test_trace_and_frobenius_norm_are_those_of_the_matrix(problem: Problem) -> N
 
 
 def test_blocks_hold_the_block_diagonal_rungs_spectrum(problem: Problem) -> None:
-    measures = measures_of({"kfac": build_lattice(problem)["kfac"]})
-    parts = [row["kfac"].eigenvalues() for scope, row in measures.items() if scope != "whole"]
+    measures = spectra_of({"kfac": build_lattice(problem)["kfac"]})
+    parts = [
+        row["kfac"].measure.eigenvalues() for scope, row in measures.items() if scope != "whole"
+    ]
     np.testing.assert_allclose(
-        np.sort(np.concatenate(parts)), measures["whole"]["kfac"].eigenvalues(), atol=1e-14
+        np.sort(np.concatenate(parts)), measures["whole"]["kfac"].measure.eigenvalues(), atol=1e-14
     )
 
 
@@ -127,7 +129,7 @@ def test_the_number_of_negative_eigenvalues_shows_in_an_indefinite_rung() -> Non
     vectors = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0]
     values = torch.tensor([-2.0, -1.0, 0.5, 1.0, 2.0, 3.0])
     rung = EigenpairCurvature(values, vectors.double())
-    assert value(measures_of({"mine": rung}), "negative_count") == 2.0
+    assert value(spectra_of({"mine": rung}), "negative_count") == 2.0
 
 
 def test_a_softmax_networks_ggn_has_at_most_n_times_c_minus_one_directions() -> None:
@@ -135,5 +137,5 @@ def test_a_softmax_networks_ggn_has_at_most_n_times_c_minus_one_directions() -> 
     labels = torch.tensor([0, 1, 2])
     model = mlp((4, 5, 3), nn.Tanh, 0).double()
     problem = Problem(model, nn.CrossEntropyLoss(), (x, labels), (x + 1, labels))
-    measures = measures_of({"ggn": build_lattice(problem)["ggn"]})
+    measures = spectra_of({"ggn": build_lattice(problem)["ggn"]})
     assert value({"whole": measures["whole"]}, "numerical_rank") <= 3 * (3 - 1)

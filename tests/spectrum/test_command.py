@@ -11,10 +11,13 @@ import xarray as xr
 from decomposition import Settings, open_result, run
 from decomposition.device import DeviceError
 from decomposition.errors import DecompositionError
-from decomposition.inspection.command import Inspection, default_folder, inspect_spectra
-from decomposition.inspection.drawings import figures
-from decomposition.inspection.sections import estimate_problem, inspect_problem, inspect_result
-from decomposition.spectrum.large import Estimation
+from decomposition.spectrum.command import (
+    Inspection,
+    default_folder,
+    figures,
+    inspect_spectra,
+)
+from decomposition.spectrum.inspect import inspect_problem, inspect_result
 from tests.cases import tanh
 
 EXAMPLE = "from tests.cases import tanh\n\n\ndef make():\n    return tanh()\n"
@@ -55,11 +58,14 @@ def test_a_result_gives_the_same_eigenvalues_as_its_problem(tmp_path: Path) -> N
 
 
 def test_the_estimated_sections_draw_like_the_dense_ones() -> None:
-    plan = Estimation(probes=2, steps=10)
-    tree = estimate_problem(tanh(), rungs=["hessian", "ggn", "kfac"], plan=plan)
+    choice = Inspection(method="estimate", probes=2, steps=10)
+    rungs, problem = ["hessian", "ggn", "kfac"], tanh()
+    tree = inspect_problem(problem, rungs, plan=choice.plan(problem), estimation=choice.estimation)
     names = [name for name, _ in figures(tree)]
     assert "density_whole" in names
     assert "effective_dimension_block_0" in names
+    assert str(tree["spectrum"]["method"].sel(scope="whole", rung="hessian").values) == "lanczos"
+    assert "overlap" not in tree.children
 
 
 def test_a_chosen_rung_and_block_are_all_there_is() -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from decomposition.curvature import EigenpairCurvature
-from decomposition.spectrum.cumulative import counts_below
-from decomposition.spectrum.large import Estimation, estimated_spectrum, exact_spectrum
-from decomposition.spectrum.summary import QUANTITIES
+from decomposition.spectrum.counts import counts_below
+from decomposition.spectrum.measure import exact_spectrum
+from decomposition.spectrum.quadrature import Estimation, estimated_spectrum
+from decomposition.spectrum.summary import STATISTICS
 
 
 def planted(seed: int, size: int = 150) -> EigenpairCurvature:
@@ -22,7 +23,7 @@ def planted(seed: int, size: int = 150) -> EigenpairCurvature:
 
 
 def test_known_eigenvalues_are_counted_and_rounding_is_zero() -> None:
-    spectrum = exact_spectrum(np.array([-1.0, -1e-15, 0.0, 1e-16, 2.0]), "dense", 2)
+    spectrum = exact_spectrum(np.array([-1.0, -1e-15, 0.0, 1e-16, 2.0]), 2)
     found = counts_below(spectrum, np.array([-2.0, -0.5, 0.0, 1e-20, 1.0, 3.0]))
     np.testing.assert_array_equal(found.value, [0, 1, 1, 4, 4, 5])
     np.testing.assert_array_equal(found.lower, found.value)
@@ -57,7 +58,7 @@ def test_more_steps_bring_the_bounds_together() -> None:
 @pytest.mark.parametrize("quantity", ["nuclear", "negative_share", "trace"])
 def test_errors_cover_what_few_steps_leave_open(quantity: str, steps: int) -> None:
     """|μ| has a kink at 0, where most eigenvalues lie: the spread over probes misses that."""
-    function = QUANTITIES[quantity][0]
+    function = STATISTICS[quantity][0]
     for seed in range(4):
         curvature = planted(seed)
         plan = Estimation(ends=5, probes=4, steps=steps, seed=seed, tolerance=1e-2, end_steps=20)
@@ -71,5 +72,5 @@ def test_a_whole_krylov_space_is_exact() -> None:
     plan = Estimation(ends=80, probes=2, steps=150, end_steps=150, tolerance=1e-6)
     spectrum = estimated_spectrum(planted(1), plan)
     exact = planted(1).eigenvalues().numpy()
-    nuclear = spectrum.statistic(QUANTITIES["nuclear"][0])
+    nuclear = spectrum.statistic(STATISTICS["nuclear"][0])
     assert nuclear == pytest.approx(np.abs(exact).sum(), rel=1e-6)

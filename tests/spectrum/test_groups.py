@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +13,19 @@ from torch import nn
 
 from decomposition.chain import build_chain
 from decomposition.chain.names import CHAIN
-from decomposition.chain.plan import Choice, Plan, Way
+from decomposition.chain.plan import Choice, Plan, Way, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
 from decomposition.report.page import report_html
 from decomposition.results import provenance
 from decomposition.results.validate import check_tree
-from decomposition.spectrum.density import density, symlog
-from decomposition.spectrum.estimated import (
-    Work,
-    large_spectra,
-    planned_products,
-    spectra_groups,
-)
-from decomposition.spectrum.estimated_groups import WIDTH, thinned
-from decomposition.spectrum.measure import exact_measure
-from decomposition.spectrum.norms_group import PROBES, forms_group, frobenius_errors
+from decomposition.spectrum.density import WIDE, density, symlog, thinned
+from decomposition.spectrum.errors import ErrorPlan
+from decomposition.spectrum.frobenius import PROBES
+from decomposition.spectrum.groups import spectral_groups
+from decomposition.spectrum.known import Known, Work, known_of, planned_products
+from decomposition.spectrum.measure import Spectrum, exact_spectrum
 from tests.cases import classification
 from tests.elsewhere import elsewhere
 from tests.test_matrix_free_run import problem as convolutional
@@ -47,6 +44,11 @@ def forced(ggn: Way) -> Plan:
     ways: dict[str, Way] = {"hessian": FREE, "ggn": ggn, "block_ggn": ggn}
     choices = {name: Choice(name, ways.get(name, "structured"), 0, "") for name in CHAIN}
     return Plan(choices, 0)
+
+
+def groups_of(problem: Problem, plan: Plan) -> tuple[Known, dict[str, xr.Dataset]]:
+    known = known_of(build_chain(problem, plan=plan), problem.num_examples, work=WORK)
+    return known, spectral_groups(known, problem, plan, ErrorPlan([0.1], 0, 2))
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,8 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     problem = wide() if request.param == "dual" else convolutional()
     plan = forced(request.param)
-    rungs = build_chain(problem, plan=plan)
-    errors = frobenius_errors(rungs, 0)
-    found = large_spectra(rungs, problem.num_examples, 0, work=WORK)
-    groups = spectra_groups(found, errors, problem.num_examples * problem.num_outputs)
-    form = forms_group(rungs, plan, errors)
-    return Case(problem, build_chain(problem), groups, found.products, form)
+    known, groups = groups_of(problem, plan)
+    return Case(problem, build_chain(problem), groups, known.products, groups["/forms"])
 
 
 def within(
@@ -115,8 +113,8 @@ def test_densities_lie_within_three_errors(case: Case) -> None:
     data = case.groups["/spectral_density"]
     t, s = float(data.attrs["threshold"]), data["position"].values
     for rung in CHAIN:
-        z = (s[:, None] - symlog(case.eigenvalues(rung), t)) / WIDTH
-        true = np.exp(-0.5 * z * z).sum(1) / (WIDTH * np.sqrt(2.0 * np.pi))
+        z = (s[:, None] - symlog(case.eigenvalues(rung), t)) / WIDE
+        true = np.exp(-0.5 * z * z).sum(1) / (WIDE * np.sqrt(2.0 * np.pi))
         here = data.sel(rung=rung)
         gap = np.abs(here["density"].values - true)
         allowed = 3.0 * here["standard_error"].values
@@ -236,7 +234,7 @@ def test_products_are_counted_and_bounded(case: Case) -> None:
 
 
 def test_the_groups_are_a_result_with_a_report(case: Case) -> None:
-    tree = xr.DataTree.from_dict({"/forms": case.form, **case.groups})
+    tree = xr.DataTree.from_dict(case.groups)
     tree.attrs = provenance(
         problem="tiny", config={}, seeds={}, parameters=67, examples=5, queries=7
     )
@@ -252,28 +250,68 @@ def test_the_groups_are_a_result_with_a_report(case: Case) -> None:
 def test_many_eigenvalues_are_drawn_as_fewer_nodes() -> None:
     rng = np.random.default_rng(0)
     values = np.sign(rng.normal(size=30_000)) * 10.0 ** rng.uniform(-8, 0, 30_000)
-    every = exact_measure(np.concatenate([values, np.zeros(5000)]))
-    few = thinned(every)
+    spectrum = exact_spectrum(np.concatenate([values, np.zeros(5000)]))
+    every = spectrum.measure
+    few = thinned(every, WIDE)
     assert few.nodes.shape[1] < 10_000
     assert few.weights.sum() == 35_000
     pair = [
-        density({"whole": {"mine": m}}, threshold=1e-6, width=WIDTH)["density"].squeeze()
-        for m in (every, few)
+        density({"whole": {"mine": drawn}}, threshold=1e-6, width=WIDE)["density"].squeeze()
+        for drawn in (spectrum, Spectrum(few, spectrum.ends))
     ]
     np.testing.assert_allclose(pair[1], pair[0], atol=0.01 * float(pair[0].max()))
 
 
 def test_on_another_device_the_numbers_are_the_same() -> None:
     problem, plan = wide(), forced("dual")
-    here = large_spectra(build_chain(problem, plan=plan), problem.num_examples, 0, work=WORK)
+    here, expected = groups_of(problem, plan)
     with elsewhere() as device:
-        rungs = build_chain(problem.to(device), plan=plan)
-        there = large_spectra(rungs, problem.num_examples, 0, work=WORK)
-        errors = frobenius_errors(rungs, 0)
-    groups = spectra_groups(there, errors, problem.num_examples * problem.num_outputs)
+        there, found = groups_of(problem.to(device), plan)
     for rung, one in here.spectra.items():
-        other = there.spectra[rung].ends.highest
-        assert other == pytest.approx(one.ends.highest, rel=1e-8)
-        norm = here.norms["hessian"][rung]
-        assert there.norms["hessian"][rung] == pytest.approx(norm, rel=1e-6, abs=1e-9)
-    assert np.isfinite(groups["/spectral_error"]["value"].sel(metric="relative_spectral")).all()
+        assert there.spectra[rung].ends.highest == pytest.approx(one.ends.highest, rel=1e-8)
+    norms, others = (
+        g["/spectral_error"]["value"].sel(metric="relative_spectral") for g in (expected, found)
+    )
+    np.testing.assert_allclose(others, norms, rtol=1e-6, atol=1e-9)
+
+
+def test_where_every_rung_has_a_matrix_every_number_is_exact() -> None:
+    problem = wide()
+    plan = plan_chain(problem)
+    known = known_of(build_chain(problem), problem.num_examples)
+    groups = spectral_groups(known, problem, plan, ErrorPlan([0.1], 0, 2))
+    for path, name in (
+        ("/spectral_density", "standard_error"),
+        ("/spectral_summary", "standard_error"),
+        ("/spectral_ends", "residual"),
+        ("/effective_dimension", "standard_error"),
+        ("/spectral_error", "standard_error"),
+        ("/forms", "trace_error"),
+        ("/forms", "squared_norm_error"),
+    ):
+        assert not groups[path][name].any(), path
+    for rung, curvature in build_chain(problem).items():
+        mu = groups["/spectrum"]["eigenvalues"].sel(rung=rung)
+        np.testing.assert_allclose(mu, np.linalg.eigvalsh(curvature.dense()), atol=1e-12)
+        assert float(groups["/forms"]["trace"].sel(rung=rung)) == pytest.approx(float(mu.sum()))
+
+
+@pytest.mark.parametrize("make", [wide, lambda: classification(mlp((4, 5, 3), nn.GELU, 0))])
+def test_one_measure_on_both_sides_of_p_and_n_c(make: Callable[[], Problem]) -> None:
+    """P = 67 > N·C = 15 through the Gram matrix, P = 43 < N·C = 72 by products; and as matrices."""
+    problem = make()
+    gram = problem.num_examples * problem.num_outputs < problem.num_parameters
+    free = known_of(
+        build_chain(problem, plan=forced("dual" if gram else FREE)), problem.num_examples
+    )
+    dense = known_of(build_chain(problem), problem.num_examples)
+
+    def smooth(mu: np.ndarray) -> np.ndarray:
+        scale = dense.spectra["ggn"].norm
+        return np.stack([mu**2, np.exp(-((mu / scale) ** 2)), mu**2 / (mu**2 + scale**2)])
+
+    for rung in CHAIN:
+        (true, _), (found, error) = (k.spectra[rung].integrate(smooth) for k in (dense, free))
+        np.testing.assert_array_less(np.abs(found - true), 4.0 * error + 1e-8 * true)
+        if gram and rung != "hessian":
+            assert not error.any()

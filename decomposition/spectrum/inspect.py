@@ -1,4 +1,4 @@
-"""The sections of a spectral inspection as one tree of labelled tables."""
+"""Everything about the spectra of a problem or a result, as one tree of labelled tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from decomposition.chain.build import LATTICE, build_lattice
-from decomposition.curvature.operator import Curvature
+from decomposition.chain.build import CHAIN, LATTICE, build_chain, build_lattice
+from decomposition.chain.eigenbasis import in_kronecker_basis
+from decomposition.chain.plan import Plan
+from decomposition.chain.shared_factors import Parts
+from decomposition.curvature import BlockDiagonal, Curvature, Diagonalised
+from decomposition.curvature.factors import hessian_diagonals
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.scores.gradients import loss_gradients
 from decomposition.spectrum.bands import gradient_energy, score_error
 from decomposition.spectrum.density import density
-from decomposition.spectrum.eigenvectors import cosine_matrix, subspace_overlap
-from decomposition.spectrum.gather import estimated_measures, measures_of, measures_of_result
-from decomposition.spectrum.large import Estimation
-from decomposition.spectrum.measure import WHOLE, Measures
+from decomposition.spectrum.measure import WHOLE, Spectra
 from decomposition.spectrum.mismatch import (
     Blocks,
     kronecker_values,
@@ -26,6 +28,9 @@ from decomposition.spectrum.mismatch import (
     mismatch_parts,
 )
 from decomposition.spectrum.perturbation import lattice_steps, movements
+from decomposition.spectrum.quadrature import Estimation
+from decomposition.spectrum.scopes import DiagonalBlock, spectra_of, spectra_of_result
+from decomposition.spectrum.subspaces import cosine_matrix, subspace_overlap
 from decomposition.spectrum.summary import effective_dimensions, outliers, summary
 from decomposition.spectrum.tables import by_rank, eigenvalue_table
 
@@ -38,8 +43,11 @@ def inspect_problem(
     rungs: Sequence[str] | None = None,
     blocks: Sequence[str] | None = None,
     multiplier: float = 1.0,
+    plan: Plan | None = None,
+    estimation: Estimation | None = None,
+    progress: bool = False,
 ) -> xr.DataTree:
-    """Every section, from matrices that are formed and decomposed.
+    """Every section that the forms of the rungs tell.
 
     Args:
         problem: taken at its model's present parameters.
@@ -47,54 +55,53 @@ def inspect_problem(
             block_ggn is the reference of the sections on eigenvectors.
         blocks: blocks to treat on their own; default all.
         multiplier: λ of the score errors as a multiple of trace(G) / P, the same for all rungs.
+        plan: the form of each rung; default all dense.
+        estimation: the work on rungs that are known by their products.
+        progress: show bars.
 
     Returns:
         Groups spectrum, rank, density, summary, effective_dimension, outliers, kronecker/{block},
-        mismatch, mismatch_by_decade, overlap, cosines, gradient_energy, score_error, movement;
-        those whose rungs were not asked for are absent.
+        mismatch, mismatch_by_decade, and, where the reference has eigenvectors, overlap, cosines,
+        gradient_energy, score_error, movement; those whose rungs were not asked for are absent.
 
     Raises:
         DecompositionError: unknown rung or block.
     """
     names = known_rungs(rungs)
-    built = build_lattice(problem)
-    kept: dict[str, Curvature] = {name: built[name] for name in names}
-    measures = measures_of(kept, blocks)
-    groups = value_sections(measures, problem.num_outputs)
+    built = lattice(problem, names, plan)
+    kept = {name: built[name] for name in names}
+    spectra = spectra_of(built, blocks, names, problem, estimation, progress)
+    groups = value_sections(spectra, problem.num_outputs)
     if {"block_ggn", "ekfac", "kfac"} <= set(names):
         groups |= mismatch_sections(kronecker_values(kept), blocks)
     reference = next((n for n in ("hessian", "ggn", "block_ggn") if n in names), names[0])
     exact = kept[reference].eigenbasis
-    assert exact is not None
-    gradients = loss_gradients(problem)
-    damping = multiplier * built["ggn"].trace() / problem.num_parameters
-    groups["gradient_energy"] = gradient_energy(exact, gradients)
-    if len(kept) > 1:
-        groups |= _eigenvectors(kept, reference)
-        groups["score_error"] = score_error(kept, exact, gradients, damping)
-    steps = lattice_steps(names)
-    if steps:
-        groups["movement"] = movements(kept, steps)
-    for name in ("gradient_energy", "score_error"):
-        if name in groups:
-            groups[name].attrs["reference"] = reference
+    if exact is not None:
+        damping = multiplier * float(built["ggn"].trace()) / problem.num_parameters
+        groups |= _eigenvector_sections(problem, kept, reference, exact, damping)
     return _tree(groups, problem.name)
 
 
-def estimate_problem(
-    problem: Problem,
-    rungs: Sequence[str] | None = None,
-    blocks: Sequence[str] | None = None,
-    plan: Estimation | None = None,
-    progress: bool = False,
-) -> xr.DataTree:
-    """The sections on eigenvalues, no matrix formed: for models too large for the other way.
+def lattice(
+    problem: Problem, names: Sequence[str], plan: Plan | None = None
+) -> dict[str, Curvature]:
+    """The chain and the named nodes of the lattice beside it, in the forms of the plan.
 
     Raises:
-        DecompositionError: unknown rung or block.
+        DecompositionError: the plan has no place for the problem's weight decay.
     """
-    measures = estimated_measures(problem, known_rungs(rungs), plan, blocks, progress)
-    return _tree(value_sections(measures, problem.num_outputs), problem.name)
+    if plan is None or plan.dense:
+        return dict(build_lattice(problem))
+    built = build_chain(problem, plan=plan)
+    if "block_hessian" in names:
+        parts = {b.name: DiagonalBlock(built["hessian"], b.slice) for b in problem.blocks}
+        built["block_hessian"] = BlockDiagonal(
+            {name: MatrixFreeCurvature(part, name=name) for name, part in parts.items()}
+        )
+    if "ekfac_hessian" in names:
+        bases = Parts(problem).bases()
+        built["ekfac_hessian"] = in_kronecker_basis(bases, hessian_diagonals(problem, bases))
+    return built
 
 
 def inspect_result(
@@ -105,32 +112,32 @@ def inspect_result(
     Raises:
         DecompositionError: no spectra in the result, or no such rung or block.
     """
-    measures = measures_of_result(tree, blocks)
-    there = list(measures[WHOLE])
+    spectra = spectra_of_result(tree, blocks)
+    there = list(spectra[WHOLE])
     for rung in rungs or ():
         if rung not in there:
             raise DecompositionError(f"no rung {rung!r} in the result: it has {', '.join(there)}")
     if rungs:
-        measures = {s: {r: m for r, m in row.items() if r in rungs} for s, row in measures.items()}
-        measures = {scope: row for scope, row in measures.items() if row}
-    groups = value_sections(measures, _outputs(tree))
+        chosen = {s: {r: m for r, m in row.items() if r in rungs} for s, row in spectra.items()}
+        spectra = {scope: row for scope, row in chosen.items() if row}
+    groups = value_sections(spectra, _outputs(tree))
     if rungs is None or {"ekfac", "kfac"} <= set(rungs):
         groups |= mismatch_sections(kronecker_values_of_result(tree), blocks)
     return _tree(groups, str(tree.attrs.get("problem", "result")))
 
 
-def value_sections(measures: Measures, classes: int | None) -> dict[str, xr.Dataset]:
+def value_sections(spectra: Spectra, classes: int | None) -> dict[str, xr.Dataset]:
     """Sections that need eigenvalues alone; outliers only where the number of classes is known."""
-    table = eigenvalue_table(measures)
+    table = eigenvalue_table(spectra)
     groups = {
         "spectrum": table,
         "rank": by_rank(table),
-        "density": density(measures),
-        "summary": summary(measures),
-        "effective_dimension": effective_dimensions(measures),
+        "density": density(spectra),
+        "summary": summary(spectra),
+        "effective_dimension": effective_dimensions(spectra),
     }
     if classes is not None:
-        groups["outliers"] = outliers(table, classes)
+        groups["outliers"] = outliers(spectra, classes)
     return groups
 
 
@@ -151,27 +158,37 @@ def known_rungs(rungs: Sequence[str] | None) -> list[str]:
     Raises:
         DecompositionError: unknown rung.
     """
-    chain = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
     for rung in rungs or ():
         if rung not in LATTICE:
             raise DecompositionError(f"no rung {rung!r}: use {', '.join(LATTICE)}")
-    return [name for name in LATTICE if name in (rungs or chain)]
+    return [name for name in LATTICE if name in (rungs or CHAIN)]
 
 
-def _eigenvectors(rungs: Mapping[str, Curvature], reference: str) -> dict[str, xr.Dataset]:
-    exact = rungs[reference].eigenbasis
-    assert exact is not None
+def _eigenvector_sections(
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    reference: str,
+    exact: Diagonalised,
+    damping: float,
+) -> dict[str, xr.Dataset]:
+    gradients, attrs = loss_gradients(problem), {"reference": reference}
+    groups = {"gradient_energy": gradient_energy(exact, gradients).assign_attrs(attrs)}
     bases = {name: rung.eigenbasis for name, rung in rungs.items() if name != reference}
     others = {name: basis for name, basis in bases.items() if basis is not None}
-    count = min(COSINES, exact.size)
-    rung = xr.IndexVariable("rung", list(others))
-    overlap = xr.concat([subspace_overlap(c, exact) for c in others.values()], rung)
-    cosines = xr.concat([cosine_matrix(c, exact, count) for c in others.values()], rung)
-    attrs = {"reference": reference}
-    return {
-        "overlap": overlap.to_dataset(name="overlap").assign_attrs(attrs),
-        "cosines": cosines.to_dataset(name="squared_cosine").assign_attrs(attrs),
-    }
+    if others:
+        count, rung = min(COSINES, exact.size), xr.IndexVariable("rung", list(others))
+        overlap = xr.concat([subspace_overlap(c, exact) for c in others.values()], rung)
+        cosines = xr.concat([cosine_matrix(c, exact, count) for c in others.values()], rung)
+        error = score_error(rungs, exact, gradients, damping)
+        groups |= {
+            "overlap": overlap.to_dataset(name="overlap").assign_attrs(attrs),
+            "cosines": cosines.to_dataset(name="squared_cosine").assign_attrs(attrs),
+            "score_error": error.assign_attrs(attrs),
+        }
+    steps = lattice_steps(list(rungs))
+    if steps:
+        groups["movement"] = movements(rungs, steps)
+    return groups
 
 
 def _outputs(tree: xr.DataTree) -> int | None:

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from decomposition.spectrum.large import Spectrum
-from decomposition.spectrum.measure import SpectralMeasure
+from decomposition.spectrum.measure import SpectralMeasure, Spectrum
 
 ERRORS = 3.0
 """Standard errors over the probes by which brackets are widened."""
@@ -37,9 +36,18 @@ def counts_below(spectrum: Spectrum, at: Float[np.ndarray, " m"]) -> Counts:
     """Number of eigenvalues < μ at every μ.
 
     Converged ends are counted one by one, and only the rest is bracketed. The bounds hold for the
-    mean over all probes; that of the few at hand is allowed ``ERRORS`` standard errors.
+    mean over all probes; that of the few at hand is allowed ``ERRORS`` standard errors. None lies
+    below 0 where the curvature has no negative eigenvalue by what it is.
     """
-    at, measure = np.asarray(at, float), spectrum.measure
+    at = np.asarray(at, float)
+    counts = _counts(spectrum, at)
+    if not spectrum.definite:
+        return counts
+    return Counts(*(np.where(at > 0, x, 0.0) for x in (counts.value, counts.lower, counts.upper)))
+
+
+def _counts(spectrum: Spectrum, at: Float[np.ndarray, " m"]) -> Counts:
+    measure = spectrum.measure
     if measure.exact:
         running = np.concatenate([[0.0], np.cumsum(measure.weights[0])])
         value = running[np.searchsorted(measure.nodes[0], at, side="left")]

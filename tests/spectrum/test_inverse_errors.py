@@ -8,7 +8,7 @@ import pytest
 from decomposition.chain import LATTICE, build_lattice
 from decomposition.curvature import DenseCurvature
 from decomposition.damping import POLICIES
-from decomposition.spectrum.damped import damped_errors
+from decomposition.spectrum.inverse_errors import inverse_errors
 from tests import cases
 
 DAMPINGS, THEIRS = [1e-3, 0.05, 2.0], [2e-3, 0.03, 1.0]
@@ -31,13 +31,13 @@ def damped(matrix: np.ndarray, damping: float, policy: str) -> np.ndarray:
 def test_every_rung_against_dense_numpy(rung: str, reference: str, policy: str) -> None:
     lattice = build_lattice(cases.gelu())
     c, r = lattice[rung], lattice[reference]
-    found = damped_errors(c, r, DAMPINGS, 3, policy, THEIRS)
+    found = inverse_errors(c, r, DAMPINGS, 3, policy, THEIRS)
     for i, (mine, theirs) in enumerate(zip(DAMPINGS, THEIRS, strict=True)):
         c_damped = damped(c.dense().numpy(), mine, policy)
         r_damped = damped(r.dense().numpy(), theirs, policy)
         c_inverse, r_inverse = np.linalg.inv(c_damped), np.linalg.inv(r_damped)
         squared = np.linalg.norm(c_inverse - r_inverse) ** 2 / np.linalg.norm(r_inverse) ** 2
-        assert found.inverse_squared[i] == pytest.approx(squared, rel=1e-9, abs=1e-12)
+        assert found.squared[i] == pytest.approx(squared, rel=1e-9, abs=1e-12)
         values = np.linalg.eigvalsh(c_damped), np.linalg.eigvalsh(r_damped)
         if min(values[0].min(), values[1].min()) <= 0:
             assert np.isnan(found.stein[i])
@@ -52,8 +52,10 @@ def test_every_rung_against_dense_numpy(rung: str, reference: str, policy: str) 
 @pytest.mark.parametrize("rung", LATTICE)
 def test_a_rung_has_no_error_against_itself(rung: str, policy: str) -> None:
     lattice = build_lattice(cases.residual())
-    found = damped_errors(lattice[rung], DenseCurvature(lattice[rung].dense()), DAMPINGS, 3, policy)
-    np.testing.assert_allclose(found.inverse_squared, 0.0, atol=1e-12)
+    found = inverse_errors(
+        lattice[rung], DenseCurvature(lattice[rung].dense()), DAMPINGS, 3, policy
+    )
+    np.testing.assert_allclose(found.squared, 0.0, atol=1e-12)
     np.testing.assert_allclose(found.stein, 0.0, atol=1e-9)
     assert found.subspace_overlap == pytest.approx(1.0, abs=1e-9)
 
@@ -62,7 +64,7 @@ def test_a_rung_has_no_error_against_itself(rung: str, policy: str) -> None:
 def test_subspace_overlap_by_brute_force(rung: str) -> None:
     lattice = build_lattice(cases.gelu())
     k = 4
-    found = damped_errors(lattice[rung], lattice["hessian"], [0.1], k).subspace_overlap
+    found = inverse_errors(lattice[rung], lattice["hessian"], [0.1], k).subspace_overlap
     tops = []
     for name in (rung, "hessian"):
         mu, v = np.linalg.eigh(lattice[name].dense().numpy())

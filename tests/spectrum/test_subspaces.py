@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decomposition.chain import LATTICE, build_lattice
-from decomposition.spectrum import overlap
-from decomposition.spectrum.overlap import eigenvalue_overlap, leading, squared_cosines
+from decomposition.spectrum import subspaces
+from decomposition.spectrum.subspaces import descending, eigenvalue_overlap, squared_cosines
 from tests import cases
 
 
@@ -39,13 +39,13 @@ def test_eigenvalue_overlap_by_hand() -> None:
 
 
 def test_leading_is_by_magnitude() -> None:
-    assert leading(torch.tensor([1.0, -3.0, 2.0, 0.0]), 2).tolist() == [1, 2]
+    assert descending(torch.tensor([1.0, -3.0, 2.0, 0.0]))[:2].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("rung", LATTICE)
 def test_squared_cosines_by_brute_force(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In panels that do not divide P; rows and columns sum to one."""
-    monkeypatch.setattr(overlap, "PANEL", 7)
+    monkeypatch.setattr(subspaces, "PANEL", 7)
     lattice = build_lattice(cases.gelu())
     curvature, reference = lattice[rung], lattice["hessian"]
     eye = torch.eye(curvature.size, dtype=torch.float64)

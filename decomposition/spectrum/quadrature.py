@@ -1,4 +1,4 @@
-"""Spectra of operators too large to form: the ends by Lanczos, the rest by quadrature.
+"""Spectra of rungs known by their products: the ends by Lanczos, the rest by quadrature.
 
 The eigenpairs at both ends that a Lanczos run with full reorthogonalisation has converged count
 with weight 1. Random vectors orthogonal to them are uniform on the sphere of the complement, so
@@ -15,7 +15,6 @@ gives for nothing, do. A value is their mean, its error half their range and the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +27,7 @@ from decomposition.curvature.estimate import Estimate, Symmetric
 from decomposition.curvature.krylov import KrylovSpaces, krylov_spaces
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy, matmul, to_numpy
-from decomposition.spectrum.measure import SpectralMeasure, Statistic, exact_measure
-from decomposition.spectrum.summary import ROUNDING
+from decomposition.spectrum.measure import Ends, SpectralMeasure, Spectrum, exact_spectrum
 
 OWN_TOLERANCE = 0.03
 """Residual at which an end counts as found whatever the plan, relative to itself: its Rayleigh
@@ -73,55 +71,6 @@ class Estimation:
         check_fields(self, RULES, DecompositionError, "the {} of an estimate")
 
 
-@dataclass(frozen=True)
-class Ends:
-    """Converged eigenpairs at both ends of a spectrum."""
-
-    values: Float[np.ndarray, " k"]
-    """Ascending."""
-    vectors: Float[np.ndarray, "P k"]
-    """Orthonormal columns."""
-    residuals: Float[np.ndarray, " k"]
-    """‖C v − μ v‖."""
-    lowest: Estimate
-    """The lowest Ritz value, converged or not; its error is the residual, within which there is an
-    eigenvalue. No eigenvalue below it is excluded."""
-    highest: Estimate
-    """The highest Ritz value, likewise."""
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """What is known of a spectrum, exactly or by quadrature."""
-
-    measure: SpectralMeasure
-    earlier: tuple[SpectralMeasure, ...]
-    """With fewer steps, down to half of them; none where the measure is exact."""
-    ends: Ends
-
-    def statistic(self, function: Statistic) -> Estimate:
-        """A statistic of (nodes, weights), with the errors of probes and quadrature."""
-        value, spread = self.measure.statistic(function)
-        values = [value, *(one.statistic(function)[0] for one in self.earlier)]
-        return Estimate(float(np.mean(values)), math.hypot(spread, 0.5 * float(np.ptp(values))))
-
-
-def exact_spectrum(values: Tensor | Float[np.ndarray, " P"], method: str, count: int) -> Spectrum:
-    """Of known eigenvalues, without eigenvectors; ``count`` of them at each end.
-
-    What is zero up to rounding is zero.
-    """
-    array = to_numpy(values) if isinstance(values, Tensor) else np.asarray(values, float)
-    array = np.where(np.abs(array) <= ROUNDING * np.abs(array).max(), 0.0, array)
-    measure = exact_measure(array, method)
-    nodes = measure.nodes[0]
-    count = min(count, len(nodes) // 2)
-    kept = np.concatenate([nodes[:count], nodes[len(nodes) - count :]])
-    vectors = np.empty((len(nodes), 0))
-    extremes = Estimate(float(nodes[0])), Estimate(float(nodes[-1]))
-    return Spectrum(measure, (), Ends(kept, vectors, np.zeros_like(kept), *extremes))
-
-
 def ends(operator: Symmetric, plan: Estimation | None = None) -> Ends:
     """Up to ``plan.ends`` eigenpairs at each end: those that one Lanczos run has converged.
 
@@ -148,19 +97,16 @@ def ends(operator: Symmetric, plan: Estimation | None = None) -> Ends:
     return Ends(values[kept], vectors, residuals[kept], lowest, highest)
 
 
-def estimated_measure(operator: Symmetric, plan: Estimation | None = None) -> SpectralMeasure:
-    """The measure of an operator's spectrum from its products alone."""
-    return estimated_spectrum(operator, plan).measure
-
-
-def estimated_spectrum(operator: Symmetric, plan: Estimation | None = None) -> Spectrum:
+def estimated_spectrum(
+    operator: Symmetric, plan: Estimation | None = None, definite: bool = False
+) -> Spectrum:
     """Ends and measure of an operator from ``end_steps`` + ``probes`` · ``steps`` products."""
     plan = plan or Estimation()
     found = ends(operator, plan)
     vectors = from_numpy(np.ascontiguousarray(found.vectors), operator.device)
     rest = operator.size - vectors.shape[1]
     if rest == 0:
-        return exact_spectrum(found.values, "dense", plan.ends)
+        return exact_spectrum(found.values, plan.ends, definite)
     generator = np.random.default_rng((plan.seed, 1))
     draws = generator.standard_normal((operator.size, plan.probes))
     start = from_numpy(draws, operator.device)
@@ -174,7 +120,7 @@ def estimated_spectrum(operator: Symmetric, plan: Estimation | None = None) -> S
     last = spaces.steps
     first = last if not bool(spaces.beta[:, -1].any()) else -(-last // 2)
     *earlier, measure = (_after(m, spaces, found.values, rest) for m in range(first, last + 1))
-    return Spectrum(measure, tuple(earlier), found)
+    return Spectrum(measure, found, tuple(earlier), definite)
 
 
 def _after(
