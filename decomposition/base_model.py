@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice

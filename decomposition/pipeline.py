@@ -16,12 +16,8 @@ import numpy as np
 import xarray as xr
 
 from decomposition.base_model import BaseModel, Clock, prepare
-<<<<<<< HEAD
 from decomposition.chain.approximations import beside
-from decomposition.chain.build import CHAIN, Approximation
-=======
 from decomposition.chain.build import Approximation
->>>>>>> 8fbb372 (Tests of estimates by their present names)
 from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.curvature import Curvature
@@ -179,11 +175,9 @@ def _curvature_groups(
     progress: bool,
 ) -> dict[str, xr.Dataset]:
     """Spectra and errors of every rung, each number with its error."""
-    plan_of_errors = _error_plan(base, attribution, dampings, settings)
+    errors = _error_plan(base, attribution, dampings, settings) if settings.detail else None
     queries = base.gradients.query if isinstance(base.gradients, Gradients) else None
-    groups = spectral_groups(
-        base.known, base.problem, plan, plan_of_errors, queries, settings.detail, progress
-    )
+    groups = spectral_groups(base.known, base.problem, plan, errors, queries, progress)
     error, steps = groups["/spectral_error"], base.known.frobenius.steps
     error["squared_error"] = (("step", "probe"), np.stack(list(steps.values())))
     error.coords["step"] = list(steps)

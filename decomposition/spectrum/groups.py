@@ -42,9 +42,8 @@ def spectral_groups(
     known: Known,
     problem: Problem,
     plan: Plan,
-    errors: ErrorPlan,
+    errors: ErrorPlan | None,
     queries: Tensor | None = None,
-    detail: bool = True,
     progress: bool = False,
 ) -> dict[str, xr.Dataset]:
     """Group path → forms, spectra and spectral errors, each number with its error.
@@ -53,12 +52,12 @@ def spectral_groups(
         known: what the rungs' forms tell of them.
         problem: whose N·C and blocks they have.
         plan: the form of each rung.
-        errors: dampings and options of the spectral errors.
+        errors: dampings and options of the spectral errors; None: no more is told than the forms
+            and the relative Frobenius errors from H, which cost little.
         queries: query gradients (P, Q), where they are in memory.
-        detail: whether to tell more than the forms and the relative Frobenius errors from H.
         progress: show a bar over the tables of errors.
     """
-    if not detail:
+    if errors is None:
         return {"/forms": forms_group(known, plan), "/spectral_error": _frobenius_group(known)}
     found = error_groups(known, problem, errors, queries, progress)
     return {
