@@ -178,7 +178,7 @@ class ClaimTable:
     claims: tuple[Claim, ...]
     protocols: tuple[str, ...]
     anchors: dict[str, str]
-    """Claim → the place where its cells are listed."""
+    """Claim → the place where its cells are listed; empty for one cell, which is not counted."""
 
     @property
     def heads(self) -> list[str]:
@@ -187,7 +187,7 @@ class ClaimTable:
 
     def verdicts(self, claim: Claim) -> list[Verdict]:
         """A claim's row."""
-        return [_verdict(claim, protocol) for protocol in self.protocols]
+        return [_verdict(claim, protocol, bool(self.anchors)) for protocol in self.protocols]
 
     def table(self) -> Table:
         """The same as a plain table, a row per claim and protocol."""
@@ -196,9 +196,9 @@ class ClaimTable:
             for protocol in self.protocols:
                 found = claim.findings[protocol]
                 word = found.outcome.word if found.outcome else "not tested"
-                counts = (found.counts[o.word] for o in OUTCOMES)
+                counts = (found.counts[o.word] for o in OUTCOMES if self.anchors)
                 rows.append((claim.text, protocol, word, found.effect, *counts))
-        counted = (f"cells: {o.word}" for o in OUTCOMES)
+        counted = (f"cells: {o.word}" for o in OUTCOMES if self.anchors)
         columns = ("claim", "protocol", "verdict", "effect", *counted)
         return Table(self.name, self.caption, columns, tuple(rows))
 
@@ -272,11 +272,11 @@ def _bounds(cell: Cell) -> list[object]:
     return ["", _plain(cell), ""]
 
 
-def _verdict(claim: Claim, protocol: str) -> Verdict:
+def _verdict(claim: Claim, protocol: str, counted: bool) -> Verdict:
     found = claim.findings[protocol]
     name = protocol_label(damping_of(protocol))
     if found.outcome is None:
         return Verdict(name, "untested", "–", "not tested", "", "")
     effect = span(found.effect) if found.effect.known else "effect undefined"
     one = found.outcome
-    return Verdict(name, one.css, one.symbol, one.word, effect, found.count)
+    return Verdict(name, one.css, one.symbol, one.word, effect, found.count if counted else "")

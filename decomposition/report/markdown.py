@@ -113,7 +113,8 @@ def _block(block: Block, figures: str) -> str:
         case Details():
             return "\n\n".join([f"### {escaped(block.summary)}", *_blocks(block.blocks, figures)])
         case ClaimTable():
-            return f"**{escaped(block.caption)}**\n\n{_claims(block.claims, block.protocols)}"
+            table = _claims(block.claims, block.protocols, bool(block.anchors))
+            return f"**{escaped(block.caption)}**\n\n{table}"
 
 
 def claims_markdown(results: Source | Sequence[Source]) -> str:
@@ -136,13 +137,13 @@ def claims_markdown(results: Source | Sequence[Source]) -> str:
     for chain in chains:
         named = f"**{escaped(chain_title(chain))}**\n\n" if len(chains) > 1 else ""
         protocols = [p for p in found[0].findings if chain_of(p) == chain]
-        tables.append(named + _claims(found, protocols))
+        tables.append(named + _claims(found, protocols, result.many))
     return "\n\n".join([*tables, _below(result)]) + "\n"
 
 
-def _claims(found: Iterable[Claim], protocols: Sequence[str]) -> str:
+def _claims(found: Iterable[Claim], protocols: Sequence[str], counted: bool) -> str:
     head = ["claim", *(escaped(protocol_label(damping_of(p))) for p in protocols)]
-    rows = [[_sentence(c), *(_finding(c.findings[p]) for p in protocols)] for c in found]
+    rows = [[_sentence(c), *(_finding(c.findings[p], counted) for p in protocols)] for c in found]
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
@@ -152,12 +153,12 @@ def _sentence(claim: Claim) -> str:
     return escaped(claim.text) + effect
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: Finding, counted: bool) -> str:
     if finding.outcome is None:
         return "–"
     effect = [escaped(span(finding.effect))] if finding.effect.known else []
-    parts = [f"{finding.outcome.symbol} **{finding.outcome.word}**", *effect, finding.count]
-    return "<br>".join(parts)
+    parts = [f"{finding.outcome.symbol} **{finding.outcome.word}**", *effect]
+    return "<br>".join([*parts, finding.count] if counted else parts)
 
 
 def _below(result: Result) -> str:

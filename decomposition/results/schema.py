@@ -512,7 +512,7 @@ _SHARES = (
     ),
 )
 
-_BESIDE = (
+_DETAIL = (
     Group(
         "/policies",
         "Rungs with negative eigenvalues under every policy, each at its own best damping.",
@@ -612,7 +612,7 @@ GROUPS = (
     *_ATTRIBUTION,
     *_LEVELS,
     *_SHARES,
-    *_BESIDE,
+    *_DETAIL,
     *_OVER_CELLS,
 )
 """The whole schema, parents before children."""

@@ -334,3 +334,15 @@ def test_two_hundred_cells(tmp_path: Path) -> None:
     path = write_report(synthetic_study(planted), tmp_path)
     assert path.stat().st_size < 20_000_000
     assert words(path).count("216 cells") >= 3
+
+
+def test_claims_of_one_cell_stand_late_and_count_nothing(tmp_path: Path) -> None:
+    tree = synthetic_study(PlantedStudy(hidden=("16",), epochs=(10,), protocols=("equal",)))
+    page = write_report(tree, tmp_path).read_text("utf-8")
+    order = re.findall(r'<section id="([a-z]+)"', page)
+    assert order.index("claims") == order.index("resolution") + 1
+    section = page[page.index('<section id="claims"') :]
+    section = section[: section.index("</section>")]
+    assert "✓</span> supported" in section
+    assert not re.search("of 1 cell|cell by cell|<figure|<details", section)
+    assert "of 1 cell" not in claims_markdown(tree)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from decomposition.report.content import Block, Filled, missing
 from decomposition.report.result import Result
-from decomposition.report.sections.answer import answer, claims_blocks
+from decomposition.report.sections.answer import answer, claims_blocks, own_claim_blocks
 from decomposition.report.sections.damping import damping_blocks
 from decomposition.report.sections.errors import frobenius_blocks, prediction_blocks
 from decomposition.report.sections.levels import level_blocks
@@ -90,12 +90,13 @@ SECTIONS = (
         ("/shares/resolution",),
         "What more masks or repeats would buy is not in this result.",
     ),
+    Section("claims", "The claims", own_claim_blocks, ("/claims",)),
     Section("cells", "The cells", cell_blocks, ("/cells",)),
     Section("limits", "Limits: what this does not show", limits_blocks),
     Section("methods", "Methods", methods_blocks),
     Section("provenance", "Provenance", provenance_blocks),
 )
-"""In the reader's order."""
+"""In the reader's order; the claims come first on a page of many cells, late on that of one."""
 
 
 def filled(result: Result) -> list[Filled]:

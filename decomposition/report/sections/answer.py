@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 
 import xarray as xr
@@ -118,19 +119,13 @@ def _meaning(target: str, measure: str) -> str:
 
 
 def claims_blocks(result: Result) -> list[Block]:
-    """The table of claims, its figure, and the cells behind each."""
+    """Of many cells: the table of claims, its figure, and the cells behind each."""
     found = claims(result)
-    if not found:
+    if not found or not result.many:
         return []
     anchors = {claim.key: f"claim-{i}" for i, claim in enumerate(found, start=1)}
     chains = list(dict.fromkeys(map(chain_of, found[0].findings)))
-    blocks: list[Block] = [Text(_summary(found), kind="lead" if result.many else "plain")]
-    for chain in chains:
-        protocols = tuple(p for p in found[0].findings if chain_of(p) == chain)
-        name = f"claims-{chain}" if chain else "claims"
-        blocks.append(
-            ClaimTable(name, _caption(chain, len(chains)), tuple(found), protocols, anchors)
-        )
+    blocks: list[Block] = [Text(_summary(found), kind="lead"), *_tables(found, anchors)]
     blocks.append(
         Text(
             f"In brackets: {intervals(result)} of the effect over all cells. A claim is supported "
@@ -143,6 +138,27 @@ def claims_blocks(result: Result) -> list[Block]:
     data = result.group("/claims")
     assert data is not None
     return [*blocks, *(_cells(result, data, claim, anchors[claim.key]) for claim in found)]
+
+
+def own_claim_blocks(result: Result) -> list[Block]:
+    """Of one cell: what it says on every claim; there is nothing to count or to pool."""
+    found = claims(result)
+    if not found or result.many:
+        return []
+    said = (
+        f"{_summary(found)} One cell: what holds here need not hold elsewhere. In brackets: "
+        f"{intervals(result)} of the effect."
+    )
+    return [Text(said), *_tables(found, {})]
+
+
+def _tables(found: list[Claim], anchors: dict[str, str]) -> Iterator[ClaimTable]:
+    """A table for every chain; ``anchors`` leads from a claim to its cells, if there are many."""
+    chains = list(dict.fromkeys(map(chain_of, found[0].findings)))
+    for chain in chains:
+        protocols = tuple(p for p in found[0].findings if chain_of(p) == chain)
+        name = f"claims-{chain}" if chain else "claims"
+        yield ClaimTable(name, _caption(chain, len(chains)), tuple(found), protocols, anchors)
 
 
 def _summary(found: list[Claim]) -> str:
