@@ -60,12 +60,6 @@ def rank(values: Floats) -> Ranking:
     return Ranking(order, first, last, centred, variance, tied)
 
 
-def midranks(values: Floats) -> NDArray[np.float64]:
-    """Ranks 1 … M of `values` (…, M) along the last axis, ties at their mean rank."""
-    count = values.shape[-1]
-    return count * (rank(values).centred + 0.5) + 0.5
-
-
 def correlation(x: Ranking, y: Ranking) -> NDArray[np.float64]:
     """Spearman's ρ (…,) of two rankings; NaN where either side is constant."""
     product = np.einsum("...m,...m->...", x.centred, y.centred) / x.centred.shape[-1]

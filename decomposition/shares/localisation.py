@@ -64,20 +64,6 @@ def path_decomposition(levels: Draws, names: tuple[str, ...], level: float = 0.9
     return _parts(levels.combine(matrix), total, names, level)
 
 
-def single_swaps(
-    before: Draws, after: Draws, swapped: Draws, names: tuple[str, ...], level: float = 0.95
-) -> Parts:
-    """Each part swapped alone: level before () minus level with part k swapped (K,).
-
-    Raises:
-        ShareError: the number of swapped levels is not the number of names.
-    """
-    if swapped.estimate.shape != (len(names),):
-        raise ShareError(f"{len(names)} swaps need as many levels, got {swapped.estimate.shape}")
-    contribution = Draws(before.estimate - swapped.estimate, before.draws[:, None] - swapped.draws)
-    return _parts(contribution, before.minus(after), names, level)
-
-
 def _parts(contribution: Draws, total: Draws, names: tuple[str, ...], level: float) -> Parts:
     summed = Draws(contribution.estimate.sum(), contribution.draws.sum(-1))
     return Parts(

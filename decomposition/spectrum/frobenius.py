@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.names import CHAIN, STEPS
+from decomposition.chain.names import CHAIN
 from decomposition.curvature import (
     BlockDiagonal,
     Curvature,
@@ -36,7 +36,6 @@ from decomposition.linalg import to_numpy
 ROUNDING = 1e-24
 """Squared relative error below which two matrices are equal in float64."""
 PROBES = 16
-ITEMS = (*STEPS, "cross_term")
 
 
 def squared_distance(a: Diagonalised, b: Diagonalised) -> float:
@@ -115,7 +114,7 @@ class FrobeniusErrors:
     traces: dict[str, Estimate]
     """tr C."""
     steps: dict[str, Float[np.ndarray, " probes"]]
-    """Squared error of each of ITEMS: one number where it is exact, else one for every probe."""
+    """Squared error of each step, and the cross term: one number if exact, else one a probe."""
     relative: dict[str, dict[str, Estimate]]
     """Reference, H or G → rung C → ‖C − R‖_F / ‖R‖_F, where H is known by its products."""
 

@@ -134,30 +134,6 @@ class _Crossed:
     """Squared cosines between the leading eigenvectors."""
 
 
-def inverse_errors(
-    curvature: Diagonalised,
-    reference: Diagonalised,
-    dampings: Sequence[float],
-    leading: int,
-    negative: str | NegativeCurvature = "absolute",
-    reference_dampings: Sequence[float] | None = None,
-) -> InverseErrors:
-    """Damped-inverse and Stein errors at every damping, and the top-k subspace overlap.
-
-    Args:
-        curvature: C.
-        reference: R.
-        dampings: λ of C.
-        leading: k of the subspace overlap.
-        negative: policy for negative eigenvalues.
-        reference_dampings: λ of R; default the same.
-    """
-    theirs = dampings if reference_dampings is None else reference_dampings
-    return compare_inverses([curvature], reference, [dampings], theirs, leading, negative)[
-        0
-    ].forward
-
-
 def compare_inverses(
     curvatures: Sequence[Diagonalised],
     reference: Diagonalised,
@@ -166,7 +142,9 @@ def compare_inverses(
     leading: int,
     negative: str | NegativeCurvature = "absolute",
 ) -> list[BothWays]:
-    """The same for several curvatures of one basis, in both directions, from one pass over W.
+    """Damped-inverse and Stein errors at every damping, and the top-k subspace overlap.
+
+    Of several curvatures of one basis, in both directions, from one pass over W.
 
     Args:
         curvatures: of equal ``basis_key``.

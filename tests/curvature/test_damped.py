@@ -18,7 +18,7 @@ from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
 from decomposition.scores.gradients import influence_scores, loss_gradients
 from decomposition.scores.scorer import scorers_of
-from decomposition.spectrum.inverse_errors import inverse_errors
+from decomposition.spectrum.inverse_errors import compare_inverses
 from tests import cases
 
 DAMPINGS = (1e-4, 0.03, 2.0)
@@ -101,7 +101,8 @@ def test_damped_inverse_error_of_the_rung(rung: str) -> None:
     assert isinstance(curvature, Diagonalised)
     assert isinstance(reference, Diagonalised)
     eye = torch.eye(problem.num_parameters, dtype=torch.float64)
-    found = inverse_errors(curvature, reference, DAMPINGS, 3)
+    (both,) = compare_inverses([curvature], reference, [DAMPINGS], DAMPINGS, 3)
+    found = both.forward
     for i, damping in enumerate(DAMPINGS):
         c, r = curvature.solve(eye, damping), reference.solve(eye, damping)
         expected = float((c - r).square().sum() / r.square().sum())

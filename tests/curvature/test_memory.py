@@ -18,7 +18,6 @@ from decomposition.curvature.products import Product, ggn_product, hessian_produ
 from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
 from decomposition.scores.gradients import StreamedGradients
-from decomposition.spectrum.operators import ggn_operator
 from tests import cases, general
 from tests.memory import memory_for
 
@@ -136,9 +135,9 @@ def test_quadrature_with_memory_for_few_spaces() -> None:
 def test_an_operator_without_memory_for_its_terms(numbers: int) -> None:
     problem = cases.tanh()
     v = general.normal(problem.num_parameters, 1)
-    whole = ggn_operator(problem).matvec(v)
+    whole = ggn_product(problem).matvec(v)
     with memory_for(numbers) as refused:
-        found = ggn_operator(problem).matvec(v)
+        found = ggn_product(problem).matvec(v)
     assert refused
     torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
 

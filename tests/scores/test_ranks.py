@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from decomposition.scores.ranks import correlation, influence, midranks, rank
+from decomposition.scores.ranks import correlation, influence, rank
 from tests.scores.simulated import Floats, weighted_spearman
 
 
@@ -13,12 +13,6 @@ def pairs(tied: bool) -> tuple[Floats, Floats]:
     x = random.normal(size=(4, 50))
     y = x + random.normal(size=(4, 50))
     return (np.round(2 * x), np.round(2 * y)) if tied else (x, y)
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_midranks_are_scipys(tied: bool) -> None:
-    x, _ = pairs(tied)
-    np.testing.assert_allclose(midranks(x), stats.rankdata(x, axis=-1), atol=1e-12)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -5,7 +5,7 @@ import pytest
 
 from decomposition.scores.bootstrap import bootstrap, resample
 from decomposition.scores.lds import linearise, mean_truth
-from decomposition.shares.localisation import path_decomposition, query_drops, single_swaps
+from decomposition.shares.localisation import path_decomposition, query_drops
 from decomposition.shares.steps import ShareError
 from tests.scores.simulated import Population
 from tests.shares.planted import random_levels
@@ -17,14 +17,6 @@ def test_a_path_sums_to_its_total() -> None:
     assert found.contribution[:, 1].sum() == pytest.approx(found.total[1])
     np.testing.assert_allclose(found.remainder, 0.0, atol=1e-12)
     np.testing.assert_allclose(found.contribution[:, 1], -np.diff(levels.estimate))
-
-
-def test_single_swaps_leave_a_remainder() -> None:
-    levels = random_levels(5)
-    found = single_swaps(levels[0], levels[1], levels[2:], ("l1", "l2", "l3"))
-    expected = levels.estimate[0] - levels.estimate[1]
-    assert found.total[1] == pytest.approx(expected)
-    assert found.remainder[1] == pytest.approx(expected - found.contribution[:, 1].sum())
 
 
 def test_names_must_fit_the_path() -> None:

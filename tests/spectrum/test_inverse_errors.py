@@ -7,11 +7,26 @@ import pytest
 
 from decomposition.chain import LATTICE, build_lattice
 from decomposition.curvature import DenseCurvature
+from decomposition.curvature.operator import Diagonalised
 from decomposition.damping import POLICIES
-from decomposition.spectrum.inverse_errors import inverse_errors
+from decomposition.spectrum.inverse_errors import InverseErrors, compare_inverses
 from tests import cases
 
 DAMPINGS, THEIRS = [1e-3, 0.05, 2.0], [2e-3, 0.03, 1.0]
+
+
+def errors(
+    curvature: Diagonalised,
+    reference: Diagonalised,
+    dampings: list[float],
+    leading: int,
+    policy: str = "absolute",
+    theirs: list[float] | None = None,
+) -> InverseErrors:
+    """Of one rung against the reference."""
+    at = theirs or dampings
+    (found,) = compare_inverses([curvature], reference, [dampings], at, leading, policy)
+    return found.forward
 
 
 def damped(matrix: np.ndarray, damping: float, policy: str) -> np.ndarray:
@@ -31,7 +46,7 @@ def damped(matrix: np.ndarray, damping: float, policy: str) -> np.ndarray:
 def test_every_rung_against_dense_numpy(rung: str, reference: str, policy: str) -> None:
     lattice = build_lattice(cases.gelu())
     c, r = lattice[rung], lattice[reference]
-    found = inverse_errors(c, r, DAMPINGS, 3, policy, THEIRS)
+    found = errors(c, r, DAMPINGS, 3, policy, THEIRS)
     for i, (mine, theirs) in enumerate(zip(DAMPINGS, THEIRS, strict=True)):
         c_damped = damped(c.dense().numpy(), mine, policy)
         r_damped = damped(r.dense().numpy(), theirs, policy)
@@ -52,9 +67,7 @@ def test_every_rung_against_dense_numpy(rung: str, reference: str, policy: str) 
 @pytest.mark.parametrize("rung", LATTICE)
 def test_a_rung_has_no_error_against_itself(rung: str, policy: str) -> None:
     lattice = build_lattice(cases.residual())
-    found = inverse_errors(
-        lattice[rung], DenseCurvature(lattice[rung].dense()), DAMPINGS, 3, policy
-    )
+    found = errors(lattice[rung], DenseCurvature(lattice[rung].dense()), DAMPINGS, 3, policy)
     np.testing.assert_allclose(found.squared, 0.0, atol=1e-12)
     np.testing.assert_allclose(found.stein, 0.0, atol=1e-9)
     assert found.subspace_overlap == pytest.approx(1.0, abs=1e-9)
@@ -64,7 +77,7 @@ def test_a_rung_has_no_error_against_itself(rung: str, policy: str) -> None:
 def test_subspace_overlap_by_brute_force(rung: str) -> None:
     lattice = build_lattice(cases.gelu())
     k = 4
-    found = inverse_errors(lattice[rung], lattice["hessian"], [0.1], k).subspace_overlap
+    found = errors(lattice[rung], lattice["hessian"], [0.1], k).subspace_overlap
     tops = []
     for name in (rung, "hessian"):
         mu, v = np.linalg.eigh(lattice[name].dense().numpy())

@@ -9,14 +9,12 @@ from torch import nn
 
 from decomposition.chain import LATTICE, build_lattice
 from decomposition.curvature import EigenpairCurvature
-from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
 from decomposition.spectrum.command import Inspection
 from decomposition.spectrum.density import density
 from decomposition.spectrum.inspect import lattice
 from decomposition.spectrum.measure import Spectrum, exact_spectrum, union
-from decomposition.spectrum.operators import ggn_operator, hessian_operator
 from decomposition.spectrum.quadrature import Estimation, ends, estimated_spectrum
 from decomposition.spectrum.scopes import spectra_of
 from decomposition.spectrum.summary import effective_dimensions, summary
@@ -37,28 +35,6 @@ def wide() -> Problem:
 
 
 PLAN = Estimation(ends=6, probes=12, steps=40)
-
-
-@pytest.mark.parametrize(("name", "make"), [("hessian", hessian_operator), ("ggn", ggn_operator)])
-def test_products_are_those_of_the_matrix(problem: Problem, name: str, make) -> None:
-    matrix = build_lattice(problem)[name].dense()
-    v = torch.randn(problem.num_parameters, 3, generator=torch.Generator().manual_seed(0)).double()
-    torch.testing.assert_close(make(problem).matvec(v), matrix @ v, rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize(("name", "make"), [("hessian", hessian_operator), ("ggn", ggn_operator)])
-def test_products_of_a_block_are_those_of_its_part(problem: Problem, name: str, make) -> None:
-    matrix = build_lattice(problem)[name].dense()
-    for block in problem.blocks:
-        v = torch.eye(block.size, dtype=torch.float64)
-        part = matrix[block.slice, block.slice]
-        found = make(problem, block.name).matvec(v)
-        torch.testing.assert_close(found, part, rtol=1e-9, atol=1e-10)
-
-
-def test_an_unknown_block_is_named() -> None:
-    with pytest.raises(DecompositionError, match=r"no block '9': the blocks are 0, 2"):
-        ggn_operator(wide(), "9")
 
 
 def by_products(problem: Problem, plan: Estimation) -> dict[str, dict[str, Spectrum]]:
