@@ -3,17 +3,22 @@
 A file is written under another name in the same folder, flushed to the disk and then renamed, so
 that a file with its final name is complete whenever its writer was killed. What a rename cannot
 prevent (a damaged disk, a copy cut short) is found by a digest: a *framed* file is a magic line, a
-SHA-256 digest of key and payload, and the payload.
+SHA-256 digest of key and payload, and the payload. FramedFiles is a folder of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import time
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from decomposition.errors import StoreError
 
 UNFINISHED = ".decomposition-partial"
 """How names of unfinished files end, and those of no other program's files."""
@@ -21,6 +26,8 @@ ABANDONED_AFTER = 3600.0
 """Seconds after which an unfinished file is taken for that of a killed process."""
 
 Content = bytes | memoryview
+
+log = logging.getLogger(__name__)
 
 
 def unfinished(target: Path) -> Path:
@@ -83,6 +90,86 @@ def remove_abandoned(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                 path.unlink()
+
+
+@contextlib.contextmanager
+def folder_errors(what: str, verb: str, kept: str) -> Iterator[None]:
+    """Around work on a folder: it cannot be used, read or written.
+
+    Args:
+        what: the folder, such as ``the bank folder out/bank``.
+        verb: ``used``, ``read`` or ``written``.
+        kept: what the user still has, and how to go on.
+
+    Raises:
+        StoreError: in place of OSError.
+        FileNotFoundError: while reading.
+    """
+    try:
+        yield
+    except OSError as error:
+        if verb == "read" and isinstance(error, FileNotFoundError):
+            raise
+        raise StoreError(
+            f"{what} cannot be {verb} ({error.strerror or error}): free space or choose another "
+            f"folder; {kept}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class FramedFiles:
+    """Payloads by key, each in a framed file of one folder; what is damaged counts as absent.
+
+    Several processes, on several machines that share the folder, may use it at once: a file is
+    replaced as a whole, and payloads of one key are equal.
+
+    Raises:
+        StoreError: the folder cannot be made, read or written.
+    """
+
+    folder: Path
+    magic: bytes
+    suffix: str
+    what: str
+    """The folder in a message."""
+    kept: str
+    """What a user still has where it cannot be used."""
+    again: str
+    """What is done about a damaged file."""
+
+    def __post_init__(self) -> None:
+        """Make the folder if needed and remove what killed processes left."""
+        with self._errors("used"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self.folder)
+
+    def path(self, key: str) -> Path:
+        """Where the payload of ``key`` is kept."""
+        return self.folder / f"{key}{self.suffix}"
+
+    def read(self, key: str) -> bytes | None:
+        """The payload of ``key``; None if there is none or it is damaged (and logged)."""
+        try:
+            with self._errors("read"):
+                payload = read_framed(self.path(key), self.magic, key)
+        except FileNotFoundError:
+            return None
+        if payload is None:
+            log.warning("%s is damaged: %s", self.path(key), self.again)
+        return payload
+
+    def write(self, key: str, payload: Content) -> None:
+        """Keep it: afterwards it is on the disk whole, or not at all."""
+        with self._errors("written"):
+            write_framed(self.path(key), self.magic, key, payload)
+
+    def keys(self) -> list[str]:
+        """Keys of all files, damaged ones among them."""
+        with self._errors("read"):
+            return sorted(path.stem for path in self.folder.glob(f"*{self.suffix}"))
+
+    def _errors(self, verb: str) -> contextlib.AbstractContextManager[None]:
+        return folder_errors(self.what, verb, self.kept)
 
 
 def _digest(key: str, payload: Content) -> bytes:

@@ -42,7 +42,7 @@ from decomposition.scores.scorer import (
 )
 from decomposition.settings import Settings
 from decomposition.spectrum.known import Known, known_of
-from decomposition.targets.names import check_problem, measured_function
+from decomposition.targets.functions import check_problem, measured_function
 from decomposition.targets.truth import Truth, check_truth, measured_truth
 
 

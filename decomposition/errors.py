@@ -34,3 +34,7 @@ class ResultFileError(DecompositionError, ValueError):
 
 class StoreError(DecompositionError):
     """The output folder cannot be written, or what it holds cannot be read."""
+
+
+class StudyError(DecompositionError):
+    """The tasks, the folder or the backend of a study do not fit together."""

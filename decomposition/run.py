@@ -20,11 +20,11 @@ from decomposition.results import provenance, write_result
 from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable, output_folder
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import as_supplied
-from decomposition.retraining.supplied_settings import settings_of
 from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
 from decomposition.shares.claims import claims_group
 from decomposition.shares.group import share_groups
+from decomposition.targets.truth import settings_of
 
 
 @full_precision()

@@ -17,7 +17,7 @@ from decomposition.errors import DecompositionError
 from decomposition.retraining.distinct import LEAST
 from decomposition.retraining.plan import RULES as PLAN_RULES
 from decomposition.retraining.plan import BankPlan
-from decomposition.targets.names import Target
+from decomposition.targets.functions import Target
 
 RULES: dict[str, Rule] = {
     "target": one_of(*get_args(Target)),

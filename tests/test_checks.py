@@ -20,8 +20,8 @@ from decomposition.problems import Variant
 from decomposition.retraining import BankPlan
 from decomposition.spectrum.command import Inspection
 from decomposition.spectrum.quadrature import Estimation
-from decomposition.study.backends import Backend
 from decomposition.study.cell import Cell
+from decomposition.study.executors import Backend
 
 
 def problem(**changes: object) -> Problem:

@@ -12,7 +12,7 @@ from decomposition.chain import LATTICE, build_lattice
 from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.elementary import ElementaryOperations
 from decomposition.problem import Problem
-from decomposition.retraining.choice import choose_way
+from decomposition.retraining.trial import choose_way
 from tests import general as cases
 from tests.models import Applied
 from tests.oracles import autograd

@@ -25,7 +25,7 @@ from decomposition.chain import CHAIN, LATTICE
 from decomposition.curvature import EigenpairCurvature, SolveCurvature
 from decomposition.problems.networks import mlp
 from decomposition.results.validate import check_tree
-from decomposition.targets.names import MEASURES
+from decomposition.targets.functions import MEASURES
 
 TINY = Settings(masks=20, second_order_masks=6, resamples=100, damping_points=5)
 VARYING = {"created_at", "timings"}

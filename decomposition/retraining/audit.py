@@ -24,10 +24,10 @@ from torch import Tensor
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, arguments, each, rows_in, take
 from decomposition.retraining import seeds
-from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.choice import difference
 from decomposition.retraining.plan import BankPlan
-from decomposition.retraining.trainable import trainable_parameters
+from decomposition.retraining.stacks import trainable_parameters
+from decomposition.retraining.trainer import BatchedTrainer
+from decomposition.retraining.trial import difference
 
 ONE_IN, MOST = 100, 3
 JITTER, AMPLIFIED = 4.0, 10.0

@@ -15,9 +15,8 @@ from decomposition.errors import ProblemError
 from decomposition.inputs import wide
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
-from decomposition.retraining.batched import BatchedTrainer
 from decomposition.retraining.initial import independent_start, present_parameters
-from decomposition.retraining.workers import in_parallel
+from decomposition.retraining.trainer import BatchedTrainer, in_parallel
 
 BASE_CELL = 2**31 - 1
 """Stands in for a mask number, so that no base model shares its seed with a retrained one."""

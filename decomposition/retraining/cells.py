@@ -18,7 +18,6 @@ from decomposition.errors import ProblemError
 from decomposition.problem import Problem
 from decomposition.retraining import seeds
 from decomposition.retraining.audit import PlainTraining, audited_cells, check_cell
-from decomposition.retraining.batched import BatchedTrainer
 from decomposition.retraining.initial import (
     check_retrainable,
     check_trained,
@@ -27,6 +26,7 @@ from decomposition.retraining.initial import (
     shared_start,
 )
 from decomposition.retraining.plan import BankPlan
+from decomposition.retraining.trainer import BatchedTrainer
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from pathlib import Path
 import torch
 
 from decomposition.problem import Problem
-from decomposition.retraining.batched import BatchedTrainer
+from decomposition.retraining.bank import BankTraining, default_chunk_size
 from decomposition.retraining.initial import present_parameters
 from decomposition.retraining.plan import BankPlan
-from decomposition.retraining.training import BankTraining, default_chunk_size
-from decomposition.retraining.workers import in_parallel
+from decomposition.retraining.trainer import BatchedTrainer, in_parallel
 
 STEPS = 4
 """Timed steps, the first of which only warms up."""

@@ -17,7 +17,7 @@ from decomposition.inputs import wide
 from decomposition.problem import Problem
 from decomposition.recipe import UnknownStart
 from decomposition.retraining import seeds
-from decomposition.retraining.trainable import trainable_parameters
+from decomposition.retraining.stacks import trainable_parameters
 
 _TORCH_GENERATOR = threading.Lock()  # reset_parameters draws from torch's one generator
 

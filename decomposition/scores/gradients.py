@@ -39,10 +39,8 @@ from decomposition.losses import CustomLoss
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
 from decomposition.resources import bytes_of
-from decomposition.retraining.measures import Measure
 from decomposition.scores.stored import StoredGradients
-from decomposition.targets.margin import Margin
-from decomposition.targets.names import check_problem
+from decomposition.targets.functions import Margin, Measure, check_problem
 
 QueryFunction = Measure | Callable[[Tensor, Tensor], Tensor]
 """m: ``loss``, ``margin``, or a function of outputs (n, C) and targets (n, …) with n values."""

@@ -1,10 +1,10 @@
 """A study: a grid of independent tasks, computed once each, on one machine or a cluster."""
 
-from decomposition.study.backends import Backend
 from decomposition.study.cell import Cell
 from decomposition.study.command import Execution, Preset, Scale, main
 from decomposition.study.design import OneNetwork, Study, architectures
 from decomposition.study.execute import run_study
+from decomposition.study.executors import Backend
 
 __all__ = [
     "Backend",

@@ -16,9 +16,9 @@ from decomposition import interruption
 from decomposition.errors import DecompositionError
 from decomposition.resources import bytes_of
 from decomposition.settings import Settings
-from decomposition.study.backends import Backend
 from decomposition.study.design import Study
 from decomposition.study.execute import run_study
+from decomposition.study.executors import Backend
 
 TINY_MASKS, TINY_EXAMPLES, LEAVE_ONE_OUT_EXAMPLES = 24, 12, 200
 

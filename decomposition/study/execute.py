@@ -19,15 +19,13 @@ from decomposition.results.write import (
     output_folder,
     write_tree,
 )
-from decomposition.study.backends import Backend
 from decomposition.study.combine import combine
 from decomposition.study.design import Study
-from decomposition.study.groups import Group, makespan
-from decomposition.study.messages import plan_text
-from decomposition.study.plan import missing_groups
+from decomposition.study.executors import Backend
 from decomposition.study.predict import Speed, cell_memory
-from decomposition.study.progress import duration
+from decomposition.study.progress import duration, plan_text
 from decomposition.study.runner import run_tasks
+from decomposition.study.schedule import Group, makespan, missing_groups
 from decomposition.study.store import CellStore
 from decomposition.study.task import Task
 from decomposition.study.tasks import CellTask, RetrainTask, retrain_tasks, trainings

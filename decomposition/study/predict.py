@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from decomposition.chain.plan import Plan, Rates, plan_chain, predicted_seconds
 from decomposition.linalg import eigh, matmul
 from decomposition.resources import bytes_of, cores
-from decomposition.retraining.training import BankTraining
+from decomposition.retraining.bank import BankTraining
 from decomposition.study.cell import Cell
 from decomposition.study.tasks import training_of, trainings, untrained
 

@@ -12,16 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from decomposition.errors import StoreError
-from decomposition.study.backends import Backend
-from decomposition.study.failure import Failure, StudyError
-from decomposition.study.groups import Group
-from decomposition.study.messages import failures_text, interrupted_text, plan_text
-from decomposition.study.plan import only, planned
-from decomposition.study.pools import Lost, Pool
-from decomposition.study.progress import Progress
+from decomposition.errors import StoreError, StudyError
+from decomposition.study.executors import Backend, Executor, Lost
+from decomposition.study.progress import Progress, failures_text, interrupted_text, plan_text
 from decomposition.study.running import RunningTasks
-from decomposition.study.store import CellStore
+from decomposition.study.schedule import Group, only, planned
+from decomposition.study.store import CellStore, Failure
 from decomposition.study.task import Task
 from decomposition.study.worker import Job, Report
 
@@ -78,8 +74,8 @@ def run_tasks(
     session = _Session(Path(folder).absolute(), by_key, progress)
     session.look(retry_failed)
     if session.missing:
-        with backend.pool() as pool:
-            session.run(pool, backend, memory)
+        with backend.executor() as executor:
+            session.run(executor, backend, memory)
     if session.failed:
         text = failures_text(session.failed, len(by_key), session.store.failures)
         print(text, file=sys.stderr)
@@ -120,12 +116,12 @@ class _Session:
             else:
                 self.missing[key] = task
 
-    def run(self, pool: Pool, backend: Backend, memory: int | None) -> None:
+    def run(self, executor: Executor, backend: Backend, memory: int | None) -> None:
         """Compute the missing tasks, stage by stage."""
         label = f"{len(self.missing)} tasks on {platform.node()}"
         with self.running.announce(self.name, label):
-            size = pool.size()
-            everything = planned(self.tasks, self.folder, backend, memory, size, self.name)
+            size = executor.size()
+            everything = planned(self.tasks, self.folder, backend, memory, size)
             groups = only(everything, self.missing.values())
             if self.show:
                 print(plan_text(groups, memory), file=sys.stderr)
@@ -133,24 +129,28 @@ class _Session:
             with Progress(groups, self.keys, self.running, self.show) as self.progress:
                 try:
                     for stage in sorted({group.stage for group in groups}):
-                        self._run_stage([g for g in groups if g.stage == stage], pool, unbounded)
+                        self._run_stage(
+                            [g for g in groups if g.stage == stage], executor, unbounded
+                        )
                 except BaseException as error:
-                    pool.stop()
+                    executor.stop()
                     self.running.release_dead(self.name)
                     if isinstance(error, KeyboardInterrupt):
                         finished = len(self.done) + len(self.reused)
                         print(interrupted_text(finished, len(self.tasks)), file=sys.stderr)
                     raise
 
-    def _run_stage(self, groups: Sequence[Group], pool: Pool, unbounded: bool) -> None:
+    def _run_stage(self, groups: Sequence[Group], executor: Executor, unbounded: bool) -> None:
         while groups:
             busy: set[str] = set()
             for group in groups:
-                busy |= self._run_group(group, pool, len(group.tasks) if unbounded else group.jobs)
+                busy |= self._run_group(
+                    group, executor, len(group.tasks) if unbounded else group.jobs
+                )
             free = self._await(busy)
             groups = only(groups, [self.tasks[key] for key in free])
 
-    def _run_group(self, group: Group, pool: Pool, limit: int) -> set[str]:
+    def _run_group(self, group: Group, executor: Executor, limit: int) -> set[str]:
         """Compute a group; keys of tasks that other runs compute.
 
         When a worker dies, what ran beside it may die with it. Those tasks run again one at a
@@ -162,7 +162,7 @@ class _Session:
         while pending:
             alone = [pending[key] for key in suspects if key in pending]
             suspects, outcomes = [], 0
-            for outcome in pool.run(alone or list(pending.values()), 1 if alone else limit):
+            for outcome in executor.run(alone or list(pending.values()), 1 if alone else limit):
                 outcomes += 1
                 if isinstance(outcome, Lost):
                     suspects.append(outcome.key)

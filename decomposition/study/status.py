@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from decomposition.errors import StudyError
 from decomposition.resources import cores
-from decomposition.study.failure import StudyError
-from decomposition.study.groups import schedule_length
-from decomposition.study.manifest import NAME, Entry, read_manifest
 from decomposition.study.progress import duration
 from decomposition.study.running import RunningTasks
+from decomposition.study.schedule import NAME, Entry, read_manifest, schedule_length
 from decomposition.study.store import CellStore
 
 State = Literal["failed", "running", "missing", "done"]

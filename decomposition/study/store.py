@@ -1,31 +1,76 @@
 """Results of tasks on disk: one framed file per key, never trusted blindly.
 
 Beside a result stand what is no part of it: when and how fast it was made (``times``), or why there
-is none (``failures``). The payload holds no clock and no host: equal trees give equal bytes.
+is none (``failures``). The payload holds no clock and no host: equal trees give equal bytes. HDF5
+does not promise that (where it puts an object header depends on more than the content), so a stored
+result is one line of JSON (groups, names, dimensions, attributes) and then every array in ``.npy``
+form; what users are given is netCDF-4.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import logging
-from collections.abc import Iterator, Mapping
+import platform
+import time
+import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import xarray as xr
 
-from decomposition.atomic import read_framed, remove_abandoned, write_atomically, write_framed
-from decomposition.errors import StoreError
-from decomposition.study.failure import Failure
-from decomposition.study.payload import bytes_tree, tree_bytes
+from decomposition.atomic import (
+    FramedFiles,
+    folder_errors,
+    remove_abandoned,
+    write_atomically,
+)
+from decomposition.errors import StudyError
 
 MAGIC = b"decomposition cell 1\n"
 SUFFIX = ".cell"
+KEPT = "finished tasks are kept and the same command goes on after them"
+KINDS = "biufcmMSU"
+"""Kinds of NumPy types that an array may have."""
 
-log = logging.getLogger(__name__)
 Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task has no result."""
+
+    label: str
+    """The task, for people."""
+    error: str
+    """Type of the error, such as ``MemoryError``."""
+    message: str
+    """What the error says."""
+    traceback: str
+    """Where it was raised."""
+    host: str
+    """On which machine."""
+    time: float
+    """When, in seconds since 1970."""
+    seconds: float
+    """How long the task had run."""
+
+    @property
+    def line(self) -> str:
+        """Type and first line of the message."""
+        first = next(iter(self.message.strip().splitlines()), "")
+        return f"{self.error}: {first}" if first else self.error
+
+    @classmethod
+    def of(cls, label: str, error: BaseException, seconds: float) -> Failure:
+        """The failure that ``error`` is, on this machine, now."""
+        text = "".join(traceback.format_exception(error))
+        name = type(error).__qualname__
+        return cls(label, name, str(error), text, platform.node(), time.time(), seconds)
 
 
 @dataclass(frozen=True)
@@ -45,8 +90,7 @@ class Timing:
 class CellStore:
     """The results, timings and failures of a study, by key.
 
-    Several processes, on several machines that share the folder, may use it at once: a file is
-    replaced as a whole, and results of the same key are equal.
+    Several processes, on several machines that share the folder, may use it at once.
 
     Raises:
         StoreError: the folder cannot be made, read or written.
@@ -58,14 +102,18 @@ class CellStore:
         self.cells = self.folder / "cells"
         self.failures = self.folder / "failures"
         self.times = self.folder / "times"
-        with self._named("used"):
-            for path in (self.cells, self.failures, self.times):
+        self._what = f"the study's folder {self.folder}"
+        self._files = FramedFiles(
+            self.cells, MAGIC, SUFFIX, self._what, KEPT, "it is computed again"
+        )
+        with self._errors("used"):
+            for path in (self.failures, self.times):
                 path.mkdir(parents=True, exist_ok=True)
                 remove_abandoned(path)
 
     def load(self, key: str) -> xr.DataTree | None:
         """The result saved under ``key``, in memory; None if there is none or it is damaged."""
-        payload = self._payload(key)
+        payload = self._files.read(key)
         return None if payload is None else bytes_tree(payload)
 
     def save(self, key: str, tree: xr.DataTree) -> None:
@@ -74,18 +122,15 @@ class CellStore:
         Raises:
             StudyError: the tree holds what ``tree_bytes`` refuses.
         """
-        payload = tree_bytes(tree)
-        with self._named("written"):
-            write_framed(self._cell(key), MAGIC, key, payload)
+        self._files.write(key, tree_bytes(tree))
 
     def has(self, key: str) -> bool:
         """Whether there is an undamaged result; reads all of it."""
-        return self._payload(key) is not None
+        return self._files.read(key) is not None
 
     def keys(self) -> list[str]:
         """Keys of all results, damaged ones among them."""
-        with self._named("read"):
-            return sorted(path.stem for path in self.cells.glob(f"*{SUFFIX}"))
+        return self._files.keys()
 
     def failure(self, key: str) -> Failure | None:
         """Why the last attempt at ``key`` failed; None if it did not."""
@@ -97,7 +142,7 @@ class CellStore:
 
     def clear_failure(self, key: str) -> None:
         """Forget it."""
-        with self._named("written"):
+        with self._errors("written"):
             (self.failures / f"{key}.json").unlink(missing_ok=True)
 
     def timing(self, key: str) -> Timing | None:
@@ -108,42 +153,73 @@ class CellStore:
         """Write how long a task took."""
         self._save_record(self.times, key, asdict(timing))
 
-    def _payload(self, key: str) -> bytes | None:
-        path = self._cell(key)
-        try:
-            with self._named("read"):
-                payload = read_framed(path, MAGIC, key)
-        except FileNotFoundError:
-            return None
-        if payload is None:
-            log.warning("%s is damaged: it is computed again", path)
-        return payload
-
     def _record(self, folder: Path, key: str, kind: type[Record]) -> Record | None:
         try:
-            with self._named("read"):
+            with self._errors("read"):
                 return kind(**json.loads((folder / f"{key}.json").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None  # a note about a result, written again with the next attempt
 
     def _save_record(self, folder: Path, key: str, record: Mapping[str, Any]) -> None:
-        with self._named("written"):
+        with self._errors("written"):
             write_atomically(folder / f"{key}.json", json.dumps(record, indent=1).encode())
 
-    def _cell(self, key: str) -> Path:
-        return self.cells / f"{key}{SUFFIX}"
+    def _errors(self, verb: str) -> contextlib.AbstractContextManager[None]:
+        return folder_errors(self._what, verb, KEPT)
 
-    @contextlib.contextmanager
-    def _named(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            if what == "read":
-                raise
-            raise StoreError(f"the study's folder {self.folder} has disappeared") from None
-        except OSError as error:
-            raise StoreError(
-                f"the study's folder {self.folder} cannot be {what} ({error.strerror or error}): "
-                "free space or choose another folder; finished tasks are kept and the same "
-                "command goes on after them"
-            ) from error
+
+def tree_bytes(tree: xr.DataTree) -> bytes:
+    """``tree`` as bytes; encodings are dropped, tuples in attributes become lists.
+
+    Raises:
+        StudyError: a variable holds objects, or an attribute something that JSON cannot.
+    """
+    groups, arrays = [], []
+    for node in tree.subtree:
+        data = node.to_dataset(inherit=False)
+        variables = []
+        for name, variable in data.variables.items():
+            arrays.append(_plain(variable.values, f"{node.path}/{name}"))
+            coordinate = name in data.coords
+            variables.append([name, list(variable.dims), coordinate, _attrs(variable.attrs)])
+        groups.append([node.path, _attrs(data.attrs), variables])
+    try:
+        head = json.dumps(groups, separators=(",", ":"), default=_number)
+    except TypeError as error:
+        raise StudyError(f"a result cannot be kept: an attribute or a name: {error}") from error
+    stream = io.BytesIO()
+    stream.write(head.encode() + b"\n")
+    for array in arrays:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def bytes_tree(content: bytes) -> xr.DataTree:
+    """The tree that ``tree_bytes`` has made into ``content``."""
+    stream = io.BytesIO(content)
+    datasets = {}
+    for path, attrs, variables in json.loads(stream.readline()):
+        members: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        for name, dims, coordinate, own in variables:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+            members[coordinate][name] = (dims, array, own)
+        datasets[path] = xr.Dataset(*members, attrs)
+    return xr.DataTree.from_dict(datasets)
+
+
+def _plain(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind in "OT" and all(isinstance(value, str) for value in array.flat):
+        array = array.astype(str)
+    if array.dtype.kind not in KINDS:
+        raise StudyError(f"a result cannot be kept: {name} has type {array.dtype}")
+    return np.asarray(array, order="C")
+
+
+def _attrs(attrs: dict[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in attrs.items()}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} is of type {type(value).__name__}")

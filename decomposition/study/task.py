@@ -17,8 +17,8 @@ from typing import Any, ClassVar, final
 
 import xarray as xr
 
+from decomposition.errors import StudyError
 from decomposition.source import source_hash
-from decomposition.study.failure import StudyError
 
 LIBRARIES = ("torch", "numpy", "scipy", "curvature-decomposition")
 """Distributions whose version can change a number."""

@@ -14,14 +14,14 @@ import xarray as xr
 from decomposition.pipeline import compute_cell
 from decomposition.problem import Problem
 from decomposition.retraining import retrain_part
-from decomposition.retraining.fingerprint import TRAINER
+from decomposition.retraining.bank import BankTraining
+from decomposition.retraining.fingerprint import trainer_code
 from decomposition.retraining.supplied import as_supplied
-from decomposition.retraining.supplied_settings import settings_of
-from decomposition.retraining.training import BankTraining
 from decomposition.source import import_closure
 from decomposition.study.cell import Cell
 from decomposition.study.task import Task
-from decomposition.targets.names import ONE_AT_A_TIME
+from decomposition.targets.functions import ONE_AT_A_TIME
+from decomposition.targets.truth import settings_of
 
 ASKED_FOR = 1e6
 """Hours: what a study retrains has been predicted and is wanted, whatever it takes."""
@@ -79,7 +79,7 @@ class RetrainTask(_OfCell):
 
     def code(self) -> tuple[str, ...]:
         """The trainer and the problems."""
-        return (*TRAINER, *import_closure("problems/registry.py"))
+        return (*trainer_code(), *import_closure("problems/registry.py"))
 
     def compute(self, store: Path, threads: int) -> xr.DataTree:
         """Train the part's chunks into ``store``/bank; the result says how many models."""

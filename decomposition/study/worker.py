@@ -19,11 +19,10 @@ from typing import Literal
 
 from threadpoolctl import threadpool_limits
 
-from decomposition.errors import StoreError
+from decomposition.errors import StoreError, StudyError
 from decomposition.resources import size_text
-from decomposition.study.failure import Failure, StudyError
 from decomposition.study.running import Owner, RunningTasks
-from decomposition.study.store import CellStore, Timing
+from decomposition.study.store import CellStore, Failure, Timing
 from decomposition.study.task import Task
 
 DEATHS_ALLOWED = 1
@@ -76,14 +75,11 @@ def execute(job: Job) -> Report:
             return Report(job.key, "elsewhere", platform.node())
         try:
             store, running = CellStore(job.folder), RunningTasks(job.folder)
-            owner = running.take(job.key, job.task.label, job.run)
-            if owner is None:
+            held = running.take(job.key, job.task.label, job.run)
+            if held is None:
                 return Report(job.key, "busy", platform.node())
-            try:
-                with running.heartbeat(job.key):
-                    return _attempt(job, store, owner)
-            finally:
-                running.release(job.key, owner)
+            with held:
+                return _attempt(job, store, held.owner)
         except (OSError, StoreError) as error:
             failure = Failure.of(job.task.label, error, 0.0)
             return Report(job.key, "failed", failure.host, 0.0, failure)

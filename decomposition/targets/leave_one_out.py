@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64
 
 from decomposition.retraining import seeds
 from decomposition.retraining.plan import BankPlan
-from decomposition.targets.names import TargetError
+from decomposition.targets.functions import TargetError
 
 LEFT_OUT = 4
 """Stream of the choice of examples, beside those of ``retraining.seeds``."""

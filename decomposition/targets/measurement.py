@@ -25,11 +25,10 @@ from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.retraining import distinct
 from decomposition.retraining.bank import Bank, retrain_bank
-from decomposition.retraining.measures import Measure, measure
 from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.supplied import BankFileError, SuppliedBank, as_supplied
+from decomposition.targets.functions import MEASURES, ONE_AT_A_TIME, Measure, TargetError, measure
 from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples, without
-from decomposition.targets.names import MEASURES, ONE_AT_A_TIME, TargetError
 from decomposition.targets.pbrf import TOLERANCE, ProximalResponses, proximal_responses
 from decomposition.targets.variation import constant_words, stronger, unmoved
 

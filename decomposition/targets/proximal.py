@@ -31,7 +31,7 @@ from decomposition.inputs import Inputs, apply_with, double, rows_in, take
 from decomposition.losses import Loss
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
-from decomposition.retraining.activations import numbers_per_example
+from decomposition.retraining.trainer import numbers_per_example
 
 ROWS = 1 << 15
 """Model evaluations at a time: rows of the training set times removed examples."""

@@ -17,10 +17,9 @@ from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
 from decomposition.retraining.cost import retraining_cost
 from decomposition.retraining.plan import BankPlan
-from decomposition.retraining.supplied import SuppliedBank
+from decomposition.retraining.supplied import BankFileError, SuppliedBank
 from decomposition.settings import Settings
-from decomposition.targets.chunks import responses_left
-from decomposition.targets.cost import proximal_seconds
+from decomposition.targets.functions import ONE_AT_A_TIME, TargetError, measured_function
 from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples
 from decomposition.targets.measurement import (
     Measurement,
@@ -30,7 +29,7 @@ from decomposition.targets.measurement import (
     measure_supplied,
     proximal_damping,
 )
-from decomposition.targets.names import ONE_AT_A_TIME, TargetError, measured_function
+from decomposition.targets.pbrf import proximal_seconds, responses_left
 from decomposition.targets.variation import check_before, check_moves, start_notes
 
 OTHER = "or give the answers of models retrained elsewhere with --bank (docs/supplied_bank.md)"
@@ -177,4 +176,31 @@ def _too_dear(what: str, seconds: float, settings: Settings, fewer: str, other: 
             f"here, by what a few timed steps predict, and --retrain-hours is "
             f"{settings.retrain_hours:g}: raise it, lower {fewer}, {other}",
         ),
+    )
+
+
+def settings_of(bank: SuppliedBank, settings: Settings) -> Settings:
+    """``settings`` with the bank's masks, repeats and alpha.
+
+    Raises:
+        BankFileError: the settings ask for what a supplied bank does not hold.
+    """
+    if settings.target in ONE_AT_A_TIME:
+        raise BankFileError(
+            f"target {settings.target} is measured here, not read from a bank: use target loss or "
+            "margin, or leave the bank out"
+        )
+    if not settings.attribution:
+        raise BankFileError("a bank is of no use without attribution: leave one of them out")
+    if settings.base_seeds > 1:
+        raise BankFileError(
+            f"a supplied bank belongs to one base model, got base_seeds = {settings.base_seeds}"
+        )
+    plan = bank.plan
+    return replace(
+        settings,
+        masks=plan.masks,
+        repeats=plan.repeats,
+        alpha=plan.alpha,
+        second_order_masks=plan.second_order_masks,
     )

@@ -11,7 +11,6 @@ from jaxtyping import Bool
 from decomposition.problem import Problem
 from decomposition.recipe import UnknownStart
 from decomposition.retraining import distinct
-from decomposition.retraining.batched import BatchedTrainer
 from decomposition.retraining.cells import CellTrainer, Chunk
 from decomposition.retraining.initial import (
     check_retrainable,
@@ -19,7 +18,8 @@ from decomposition.retraining.initial import (
     shared_start,
 )
 from decomposition.retraining.plan import BankPlan
-from decomposition.targets.names import ONE_AT_A_TIME, TargetError
+from decomposition.retraining.trainer import BatchedTrainer
+from decomposition.targets.functions import ONE_AT_A_TIME, TargetError
 
 ULPS = 8
 """Values that differ by no more units in the last place are equal up to the rounding of a sum."""

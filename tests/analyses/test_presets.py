@@ -13,7 +13,7 @@ import xarray as xr
 ANALYSES = Path(__file__).parents[2] / "analyses"
 SMALL = ["--dataset", "wine", "--hidden", "4"]
 PRESETS = {
-    "paper_grid": ["--depths", "1", "--widths", "4"],
+    "paper_grid": ["--depths", "1", "--widths", "4", "--epochs", "1", "2"],
     "training_time": SMALL,
     "width": ["--dataset", "wine", "--widths", "2", "4"],
     "depth": ["--dataset", "wine", "--width", "4"],

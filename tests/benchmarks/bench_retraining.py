@@ -29,7 +29,7 @@ from decomposition.problems import digits
 from decomposition.problems.bundled import digits_cnn
 from decomposition.problems.chars import chars
 from decomposition.retraining import BankPlan, default_chunk_size, retrain_bank
-from decomposition.retraining.batched import BatchedTrainer
+from decomposition.retraining.trainer import BatchedTrainer
 
 ROUNDS, EPOCHS, GEMM = 9, 4, 2048
 FEWER_ROUNDS, STACKS = 3, 1

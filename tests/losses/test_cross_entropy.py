@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from decomposition.errors import ProblemError
 from decomposition.losses import CrossEntropy, as_loss
-from decomposition.retraining.batched import mean_loss_gradient
+from decomposition.retraining.trainer import mean_loss_gradient
 from tests.losses.table import CASES, Case
 
 LABELLED = {k: v for k, v in CASES.items() if k.startswith("cross_entropy")}

@@ -16,8 +16,8 @@ from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.jacobian import per_example_gradients
 from decomposition.errors import ProblemError, UnsupportedModelError
 from decomposition.losses import CustomLoss
-from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.measures import measure
+from decomposition.retraining.trainer import BatchedTrainer
+from decomposition.targets.functions import measure
 from tests.general import CLASSES, GENERAL, QUERIES, N, T, images, normal, tokens
 from tests.models import Applied
 from tests.retraining.plain import RECIPE

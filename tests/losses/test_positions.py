@@ -11,7 +11,7 @@ from decomposition.curvature import Sampled
 from decomposition.errors import ProblemError
 from decomposition.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError, as_loss
 from decomposition.losses.base import block_diagonal, by_position, side_by_side
-from decomposition.retraining.batched import mean_loss_gradient
+from decomposition.retraining.trainer import mean_loss_gradient
 from tests.losses.table import CASES, C, Case
 
 N, PLACES = 4, (3, 2)

@@ -15,8 +15,8 @@ from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss as mean_loss_on
 from decomposition.losses import CrossEntropy, CustomLoss
 from decomposition.problems.networks import mlp
-from decomposition.retraining.measures import measure
 from decomposition.scores.gradients import target_gradients
+from decomposition.targets.functions import measure
 from tests.losses.table import CASES, C, Case
 
 N, QUERIES, D = 12, 5, 3

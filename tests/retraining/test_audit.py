@@ -16,8 +16,7 @@ from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
 from decomposition.retraining import BankPlan, retrain_bank, seeds
 from decomposition.retraining.audit import MOST, audited_cells
-from decomposition.retraining.choice import choose_way
-from decomposition.retraining.telling_rows import PATTERNS, TOKENS, telling_rows
+from decomposition.retraining.trial import PATTERNS, TOKENS, choose_way, telling_rows
 from tests import general
 from tests.models import Applied
 from tests.retraining.plain import RECIPE, train_plain, untrained_start

@@ -11,8 +11,8 @@ from decomposition.inputs import apply
 from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
 from decomposition.recipe import Recipe
-from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.choice import choose_way
+from decomposition.retraining.trainer import BatchedTrainer
+from decomposition.retraining.trial import choose_way
 from tests.cases import CASES, classification, regression
 from tests.retraining.plain import RECIPE, train_plain, untrained_start, with_recipe
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from decomposition.losses import CrossEntropy, CustomLoss
-from decomposition.retraining.by_value import by_value
-from decomposition.retraining.fingerprint import study_fingerprint
+from decomposition.retraining.fingerprint import by_value, study_fingerprint
 from decomposition.retraining.plan import BankPlan
 from tests import cases
 
@@ -81,7 +80,7 @@ def test_another_process_describes_it_alike() -> None:
     source = (
         "import torch\n"
         "from decomposition.losses import CustomLoss\n"
-        "from decomposition.retraining.by_value import by_value\n"
+        "from decomposition.retraining.fingerprint import by_value\n"
         "d = 0.5\n"
         "def f(x, y): return (x - y).pow(2).sum(-1) * d if 'b' in {'a', 'b', 'c'} else d\n"
         "found = by_value(vars(CustomLoss(f, check=lambda a, b, c: b)))\n"

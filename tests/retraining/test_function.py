@@ -13,11 +13,10 @@ from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
 from decomposition.recipe import Recipe
 from decomposition.retraining import BankPlan, retrain_bank, seeds, train_base_model
-from decomposition.retraining.activations import numbers_per_example
-from decomposition.retraining.batched import BatchedTrainer
-from decomposition.retraining.choice import choose_way
+from decomposition.retraining.bank import default_chunk_size
 from decomposition.retraining.initial import independent_start
-from decomposition.retraining.training import default_chunk_size
+from decomposition.retraining.trainer import BatchedTrainer, numbers_per_example
+from decomposition.retraining.trial import choose_way
 from tests.general import GENERAL, tokens
 from tests.models import Applied
 from tests.retraining.plain import RECIPE, train_plain, untrained_start, with_recipe

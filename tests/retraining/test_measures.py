@@ -5,7 +5,7 @@ import pytest
 from scipy.special import logsumexp
 
 from decomposition.errors import ProblemError
-from decomposition.retraining.measures import measure
+from decomposition.targets.functions import measure
 from tests.cases import CASES
 
 CELLS = (3, 2)

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,18 @@ def driver(folder: Path, tasks: list[Tiny], backend: str = "sequential") -> Base
     process = context.Process(target=drive, args=(folder, tasks, backend))
     process.start()
     return process
+
+
+def listed(columns: str) -> list[list[str]]:
+    """Columns of all processes of this machine."""
+    command = ["ps", "-A", "-o", columns]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line.split() for line in found.stdout.splitlines()]
+
+
+def lives(process: int) -> bool:
+    """Whether a process has not ended."""
+    return any(int(pid) == process and state[0] != "Z" for pid, state in listed("pid=,stat="))
 
 
 def wait_until(condition) -> None:

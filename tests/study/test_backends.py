@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from decomposition.study.backends import Backend
-from decomposition.study.failure import StudyError
-from decomposition.study.machine import birth
+from decomposition.errors import StudyError
+from decomposition.study.executors import Backend
 from decomposition.study.runner import Outcome, run_tasks
 from decomposition.study.running import RunningTasks
 from decomposition.study.store import CellStore
 from decomposition.study.worker import Job, execute
-from tests.study.processes import driver, one_worker_killed, wait_until
+from tests.study.processes import driver, lives, one_worker_killed, wait_until
 from tests.study.tiny_tasks import Tiny, attempts, cells, many
 
 TASKS = [*many(6), *(Tiny(seed, pause=0.4) for seed in range(6, 12))]
@@ -58,7 +57,7 @@ def test_workers_finish_when_their_driver_is_killed_and_end(tmp_path: Path) -> N
     process.kill()
     process.join()
     assert len(owners) == 2
-    wait_until(lambda: all(birth(owner.pid) is None for owner in owners))
+    wait_until(lambda: all(not lives(owner.pid) for owner in owners))
     assert len(cells(tmp_path)) == sum(attempts(tmp_path, task.seed) for task in tasks) < 4
     assert list((tmp_path / "running").glob("[!r]*.json")) == []
 
@@ -97,6 +96,7 @@ def test_a_dask_cluster_loses_nothing(tmp_path: Path, undisturbed: dict[str, byt
     check(tmp_path, outcome, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_loses_nothing(
     tmp_path: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,9 +121,9 @@ def test_a_scheduler_that_does_not_answer_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    from decomposition.study.pools import dask
+    from decomposition.study import executors
 
-    monkeypatch.setattr(dask, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 0.5)
     backend = Backend("dask", address="tcp://127.0.0.1:9")
     with pytest.raises(StudyError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_tasks([Tiny(1)], tmp_path, backend=backend, progress=False)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from decomposition.study.failure import StudyError
-from decomposition.study.payload import bytes_tree, tree_bytes
+from decomposition.errors import StudyError
+from decomposition.study.store import bytes_tree, tree_bytes
 
 VALUES = {
     "float32": np.float32([[1.5, np.nan], [-0.0, np.inf]]),

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from decomposition.study.backends import Backend
-from decomposition.study.manifest import read_manifest
+from decomposition.study.executors import Backend
 from decomposition.study.runner import Outcome, run_tasks
 from decomposition.study.running import RunningTasks
+from decomposition.study.schedule import read_manifest
 from decomposition.study.store import CellStore
 from decomposition.study.task import Task
 from tests.study.processes import ROOT, driver, wait_until

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from decomposition import cli
-from decomposition.study.backends import Backend
-from decomposition.study.failure import StudyError
-from decomposition.study.manifest import Entry, merge_manifest
+from decomposition.errors import StudyError
+from decomposition.study.executors import Backend
 from decomposition.study.progress import duration
 from decomposition.study.runner import run_tasks
 from decomposition.study.running import RunningTasks
+from decomposition.study.schedule import Entry, merge_manifest
 from decomposition.study.status import study_status
 from decomposition.study.store import CellStore, Timing
 from tests.study.tiny_tasks import Early, Tiny
@@ -23,15 +24,17 @@ DONE, STALE, FAILED, MISSING, RUNNING = Early(0), Tiny(1), Tiny(2, "fail"), Tiny
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """One task in every state, and a result of earlier code."""
     backend = Backend("sequential", threads=1)
     run_tasks([DONE, STALE, FAILED], tmp_path, backend=backend, progress=False)
     newer = Tiny(STALE.seed, source="damping.py")
     entries = {task.key(): Entry.of(task, 1) for task in (newer, MISSING, RUNNING)}
-    merge_manifest(tmp_path, entries, "another run")
-    RunningTasks(tmp_path).take(RUNNING.key(), RUNNING.label, "another run")
-    return tmp_path
+    merge_manifest(tmp_path, entries)
+    held = RunningTasks(tmp_path).take(RUNNING.key(), RUNNING.label, "another run")
+    assert held is not None
+    with held:
+        yield tmp_path
 
 
 def test_every_task_has_a_state(folder: Path) -> None:
@@ -76,7 +79,7 @@ def test_the_command_shows_it(
 
 def test_long_tables_are_cut_unless_asked_for(tmp_path: Path) -> None:
     entries = {task.key(): Entry.of(task, 1) for task in map(Tiny, range(50))}
-    merge_manifest(tmp_path, entries, "run")
+    merge_manifest(tmp_path, entries)
     status = study_status(tmp_path)
     assert "missing  … and 30 more" in status.text()
     assert status.text(everything=True).count("tiny ") == 50

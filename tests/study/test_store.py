@@ -13,8 +13,7 @@ import xarray as xr
 
 from decomposition.atomic import ABANDONED_AFTER, unfinished
 from decomposition.errors import StoreError
-from decomposition.study.failure import Failure
-from decomposition.study.store import CellStore, Timing
+from decomposition.study.store import CellStore, Failure, Timing
 
 KEY, OTHER = "a" * 64, "b" * 64
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import decomposition.study.task as module
+from decomposition.errors import StudyError
 from decomposition.source import source_hash
-from decomposition.study.failure import StudyError
 from tests.study.tiny_tasks import Early, Tiny
 
 

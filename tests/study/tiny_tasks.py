@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from threadpoolctl import threadpool_info
 
-from decomposition.study.backends import Backend
+from decomposition.study.executors import Backend
 from decomposition.study.runner import run_tasks
 from decomposition.study.task import Task
 

@@ -13,7 +13,7 @@ from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 from decomposition.retraining import BankPlan, retrain_bank, seeds
 from decomposition.retraining.fingerprint import chunk_key
-from decomposition.scores.selection import Measured
+from decomposition.scores.effects import Measured
 from decomposition.targets.leave_one_out import LeaveOneOutPlan, removed_examples
 from decomposition.targets.measurement import measure_leave_one_out
 from tests.cases import CASES

@@ -11,9 +11,8 @@ import torch
 from decomposition import Settings, run
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.losses import CrossEntropy
-from decomposition.retraining.measures import measure
 from decomposition.scores.gradients import loss_gradients, target_gradients
-from decomposition.targets.margin import Margin
+from decomposition.targets.functions import Margin, measure
 from tests import cases
 
 

@@ -21,13 +21,12 @@ from decomposition.curvature.products import ggn_product
 from decomposition.errors import DecompositionError
 from decomposition.problems.networks import mlp
 from decomposition.retraining import BankPlan
-from decomposition.retraining.measures import measure
 from decomposition.scores.gradients import loss_gradients
 from decomposition.source import import_closure
-from decomposition.targets import chunks, pbrf
-from decomposition.targets.chunks import SOURCE, responses_left
+from decomposition.targets import pbrf
+from decomposition.targets.functions import measure
 from decomposition.targets.measurement import measure_proximal_responses
-from decomposition.targets.pbrf import TOLERANCE, proximal_responses
+from decomposition.targets.pbrf import SOURCE, TOLERANCE, proximal_responses, responses_left
 from tests import cases
 from tests.general import GENERAL
 
@@ -287,10 +286,10 @@ def test_the_damping_of_ekfac_is_that_of_the_ggn() -> None:
 
 
 def test_large_models_are_solved_a_few_examples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [chunks.together(p) for p in (1_000, 100_000, 1_000_000, 10**8)] == [20, 20, 4, 1]
+    assert [pbrf.together(p) for p in (1_000, 100_000, 1_000_000, 10**8)] == [20, 20, 4, 1]
     problem = cases.linear_softmax()
     expected = responses(problem)
-    monkeypatch.setattr(chunks, "NUMBERS", 3 * chunks.COPIES * problem.num_parameters)
-    assert chunks.together(problem.num_parameters) == 3
+    monkeypatch.setattr(pbrf, "NUMBERS", 3 * pbrf.COPIES * problem.num_parameters)
+    assert pbrf.together(problem.num_parameters) == 3
     found = responses(problem)
     np.testing.assert_allclose(found.outputs, expected.outputs, rtol=0, atol=1e-9)

@@ -13,8 +13,8 @@ from scipy import stats
 from decomposition import Problem, Settings, build_chain, run
 from decomposition.chain.plan import plan_chain
 from decomposition.errors import DecompositionError, ProblemError
-from decomposition.retraining.measures import measure
 from decomposition.scores.gradients import score_grid, target_gradients
+from decomposition.targets.functions import measure
 from decomposition.targets.measurement import measure_proximal_responses
 from decomposition.targets.truth import measured_truth
 from tests import cases

@@ -20,8 +20,8 @@ from decomposition.retraining.supplied import BankFileError, SuppliedBank
 from decomposition.scores.bootstrap import bootstrap, resample
 from decomposition.scores.crossfit import mask_folds
 from decomposition.scores.lds import linearise
+from decomposition.targets.functions import TargetError
 from decomposition.targets.measurement import measure_supplied
-from decomposition.targets.names import TargetError
 from decomposition.targets.variation import unmoved
 from tests.test_ways_out import SETTINGS
 

@@ -1,44 +1,60 @@
-"""How copies of a model run together: the fastest way that reproduces them one by one.
+"""Which way of running copies together is right for a module: each is tried before it is used.
 
-In this order: the module as it is on stacked inputs (``direct``), its linear layers inside
-``vmap`` (``vmapped``), the whole module under ``vmap`` (``function``). Each is tried in float64 for
-a few steps on the rows that tell most: outputs and gradients must be those of the copies.
+The fastest way comes first. It is tried in float64 for a few steps on the rows that tell most:
+outputs and gradients must be those of the copies one by one. Together those rows hold what values
+can differ in: a branch of a model may hang on a token, on which positions are zero or masked, or on
+a sign, and a few rows from the start of the data may hold none of it.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, apply_with, double, each, parts_of, take
-from decomposition.retraining.failure import where_it_fails
-from decomposition.retraining.stacked import StackedModel, all_linear
-from decomposition.retraining.stacked_function import StackedFunction
-from decomposition.retraining.telling_rows import telling_rows
-from decomposition.retraining.trainable import trainable_parameters
-
-Way = Literal["direct", "vmapped", "function"]
-Stack = StackedModel | StackedFunction
+from decomposition.inputs import Inputs, apply_with, double, each, parts_of, rows_in, take
+from decomposition.retraining.stacks import (
+    Stack,
+    Way,
+    all_linear,
+    make_stack,
+    trainable_parameters,
+)
 
 TRIAL_MODELS, TRIAL_ROWS, TRIAL_STEPS = 2, 6, 3
 TRIAL_LENGTH = 0.1
 TRIAL_TOLERANCE = 1e-9
 TRIAL_DECAY = 0.5
-
-
-def make_stack(
-    model: nn.Module, models: int, dtype: torch.dtype, way: Way, decay: float = 0.0
-) -> Stack:
-    """An empty stack of ``models`` copies."""
-    if way == "function":
-        return StackedFunction(model, models, dtype, decay)
-    return StackedModel(model, models, dtype, way == "direct", decay)
+TOKENS = 16
+"""Rows that are chosen for whole numbers, rare ones first, at most."""
+PATTERNS = 8
+"""Rows that are chosen for what is zero or false in them, from the fullest to the emptiest."""
+IN_PLACE = (
+    "an in-place operation writes a value of each copy into a tensor that all share (one made in "
+    "forward, or a buffer)"
+)
+UNROLLED = (
+    " (decomposition.layers.with_linear_layers(model) is a copy of the model in which it runs step "
+    "by step)"
+)
+CAUSES = (
+    ("data-dependent control flow", "data-dependent control flow (an if or while on a tensor)"),
+    (".item()", "a tensor is turned into a number (.item(), float(), int())"),
+    ("inplace", IN_PLACE),
+    ("in-place", IN_PLACE),
+    ("output with shape", IN_PLACE),
+    ("randomness", "random numbers are drawn in the forward pass"),
+    ("dynamic shape", "the shape of a tensor depends on its values"),
+    ("Batching rule not implemented", "an operation has no batched form"),
+)
+"""Parts of torch's messages, and what they mean."""
 
 
 def choose_way(model: nn.Module, rows: Inputs) -> Way:
@@ -182,3 +198,88 @@ def _check_unchanged(model: nn.Module, x: Inputs, after: Inputs) -> None:
 def _close(found: Tensor, expected: Tensor) -> bool:
     scale = float(expected.abs().max() + 1) if expected.numel() else 1.0
     return torch.allclose(found, expected, rtol=0, atol=TRIAL_TOLERANCE * scale)
+
+
+def telling_rows(x: Inputs, least: int) -> Int64[Tensor, " n"]:
+    """``least`` rows from the start and further ones, for every part of the inputs:
+
+    - whole numbers: a row for each value, as far as ``TOKENS`` rows hold them;
+    - all: rows with different patterns of zeros, ``PATTERNS`` of them;
+    - numbers: those with the smallest and the largest entry.
+
+    The first rows are repeated where there are fewer than ``least``.
+    """
+    chosen: list[int] = []
+    for part in parts_of(x).values():
+        values = part.detach().flatten(1).cpu().numpy() if part.ndim > 1 else _column(part)
+        if not values.size:
+            continue
+        if part.is_floating_point():
+            chosen += [int(values.min(1).argmin()), int(values.max(1).argmax())]
+        elif part.dtype != torch.bool:
+            chosen += _covering(values)
+        chosen += _patterns(values == 0)
+    first = [row % rows_in(x) for row in range(least)]
+    return torch.tensor([*first, *(row for row in dict.fromkeys(chosen) if row not in first)])
+
+
+def _column(part: Tensor) -> np.ndarray:
+    return part.detach()[:, None].cpu().numpy()
+
+
+def _covering(values: np.ndarray) -> list[int]:
+    """Rows that hold as many different values as they can, rare values first."""
+    distinct, first, counts = np.unique(values, return_index=True, return_counts=True)
+    chosen: list[int] = []
+    seen: set = set()
+    for place in np.argsort(counts, kind="stable"):
+        if len(chosen) == TOKENS:
+            break
+        if distinct[place] not in seen:
+            row = int(first[place]) // values.shape[1]
+            chosen.append(row)
+            seen.update(values[row].tolist())
+    return chosen
+
+
+def _patterns(zeros: Bool[np.ndarray, "N F"]) -> list[int]:
+    """Rows of different patterns, evenly from those with the fewest zeros to those with most."""
+    _, first = np.unique(np.packbits(zeros, axis=1), axis=0, return_index=True)
+    first = first[np.argsort(zeros[first].sum(1), kind="stable")]
+    picks = np.linspace(0, len(first) - 1, min(PATTERNS, len(first))).round().astype(int)
+    return [int(row) for row in first[picks]]
+
+
+@contextmanager
+def where_it_fails(model: nn.Module) -> Iterator[None]:
+    """Say what a forward pass does that ``vmap`` cannot follow, and in which module.
+
+    Raises:
+        UnsupportedModelError: in place of any other error in the block.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    entered: list[nn.Module] = []
+    handles = []
+    for module in model.modules():
+        handles.append(module.register_forward_pre_hook(lambda m, _: entered.append(m)))
+        handles.append(module.register_forward_hook(lambda *_: (entered.pop(), None)[1]))
+    try:
+        yield
+    except Exception as error:
+        where = way_out = ""
+        if entered:
+            name, kind = names[id(entered[-1])], type(entered[-1]).__name__
+            where = f"in module {name} ({kind}) " if name else "in its forward pass "
+            way_out = UNROLLED if isinstance(entered[-1], nn.RNNBase) else ""
+        raise UnsupportedModelError(f"{where}{_cause(error)}{way_out}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cause(error: Exception) -> str:
+    text = str(error)
+    for part, meaning in CAUSES:
+        if part in text:
+            return meaning
+    return f"{type(error).__name__}: {(text.splitlines() or [''])[0]}"

@@ -7,24 +7,31 @@ order; n is common to all, so that their batches have one shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
-from decomposition.inputs import each, rows_in, take, to
+from decomposition.inputs import Inputs, apply, double, each, rows_in, take, to
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.losses.weighted import Weighted
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
-from decomposition.retraining.activations import numbers_per_example
-from decomposition.retraining.choice import Stack, Way, choose_way, make_stack
-from decomposition.retraining.updates import gradient_decay, make_update
+from decomposition.recipe import Recipe
+from decomposition.retraining.stacks import Stack, Way, make_stack
+from decomposition.retraining.trial import choose_way
 
 QUERY_ROWS = 256
+COUNTED_ROWS = 2
+"""Examples whose saved numbers are counted."""
 Result = TypeVar("Result")
+Job = TypeVar("Job")
 
 EpochOrder = Callable[[int], Int64[Tensor, "M n"]]
 """Epoch → row i lists the training examples of model i in the order in which it sees them."""
@@ -146,3 +153,120 @@ def mean_loss_gradient(loss: Loss, f: Float[Tensor, "M B C"], y: Tensor) -> Floa
     with torch.enable_grad():
         total = loss.per_example(leaf, y.flatten(0, 1)).sum() / batch
     return torch.autograd.grad(total, leaf)[0].view_as(f)
+
+
+class Update(ABC):
+    """One optimiser with its state for one flat buffer; the conventions are ``torch.optim``'s.
+
+    Every update acts on single parameters, so the parameters of many models are one vector here.
+    ``sums`` is what the backward pass leaves: decay·sums + ∂ℓ/∂θ.
+    """
+
+    @abstractmethod
+    def step(self, lr: float) -> None:
+        """Move the parameters in place."""
+
+
+class SGD(Update):
+    """v ← μ v + g + w θ;  θ ← θ − lr v, as ``torch.optim.SGD``; v is ``sums``."""
+
+    def __init__(self, recipe: Recipe, theta: Tensor, sums: Tensor) -> None:
+        """Start from v = 0."""
+        self.weight_decay = recipe.weight_decay
+        self.theta, self.velocity = theta, sums.zero_()
+
+    def step(self, lr: float) -> None:
+        """One step; the backward pass has already formed μ v + g."""
+        if self.weight_decay:
+            self.velocity.add_(self.theta, alpha=self.weight_decay)
+        self.theta.add_(self.velocity, alpha=-lr)
+
+
+class Adam(Update):
+    """``torch.optim.Adam`` (L2 penalty) or ``AdamW`` (decoupled decay) in their fused form."""
+
+    def __init__(self, recipe: Recipe, theta: Tensor, sums: Tensor) -> None:
+        """Take ``sums`` for the gradient, and allocate both moments at the first step."""
+        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+        theta.grad = sums.zero_()
+        self.optimizer = kind(
+            [theta],
+            lr=recipe.lr,
+            betas=recipe.betas,
+            eps=recipe.eps,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+
+    def step(self, lr: float) -> None:
+        """One step; the plain gradient is in ``sums``."""
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.step()
+
+
+def make_update(recipe: Recipe, theta: Float[Tensor, " n"], sums: Float[Tensor, " n"]) -> Update:
+    """The recipe's optimiser for the parameters ``theta``."""
+    return (SGD if recipe.optimizer == "sgd" else Adam)(recipe, theta, sums)
+
+
+def gradient_decay(recipe: Recipe) -> float:
+    """Factor by which the backward pass multiplies ``sums`` before it adds the gradient."""
+    return recipe.momentum if recipe.optimizer == "sgd" else 0.0
+
+
+def numbers_per_example(model: nn.Module, rows: Inputs) -> int:
+    """Numbers that a forward pass saves for its backward pass, for one example.
+
+    Parameters and buffers are left out.
+    """
+    reference = copy.deepcopy(model).double().eval()
+    own = {t.untyped_storage().data_ptr() for t in (*reference.parameters(), *reference.buffers())}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        where = tensor.untyped_storage().data_ptr()
+        if where not in own:
+            saved[where] = max(saved.get(where, 0), tensor.numel())
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+        outputs = apply(reference, double(take(rows, slice(0, COUNTED_ROWS))))
+    return (sum(saved.values()) + outputs.numel()) // len(outputs)
+
+
+class Cancelled(Exception):
+    """Another job has failed or the user has interrupted; this one gives up."""
+
+
+def in_parallel(
+    work: Callable[[Job, Callable[[], None]], None],
+    jobs: Sequence[Job],
+    done: Callable[[Job], object],
+    most: int | None = None,
+) -> None:
+    """Run ``work(job, check)`` for all jobs on ``torch.get_num_threads()`` threads, or ``most``.
+
+    A stack's products are too small to share between threads, and single-threaded ones give the
+    same bits whatever the number of cores. Torch releases the interpreter lock in every operation.
+    ``check()`` raises Cancelled once any job has failed or the user has interrupted; ``done`` is
+    called in the calling thread after each job. The first error is raised again here.
+    """
+    if not jobs:
+        return
+    threads, stop = torch.get_num_threads(), threading.Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise Cancelled
+
+    count = min(threads, len(jobs), most or threads)
+    pool = ThreadPoolExecutor(count, "retraining", torch.set_num_threads, (1,))
+    futures = {pool.submit(work, job, check): job for job in jobs}
+    try:
+        for future in as_completed(futures):
+            future.result()
+            done(futures.pop(future))
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # the setting is partly per process

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decomposition.study.backends import Backend
-from decomposition.study.failure import StudyError
-from decomposition.study.groups import grouped, makespan, schedule_length
+from decomposition.errors import StudyError
+from decomposition.study.executors import Backend
+from decomposition.study.schedule import grouped, makespan, schedule_length
 from tests.study.tiny_tasks import Early, Tiny
 
 TASKS = st.lists(
