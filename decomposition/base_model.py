@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
-from decomposition.chain.plan import Plan
+from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
 from decomposition.curvature import Curvature
 from decomposition.curvature.vanishing import check_curvature
 from decomposition.device import CPU, full_precision, resolve_device
@@ -127,15 +127,14 @@ def prepare(
     check_truth(problem, settings, bank)
     extra = beside(settings.also, extra)
     problem = problem.to(resolve_device(settings.device))
-    dense = plan is None or plan.dense
+    plan = plan or plan_chain(problem, UNLIMITED)
+    dense = plan.dense
     with clock.stage("train"):
         trained = problem.trained(progress=progress)
     function = measured_function(settings.target)
     with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
-        if dense and settings.lattice:
-            rungs = build_lattice(trained, extra)
-        else:
-            rungs = build_chain(trained, extra, plan)
+        build = build_lattice if settings.lattice and not plan.no_lattice else build_chain
+        rungs = build(trained, extra, plan, progress)
         gradients: GradientSource = (
             target_gradients(trained, function) if dense else StreamedGradients(trained, function)
         )

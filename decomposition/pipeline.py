@@ -18,8 +18,8 @@ import xarray as xr
 from decomposition.base_model import BaseModel, Clock, prepare
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation
-from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import Plan, plan_chain
+from decomposition.chain.shared_factors import check_decay_held
 from decomposition.curvature import Curvature
 from decomposition.device import full_precision, resolve_device
 from decomposition.evaluation import mean_loss, outputs_on
@@ -110,7 +110,7 @@ def compute_cell(
         groups |= _curvature_groups(
             base, plan, groups.get("/attribution"), dampings, settings, progress
         )
-    notes += [] if plan.dense else _estimated_notes(groups, settings)
+    notes += [] if plan.dense else _estimated_notes(groups, settings, plan)
     if settings.detail:
         groups |= _shown(base)
     del base  # the matrices of one base model at a time
@@ -209,17 +209,14 @@ def _error_plan(
     )
 
 
-def _estimated_notes(groups: Mapping[str, xr.Dataset], settings: Settings) -> list[str]:
+def _estimated_notes(groups: Mapping[str, xr.Dataset], settings: Settings, plan: Plan) -> list[str]:
     """What a reader of estimates must know."""
     notes = [
         "the matrices of this model do not fit into the memory given: errors that involve H are "
         "estimated with random probes, and their intervals are over those"
     ]
-    if settings.lattice:
-        notes.append(
-            "steps are read in the chain's own order alone: H by blocks and H in the Kronecker "
-            "basis, which the other orders take, are built from dense matrices only"
-        )
+    if settings.lattice and plan.no_lattice:
+        notes.append(plan.no_lattice)
     if "agreement_with" in groups.get("/attribution", xr.Dataset()).attrs:
         notes.append(
             f"agreement is with {groups['/attribution'].attrs['agreement_with']}, the best rung "

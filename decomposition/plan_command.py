@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from decomposition.chain.approximations import approximations
 from decomposition.chain.approximations.method import most_memory
-from decomposition.chain.large import check_decay_held
 from decomposition.chain.plan import (
     Plan,
     Rates,
@@ -15,8 +14,10 @@ from decomposition.chain.plan import (
     predicted_seconds,
     product_seconds,
 )
+from decomposition.chain.shared_factors import check_decay_held
 from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
+from decomposition.names import CHAIN
 from decomposition.problem import Problem
 from decomposition.resources import bytes_of, size_text
 from decomposition.retraining.cost import retraining_cost
@@ -44,7 +45,11 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
     rates = Rates.measure(problem, settings.products)
     seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
     said = [_retraining(problem, plan, settings)]
-    rows = [(n, c.way, c.memory, seconds[n], c.reason) for n, c in plan.choices.items()]
+    rows = [
+        (name, choice.way, choice.memory, seconds[name], choice.reason)
+        for name, choice in plan.choices.items()
+        if settings.lattice or name in CHAIN
+    ]
     rows += _approximations(problem, plan, rates, settings)
     if not plan.dense:
         said.insert(0, _spectra(problem, plan, rates))
@@ -117,6 +122,8 @@ def _lines(problem: Problem, plan: Plan, rows: list[Row], said: list[str]) -> It
             "products: --krylov-steps), which serves every λ. Norms of differences with H are "
             "estimated, with their errors."
         )
+        if plan.no_lattice:
+            yield f"Orders: {plan.no_lattice}."
     yield from said
     for note in problem.notes:
         yield f"note: {note}"

@@ -16,7 +16,12 @@ import xarray as xr
 from torch import nn
 
 from decomposition import Problem, Recipe, Settings, run
-from decomposition.chain.names import CHAIN
+from decomposition.chain import fisher_rungs
+from decomposition.chain.paper_protocol import ladder_rungs
+from decomposition.curvature import Curvature
+from decomposition.curvature.low_rank import leading_eigenpairs
+from decomposition.curvature.products import ggn_product
+from decomposition.names import CHAIN, LATTICE
 from decomposition.problems.networks import mlp
 from decomposition.scores.protocols import PROTOCOLS
 from tests import general
@@ -169,7 +174,11 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
         {"target": "pbrf", "pbrf_damping": 20.0, "leave_one_out_examples": 8},
         lambda t: round(float(t["attribution"].attrs["pbrf_damping"]), 6),
     ),
-    "also": ({"also": "kpsvd,cg:3"}, lambda t: list(t["attribution"]["rung"].values)),
+    "also": (
+        {"also": "kpsvd,cg:3"},
+        lambda t: " ".join(sorted(t["attribution"]["rung"].values)),
+    ),
+    "lattice": ({"lattice": True}, lambda t: "orders" in t["shares"].children),
     "attribution": ({"attribution": False}, lambda t: "attribution" in t.children),
     "matrix_norms": (
         {"matrix_norms": False},
@@ -190,7 +199,6 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
 ONLY_WHERE_IT_MEANS_SOMETHING = {
     "retrain_hours": "small models are always retrained",
     "krylov_steps": "what is dense is not iterated",
-    "lattice": "its nodes are dense; a result without them says so",
     "device": "there is one here",
     "memory": "it is what makes the forms here",
     "products": "what is dense is not multiplied matrix-free",
@@ -216,10 +224,47 @@ def test_a_setting_is_honoured_in_every_form(field: str) -> None:
         assert dense == free
     if "target" not in changed and field not in ("base_seeds",):
         before = observe(both("many_parameters")[0])
-        assert np.shape(before) != np.shape(dense) or not np.allclose(before, dense)
+        if isinstance(dense, str):
+            assert before != dense
+        else:
+            assert np.shape(before) != np.shape(dense) or not np.allclose(before, dense)
 
 
-def test_a_lattice_that_is_not_built_is_said_to_be_missing() -> None:
+@cache
+def with_everything(name: str, memory: float) -> xr.DataTree:
+    """The lattice, sampled and empirical Fishers, the paper's protocol, and rungs of one's own."""
     settings = replace(SETTINGS, lattice=True)
-    tree = run(trained("few_parameters"), settings=settings, progress=False, memory=NONE)
+    extra = {**fisher_rungs(), **ladder_rungs(), "mine": _mine}
+    return run(trained(name), extra=extra, settings=settings, progress=False, memory=memory)
+
+
+def _mine(problem: Problem) -> Curvature:
+    """G's largest eigenpairs, found from its products."""
+    return leading_eigenpairs(ggn_product(problem), 12)
+
+
+@pytest.mark.parametrize("name", ["few_parameters", "many_parameters"])
+def test_rungs_beside_the_chain_are_the_same_in_every_form(name: str) -> None:
+    """But for a truncated H, whose inverse jumps at ε: no Krylov space is close to it."""
+    dense, free = (with_everything(name, memory)["attribution"]["lds"] for memory in (8.0, NONE))
+    rungs = {*LATTICE, *fisher_rungs(), *ladder_rungs(), "mine"} - {"hessian_truncated"}
+    for rung in rungs:
+        gap = abs(dense.sel(rung=rung).values - free.sel(rung=rung).values)
+        assert np.isfinite(gap).any(), rung
+        assert np.nanmean(gap) < 0.03, rung
+
+
+@pytest.mark.parametrize("name", ["few_parameters", "many_parameters"])
+def test_every_order_has_the_same_shares_in_every_form(name: str) -> None:
+    dense, free = (with_everything(name, memory)["shares"] for memory in (8.0, NONE))
+    for group, variable in (("orders", "drop_by_order"), ("shapley", "shapley_drop")):
+        first, second = (tree[group][variable].sel(protocol="equal") for tree in (dense, free))
+        gap = abs(first - second).sel(ci_bound="estimate")
+        assert float(gap.max()) < 0.03, group
+
+
+def test_a_lattice_that_cannot_be_had_is_said_to_be_missing() -> None:
+    settings = replace(SETTINGS, lattice=True, krylov_steps=1)
+    tree = run(trained("convolutional"), settings=settings, progress=False, memory=NONE)
     assert "chain's own order alone" in tree.attrs["notes"]
+    assert "orders" not in tree["shares"].children

@@ -4,87 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from decomposition.chain.cross_layer import block_diagonal
-from decomposition.chain.eigenbasis import in_kronecker_basis
-from decomposition.chain.large import planned_chain
-from decomposition.chain.names import CHAIN, LATTICE, STEPS
-from decomposition.chain.plan import Plan, plan_chain
-from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, Rung
+from decomposition.chain.plan import Plan
+from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, FullGGN, Rung
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import printable
 from decomposition.curvature import Curvature
-from decomposition.curvature.factors import hessian_diagonals
 from decomposition.errors import DecompositionError
+from decomposition.names import BASELINES, CHAIN, LATTICE, STEPS
 from decomposition.problem import Problem
 
 Approximation = Callable[[Problem], Curvature]
 
-
 __all__ = ["CHAIN", "LATTICE", "STEPS", "Approximation", "build_chain", "build_lattice"]
+
+NODES: dict[str, Callable[[Parts], Curvature]] = {
+    "hessian": lambda parts: parts.hessian,
+    "ggn": FullGGN().build,
+    "block_hessian": Parts.block_hessian,
+    "block_ggn": BlockGGN().build,
+    "ekfac_hessian": Parts.ekfac_hessian,
+    "ekfac": EKFAC().build,
+    "kfac": KFAC().build,
+}
+"""Every node of the lattice, from what rungs share."""
 
 
 def build_chain(
     problem: Problem,
     extra: Mapping[str, Approximation] | None = None,
     plan: Plan | None = None,
+    progress: bool = False,
 ) -> dict[str, Curvature]:
     """The five rungs, in chain order, then the user's own.
 
     Args:
         problem: its model's present parameters are where the curvature is taken.
         extra: name → function from the problem to a Curvature, scored beside the chain; those of
-            decomposition.chain.rungs share matrices and bases with it.
+            decomposition.chain.rungs share matrices and bases with it, and its plan.
         plan: which form each rung takes; default ``plan_chain(problem)``, which forms dense
             matrices wherever they fit into memory.
+        progress: show a bar over the dual Gram matrices.
 
     Raises:
         DecompositionError: an extra rung has a reserved name, the wrong size, or is no Curvature.
     """
-    plan = plan or plan_chain(problem)
-    parts = Parts(problem, plan)
-    if not plan.dense:
-        return add_extra(planned_chain(parts, plan), parts, extra)
-    chain: dict[str, Curvature] = {
-        "hessian": parts.hessian,
-        "ggn": parts.ggn(),
-        "block_ggn": BlockGGN().build(parts),
-        "ekfac": EKFAC().build(parts),
-        "kfac": KFAC().build(parts),
-    }
-    return add_extra(chain, parts, extra)
+    return _built(CHAIN, Parts(problem, plan, progress), extra)
 
 
 def build_lattice(
-    problem: Problem, extra: Mapping[str, Approximation] | None = None
+    problem: Problem,
+    extra: Mapping[str, Approximation] | None = None,
+    plan: Plan | None = None,
+    progress: bool = False,
 ) -> dict[str, Curvature]:
     """The seven nodes of the lattice, then the user's own rungs.
 
     Beside the chain: block-diagonal H, and H's own diagonal in the K-FAC eigenbasis. Nodes share
-    matrices and decompositions: H's blocks are views of H.
+    matrices and decompositions: the blocks of a dense H are views of it. Arguments as of
+    ``build_chain``.
 
     Raises:
-        DecompositionError: as ``build_chain``.
+        DecompositionError: as ``build_chain``, or the plan has no place for a node of the lattice.
     """
-    parts = Parts(problem)
-    bases = parts.bases()
-    lattice: dict[str, Curvature] = {
-        "hessian": parts.hessian,
-        "ggn": parts.ggn(),
-        "block_hessian": block_diagonal(parts.hessian),
-        "block_ggn": BlockGGN().build(parts),
-        "ekfac_hessian": in_kronecker_basis(
-            bases,
-            hessian_diagonals(problem, bases, parts.hessian),
-            stand_ins=parts.hessian_stand_ins(),
-            decay=problem.curvature_decay,
-        ),
-        "ekfac": EKFAC().build(parts),
-        "kfac": KFAC().build(parts),
-    }
-    return add_extra(lattice, parts, extra)
+    return _built(LATTICE, Parts(problem, plan, progress), extra)
 
 
-RESERVED = frozenset((*LATTICE, "identity", "random"))
+def _built(
+    names: tuple[str, ...], parts: Parts, extra: Mapping[str, Approximation] | None
+) -> dict[str, Curvature]:
+    check_extra(extra)
+    return add_extra({name: NODES[name](parts) for name in names}, parts, extra)
+
+
+RESERVED = frozenset((*LATTICE, *BASELINES))
 
 
 def check_extra(extra: Mapping[str, Approximation] | None) -> None:
@@ -115,8 +107,6 @@ def add_extra(
     chain: dict[str, Curvature], parts: Parts, extra: Mapping[str, Approximation] | None
 ) -> dict[str, Curvature]:
     """Append the user's rungs, checked."""
-    check_extra(extra)
-    parts.chain = chain
     for name, approximation in (extra or {}).items():
         own = isinstance(approximation, Rung)
         curvature = approximation.build(parts) if own else approximation(parts.problem)
@@ -136,5 +126,5 @@ def add_extra(
                 f"extra rung {name!r} lies on {curvature.device}, the problem on {there}: make its "
                 "tensors with device=problem.device"
             )
-        chain[name] = curvature
+        chain[name] = curvature if parts.plan.dense else curvature.by_products()
     return chain

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from decomposition.curvature import BlockDiagonal, DenseCurvature
+from decomposition.curvature import BlockDiagonal, Curvature, DenseCurvature
 from decomposition.layers import Block, ExactBlock
+
+PARTS = ("weight", "bias")
 
 
 def block_diagonal(full: DenseCurvature) -> BlockDiagonal:
@@ -14,18 +16,35 @@ def block_diagonal(full: DenseCurvature) -> BlockDiagonal:
 
 
 def separate_bias(full: DenseCurvature, blocks: Iterable[Block]) -> BlockDiagonal:
-    """⊕_l (C_WW ⊕ C_bb): the coupling of a layer's weight with its bias is dropped as well.
-
-    Each layer keeps a block of its own, in two parts; those without a bias and exact
-    blocks are left as they are.
-    """
+    """⊕_l (C_WW ⊕ C_bb): the coupling of a layer's weight with its bias is dropped as well."""
     layers = full.diagonal_blocks()
-    return BlockDiagonal({block.name: _parted(layers[block.name], block) for block in blocks})
+    return in_parts(
+        {
+            block.name: {
+                name: DenseCurvature(layers[block.name].matrix[part, part])
+                for name, part in parts_of(block).items()
+            }
+            for block in blocks
+        }
+    )
 
 
-def _parted(layer: DenseCurvature, block: Block) -> DenseCurvature | BlockDiagonal:
+def parts_of(block: Block) -> dict[str, slice]:
+    """Where a layer's weight and its bias lie within it; one part if there is nothing to part.
+
+    Layers without a bias and exact blocks stay whole.
+    """
     if isinstance(block, ExactBlock) or not block.bias:
-        return layer
+        return {"layer": slice(0, block.size)}
     split = block.d_out * block.d_in
-    matrix = layer.matrix
-    return BlockDiagonal({"weight": matrix[:split, :split], "bias": matrix[split:, split:]})
+    return dict(zip(PARTS, (slice(0, split), slice(split, block.size)), strict=True))
+
+
+def in_parts(layers: Mapping[str, Mapping[str, Curvature]]) -> BlockDiagonal:
+    """⊕_l of layers in one or several parts: each layer keeps a block of its own."""
+    return BlockDiagonal(
+        {
+            name: next(iter(parts.values())) if len(parts) == 1 else BlockDiagonal(parts)
+            for name, parts in layers.items()
+        }
+    )

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from decomposition.curvature import BlockDiagonal, Diagonalised, KroneckerBasis, KroneckerCurvature
+from decomposition.chain.cross_layer import in_parts
+from decomposition.curvature import BlockDiagonal, Curvature, KroneckerBasis, KroneckerCurvature
 from decomposition.layers import ExactBlock
 
-StandIns = Sequence[tuple[ExactBlock, Diagonalised]]
+StandIns = Sequence[tuple[ExactBlock, Curvature]]
 """Blocks without a Kronecker form, each with its exact curvature."""
 
 
@@ -42,13 +43,9 @@ def in_kronecker_basis(
         part = KroneckerCurvature(basis, diagonals[key], factored_damping, decay)
         layers.setdefault(basis.block.name, {})[basis.part] = part
         starts.setdefault(basis.block.name, basis.block.start)
-    found = {name: _layer(parts) for name, parts in layers.items()}
+    found: dict[str, Mapping[str, Curvature]] = {**layers}
     for block, exact in stand_ins:
-        found[block.name], starts[block.name] = exact, block.start
-    curvature = BlockDiagonal({name: found[name] for name in sorted(found, key=starts.__getitem__)})
+        found[block.name], starts[block.name] = {"layer": exact}, block.start
+    curvature = in_parts({name: found[name] for name in sorted(found, key=starts.__getitem__)})
     curvature.notes = (*curvature.notes, *(block.note for block, _ in stand_ins))
     return curvature
-
-
-def _layer(parts: Mapping[str, KroneckerCurvature]) -> Diagonalised:
-    return next(iter(parts.values())) if len(parts) == 1 else BlockDiagonal(parts)

@@ -20,9 +20,9 @@ left as they are.
 from __future__ import annotations
 
 from decomposition.chain.rungs import EKFAC, KFAC, BlockGGN, HessianRung, Rung
-from decomposition.chain.step import Step
 from decomposition.curvature import Sampled
 from decomposition.damping import Truncate
+from decomposition.names import Step
 
 LADDERS: dict[str, tuple[Step, ...]] = {
     "hessian": (Step("truncation", "hessian", "hessian_truncated"),),

@@ -6,8 +6,10 @@
     structured   Kronecker factors: EK-FAC and K-FAC at any size
     matrix-free  products alone: every solve iterates, the spectrum is estimated
 
-The choice depends on sizes and the budget alone. Times are predicted from rates that are measured
-on this machine in a few seconds.
+Rungs beside the chain (other Fishers, weights and biases apart) follow the same rule: what is
+Kronecker is structured, and any other Gauss–Newton matrix takes the form that its number of rows
+allows. The choice depends on sizes and the budget alone. Times are predicted from rates that are
+measured on this machine in a few seconds.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from typing import Literal, get_args
 
 import torch
 
-from decomposition.chain.names import CHAIN
 from decomposition.checks import checked, one_of
 from decomposition.curvature.dual import kept_bytes
 from decomposition.curvature.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
 from decomposition.device import chunk_bytes, free_memory_on, synchronise
 from decomposition.errors import DecompositionError
 from decomposition.inputs import rows_in
-from decomposition.layers import ExactBlock
+from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import eigh, matmul
+from decomposition.names import CHAIN, LATTICE
 from decomposition.problem import Problem
 from decomposition.resources import FRACTION, size_text
 
@@ -42,6 +44,8 @@ leaves out their parameters."""
 GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
 """Sides of the matrices that are timed, examples of the sweep, and numbers in its columns: many
 columns of a small model are swept at once, as when its Hessian is formed."""
+UNLIMITED = 2**62
+"""A budget in which every rung is dense."""
 ON_CUDA = 4
 """All of them times this there, where less leaves the device idle."""
 
@@ -63,20 +67,25 @@ class Plan:
     """The forms of all rungs."""
 
     choices: dict[str, Choice]
+    """Of the chain, and of the lattice's other nodes where they can be had."""
     budget: int
     """Bytes that the run may take."""
+    gauss_newton: Callable[[int], tuple[Way, int, str]]
+    """Rows, N times those of an example → form of (1/N) Σ J_nᵀ R_n R_nᵀ J_n, bytes, and why."""
     products: Precision = "float64"
     """Precision of matrix-free products."""
     krylov_steps: int = KRYLOV_STEPS
     """Most of them for each vector that is solved at many dampings."""
+    no_lattice: str = ""
+    """Why the lattice's other nodes cannot be had; empty where they can."""
 
     @property
     def dense(self) -> bool:
-        """Whether everything is formed, so that the whole study can be made."""
+        """Whether everything is formed, so that nothing is estimated."""
         return self.choices["hessian"].way == "dense"
 
     def way(self, rung: str) -> Way:
-        """The form of a rung of the chain."""
+        """The form of a rung of the chain or the lattice."""
         return self.choices[rung].way
 
 
@@ -87,7 +96,7 @@ def plan_chain(
     device: torch.device | None = None,
     krylov_steps: int = KRYLOV_STEPS,
 ) -> Plan:
-    """The form of every rung, chosen by the sizes P, N and C and the memory that there is.
+    """The cheapest exact form of every rung that fits, and products where none does.
 
     Args:
         problem: P, N, C and its blocks are what matters.
@@ -104,39 +113,56 @@ def plan_chain(
     products = checked("products", products, one_of(*get_args(Precision)), DecompositionError)
     device = device or problem.device
     budget = int(FRACTION * free_memory_on(device)) if memory is None else memory
-    p, rows = problem.num_parameters, problem.num_examples * problem.num_outputs
+    p = problem.num_parameters
     work = 8 * WORK_VECTORS
     at_once = chunk_bytes(device, work * SOLVE_NUMBERS) // (work * p)
     at_work = min(problem.num_queries, max(1, at_once))
     # of every query a gradient and a solution, and the vectors of those at work
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
-    whole = int(DENSE_COPIES * 8 * p**2)
-    structured = _structured(problem)
-    table: dict[str, tuple[Way, int, str]] = {
-        "ekfac": ("structured", structured, "Kronecker factors"),
-        "kfac": ("structured", structured, "Kronecker factors"),
-    }
-    if whole <= budget:
-        why = f"all P × P matrices of P = {p:,} fit"
-        table |= dict.fromkeys(("hessian", "ggn", "block_ggn"), ("dense", whole, why))
-    else:
-        why = f"P = {p:,}: dense matrices would take {size_text(whole)}"
-        table["hessian"] = ("matrix-free", structured + columns, why)
+    whole, structured = int(DENSE_COPIES * 8 * p**2), _structured(problem)
+
+    def gauss_newton(rows: int) -> tuple[Way, int, str]:
+        if whole <= budget:
+            return "dense", whole, f"all P × P matrices of P = {p:,} fit"
         gram = _dual(problem, rows, device)
         if rows < p and gram + columns <= budget:
-            why = f"N·C = {rows:,} is less than P = {p:,}"
-            table |= dict.fromkeys(("ggn", "block_ggn"), ("dual", gram + columns, why))
+            return "dual", gram + columns, f"N·C = {rows:,} is less than P = {p:,}"
+        side = f"N·C = {rows:,}"
+        if rows >= p:
+            why = f"{side} is not less than P = {p:,}"
         else:
-            side = f"N·C = {rows:,}"
-            reason = (
-                f"{side} is not less than P = {p:,}"
-                if rows >= p
-                else f"Gram matrices of {side} would take {size_text(gram)}"
-            )
-            free: tuple[Way, int, str] = ("matrix-free", structured + columns, reason)
-            table |= dict.fromkeys(("ggn", "block_ggn"), free)
-    choices = {rung: Choice(rung, *table[rung]) for rung in CHAIN}
-    return Plan(choices, budget, products, krylov_steps)
+            why = f"Gram matrices of {side} would take {size_text(gram)}"
+        return "matrix-free", structured + columns, why
+
+    ggn = gauss_newton(problem.num_examples * problem.num_outputs)
+    kronecker: tuple[Way, int, str] = ("structured", structured, "Kronecker factors")
+    hessian = ggn
+    if ggn[0] != "dense":
+        why = f"P = {p:,}: dense matrices would take {size_text(whole)}"
+        hessian = ("matrix-free", structured + columns, why)
+    forms = (hessian, ggn, ggn, kronecker, kronecker)
+    table: dict[str, tuple[Way, int, str]] = dict(zip(CHAIN, forms, strict=True))
+    missing = "" if ggn[0] == "dense" else _no_lattice(problem, krylov_steps)
+    if not missing:
+        table |= {"block_hessian": hessian, "ekfac_hessian": kronecker}
+    choices = {rung: Choice(rung, *table[rung]) for rung in LATTICE if rung in table}
+    return Plan(choices, budget, gauss_newton, products, krylov_steps, missing)
+
+
+def _no_lattice(problem: Problem, krylov_steps: int) -> str:
+    """Why diag(Qᵀ H_ll Q) is too dear; it takes P products with blocks unless the model is plain.
+
+    They may cost what the solutions of H for all queries cost.
+    """
+    columns, solves = OF_A_BLOCK * problem.num_parameters, krylov_steps * problem.num_queries
+    if problem.plain or columns <= solves:
+        return ""
+    return (
+        "steps are read in the chain's own order alone: H in the Kronecker basis, which the other "
+        f"orders take, needs a product with H for each of P = {problem.num_parameters:,} "
+        f"parameters in this model, more than the {solves:,} that all solutions of H take; raise "
+        "--memory until H is formed"
+    )
 
 
 def _structured(problem: Problem) -> int:
@@ -217,19 +243,26 @@ def predicted_seconds(
     # R of every query, Rᵀ at every λ: each is one half of a product
     swept = (1 + dampings) * problem.num_queries * exact_sweep / 2
     blockwise = len(blocks) * OF_A_BLOCK
+    by_blocks = sum(rates.eigh * size**3 for size in blocks)
+    along_basis = sum(b.d_out for b in problem.blocks if isinstance(b, LinearBlock))
+    if not problem.plain:
+        along_basis = OF_A_BLOCK * p
     times = {
         ("hessian", "dense"): p * exact_sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
         ("hessian", "matrix-free"): solves,
         ("ggn", "dense"): by_rows / (outputs if problem.plain else 1) + rates.eigh * p**3,
         ("ggn", "dual"): dual + rates.eigh * rows**3 + swept,
         ("ggn", "matrix-free"): solves,
-        ("block_ggn", "dense"): sum(rates.eigh * size**3 for size in blocks),
+        ("block_hessian", "dense"): by_blocks,
+        ("block_hessian", "matrix-free"): solves * blockwise,
+        ("block_ggn", "dense"): by_blocks,
         ("block_ggn", "dual"): own + swept * blockwise,
         ("block_ggn", "matrix-free"): solves * blockwise,
+        ("ekfac_hessian", "structured"): along_basis * exact_sweep,
         ("ekfac", "structured"): factors,
         ("kfac", "structured"): 0.0,
     }
-    return {rung: times[rung, plan.way(rung)] for rung in CHAIN}
+    return {rung: times[rung, plan.way(rung)] for rung in plan.choices}
 
 
 def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, float]:

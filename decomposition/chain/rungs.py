@@ -1,7 +1,8 @@
 """Rungs beyond the chain, each the chain's own but for the choices named in it.
 
 Every one is a function from a Problem to a Curvature, for ``extra=`` of ``build_chain`` and
-``run``; built beside a chain it shares what the chain is made of.
+``run``; built beside a chain it shares what the chain is made of, and takes the form that the plan
+has for its kind.
 """
 
 from __future__ import annotations
@@ -9,15 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from decomposition.chain.cross_layer import block_diagonal, separate_bias
-from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.eigenvalues import kfac
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import (
     EXACT,
     BlockDiagonal,
     Curvature,
-    DenseCurvature,
     Empirical,
     Fisher,
     Sampled,
@@ -56,8 +54,8 @@ class HessianRung(Rung):
         as_policy(self.policy)
 
     def build(self, parts: Parts) -> UnderPolicy:
-        """The chain's H, decomposed once for both."""
-        return UnderPolicy(parts.hessian, self.policy)
+        """The chain's H, decomposed once for both where it is a matrix."""
+        return UnderPolicy(parts.another_hessian(), self.policy)
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,9 @@ class BlockGGN(Rung):
     fisher: Fisher = EXACT
     separate_bias: bool = False
 
-    def build(self, parts: Parts) -> BlockDiagonal:
-        """Views of the Fisher's dense matrix."""
-        full = parts.ggn(self.fisher)
-        if self.separate_bias:
-            return separate_bias(full, parts.problem.blocks)
-        return block_diagonal(full)
+    def build(self, parts: Parts) -> Curvature:
+        """Views of the Fisher's matrix, Gram matrices of its rows, or products."""
+        return parts.block_ggn(self.fisher, self.separate_bias)
 
 
 @dataclass(frozen=True)
@@ -81,8 +76,8 @@ class FullGGN(Rung):
 
     fisher: Fisher = EXACT
 
-    def build(self, parts: Parts) -> DenseCurvature:
-        """Dense."""
+    def build(self, parts: Parts) -> Curvature:
+        """Dense, by its Gram matrix, or by its products."""
         return parts.ggn(self.fisher)
 
 
@@ -97,11 +92,7 @@ class EKFAC(Rung):
 
     def build(self, parts: Parts) -> BlockDiagonal:
         """In the same bases as the K-FAC of these choices."""
-        choices = (self.fisher, self.separate_bias, self.sharing)
-        stand_ins = parts.stand_ins(self.fisher)
-        bases, diagonals = parts.bases(*choices), parts.diagonals(*choices)
-        decay = parts.problem.curvature_decay
-        return in_kronecker_basis(bases, diagonals, stand_ins=stand_ins, decay=decay)
+        return parts.ekfac(self.fisher, self.separate_bias, self.sharing)
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,47 @@
-"""What the rungs at one point are made of, each part made at most once."""
+"""What the rungs at one point are made of, each in the form that the plan chose, made once."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from decomposition.chain import linearisation, reference
-from decomposition.chain.eigenbasis import StandIns
-from decomposition.chain.plan import Plan
-from decomposition.curvature import EXACT, Curvature, DenseCurvature, Fisher, KroneckerBasis
-from decomposition.curvature.derivatives import check_gradients, check_second_derivatives
+from decomposition.chain import cross_layer, linearisation
+from decomposition.chain.eigenbasis import StandIns, in_kronecker_basis
+from decomposition.chain.plan import Plan, plan_chain
+from decomposition.curvature import (
+    EXACT,
+    BlockDiagonal,
+    Curvature,
+    DenseCurvature,
+    Fisher,
+    KroneckerBasis,
+)
+from decomposition.curvature.derivatives import check_gradients
+from decomposition.curvature.dual import DualCurvature, RowSource, dual_parts, dual_rungs
 from decomposition.curvature.factors import (
     Factors,
     Sharing,
     ggn_diagonals,
+    hessian_diagonals,
     kronecker_bases,
     kronecker_factors,
 )
-from decomposition.errors import NonFiniteError
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
+from decomposition.curvature.products import (
+    Product,
+    block_ggn_product,
+    block_hessian_product,
+    ggn_product,
+    hessian_product,
+)
+from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock
 from decomposition.problem import Problem
+
+TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
+"""Relative residual of iterative solves, by the precision of the products."""
 
 
 class Parts:
@@ -28,39 +49,143 @@ class Parts:
 
     It lives as long as one chain is built: parameters may change between two of them. Rungs that
     ask for the same basis are given the same object, so that scorers rotate gradients once.
+
+    Args:
+        problem: where the curvature is taken.
+        plan: which form each rung takes; default what ``plan_chain`` finds for the free memory.
+        progress: show a bar over the dual Gram matrices.
+
+    Raises:
+        DecompositionError: a gradient is not finite, or the weight decay is to be in curvatures
+            that are not formed.
     """
 
-    def __init__(self, problem: Problem, plan: Plan | None = None) -> None:
-        """Start empty, where gradients are finite.
-
-        Args:
-            problem: at whose parameters.
-            plan: the forms of the chain's rungs; None: they are chosen when they are asked for.
-        """
+    def __init__(self, problem: Problem, plan: Plan | None = None, progress: bool = False) -> None:
+        """Start empty, where gradients are finite."""
         check_gradients(problem)
-        self.problem, self.plan = problem, plan
-        self.chain: dict[str, Curvature] = {}
-        """The rungs made so far, in the plan's forms, for those that are made of them."""
-        self._ggn: dict[Fisher, DenseCurvature] = {}
+        self.problem, self.plan = problem, plan or plan_chain(problem)
+        check_decay_held(problem, self.plan)
+        self._progress = progress
+        self._dtype: torch.dtype = getattr(torch, self.plan.products)
+        self._ggn: dict[Fisher, Curvature] = {}
+        self._sources: dict[Fisher, RowSource] = {}
+        self._dual: dict[Fisher, tuple[DualCurvature, BlockDiagonal]] = {}
         self._factors: dict[tuple[Fisher, Sharing], Factors] = {}
         self._bases: dict[tuple[Fisher, bool, Sharing], dict[str, KroneckerBasis]] = {}
         self._exact: dict[Fisher, StandIns] = {}
         self._diagonals: dict[tuple[Fisher, bool, Sharing], dict[str, Tensor]] = {}
 
     @cached_property
-    def hessian(self) -> DenseCurvature:
+    def hessian(self) -> Curvature:
         """H; where it is not finite, the error names the example."""
-        try:
-            return reference.hessian(self.problem)
-        except NonFiniteError:
-            check_second_derivatives(self.problem)
-            raise
+        return self.another_hessian()
 
-    def ggn(self, fisher: Fisher = EXACT) -> DenseCurvature:
+    def another_hessian(self) -> Curvature:
+        """H with a record of solves of its own, if it is solved by iteration."""
+        if self.plan.dense:
+            return self._dense_hessian
+        product = hessian_product(self.problem, self._dtype)
+        return self._iterated(product, "hessian")
+
+    @cached_property
+    def _dense_hessian(self) -> DenseCurvature:
+        return linearisation.hessian(self.problem)
+
+    def block_hessian(self) -> Curvature:
+        """⊕_l H_ll."""
+        if self.plan.dense:
+            return cross_layer.block_diagonal(self._dense_hessian)
+        product = block_hessian_product(self.problem, self._dtype)
+        return self._iterated(product, "block_hessian")
+
+    def ggn(self, fisher: Fisher = EXACT) -> Curvature:
         """G, or the matrix of another Fisher."""
         if fisher not in self._ggn:
-            self._ggn[fisher] = linearisation.ggn(self.problem, fisher)
+            self._ggn[fisher] = self._new_ggn(fisher)
         return self._ggn[fisher]
+
+    def reference(self, name: str) -> Curvature:
+        """H or G, as ``hessian`` or ``ggn``: what an approximation is one of."""
+        return {"hessian": lambda: self.hessian, "ggn": self.ggn}[name]()
+
+    def _new_ggn(self, fisher: Fisher) -> Curvature:
+        way = self._way(fisher)
+        if way == "dense":
+            return linearisation.ggn(self.problem, fisher)
+        if way == "dual":
+            return self._dual_rungs(fisher)[0]
+        return self._iterated(ggn_product(self.problem, self._dtype, fisher=fisher), "ggn", fisher)
+
+    def block_ggn(self, fisher: Fisher = EXACT, separate_bias: bool = False) -> Curvature:
+        """⊕_l G_ll of any Fisher, with weights and biases together or apart."""
+        way, blocks = self._way(fisher), self.problem.blocks
+        if way == "dense":
+            full = self.ggn(fisher)
+            assert isinstance(full, DenseCurvature)
+            if separate_bias:
+                return cross_layer.separate_bias(full, blocks)
+            return cross_layer.block_diagonal(full)
+        if way == "dual":
+            if separate_bias:
+                parts = {block.name: cross_layer.parts_of(block) for block in blocks}
+                return cross_layer.in_parts(dual_parts(self._rows(fisher), parts))
+            return self._dual_rungs(fisher)[1]
+        places = [block.slice for block in blocks]
+        if separate_bias:
+            places = [
+                slice(block.start + part.start, block.start + part.stop)
+                for block in blocks
+                for part in cross_layer.parts_of(block).values()
+            ]
+        product = block_ggn_product(self.problem, self._dtype, places, fisher)
+        return self._iterated(product, "block_ggn", fisher)
+
+    def ekfac(
+        self, fisher: Fisher = EXACT, separate_bias: bool = False, sharing: Sharing = "expand"
+    ) -> BlockDiagonal:
+        """⊕_l Q_l diag(Q_lᵀ G_ll Q_l) Q_lᵀ."""
+        choices = (fisher, separate_bias, sharing)
+        return in_kronecker_basis(
+            self.bases(*choices),
+            self.diagonals(*choices),
+            stand_ins=self.stand_ins(fisher),
+            decay=self.problem.curvature_decay,
+        )
+
+    def ekfac_hessian(self) -> BlockDiagonal:
+        """⊕_l Q_l diag(Q_lᵀ H_ll Q_l) Q_lᵀ: H's own diagonal in the basis of K-FAC.
+
+        Raises:
+            DecompositionError: it is too dear, as the plan says.
+        """
+        if self.plan.no_lattice:
+            raise DecompositionError(self.plan.no_lattice)
+        blocks = self._hessian_blocks()
+        return in_kronecker_basis(
+            self.bases(),
+            hessian_diagonals(self.problem, self.bases(), blocks),
+            stand_ins=[
+                (block, DenseCurvature(_symmetric(blocks[block.name])))
+                if blocks[block.name].matrix_free
+                else (block, blocks[block.name])
+                for block in self.problem.blocks
+                if isinstance(block, ExactBlock)
+            ],
+            decay=self.problem.curvature_decay,
+        )
+
+    def _hessian_blocks(self) -> dict[str, Curvature]:
+        """H_ll of every layer from which its diagonal or its stand-in is taken."""
+        if self.problem.plain:  # its terms tell the diagonal, and it has no stand-ins
+            return {}
+        if self.plan.dense:
+            return dict(self._dense_hessian.diagonal_blocks())
+        return {
+            block.name: MatrixFreeCurvature(
+                hessian_product(self.problem, part=block.slice), name=block.name
+            )
+            for block in self.problem.blocks
+        }
 
     def bases(
         self, fisher: Fisher = EXACT, separate_bias: bool = False, sharing: Sharing = "expand"
@@ -93,15 +218,63 @@ class Parts:
         exact = [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
         if not exact:
             return ()
-        if fisher in self._ggn:
-            views = self._ggn[fisher].diagonal_blocks()
+        views = self._ggn[fisher].diagonal_blocks() if fisher in self._ggn else {}
+        if views:
             return [(block, views[block.name]) for block in exact]
         if fisher not in self._exact:
-            self._exact[fisher] = linearisation.blocks(self.problem, exact, fisher)
+            self._exact[fisher] = linearisation.ggn_blocks(self.problem, exact, fisher)
         return self._exact[fisher]
 
-    def hessian_stand_ins(self) -> StandIns:
-        """The same with their blocks of H."""
-        exact = [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
-        views = self.hessian.diagonal_blocks()
-        return [(block, views[block.name]) for block in exact]
+    def _way(self, fisher: Fisher) -> str:
+        rows = self.problem.num_examples * fisher.rows(self.problem.num_outputs)
+        return self.plan.gauss_newton(rows)[0]
+
+    def _dual_rungs(self, fisher: Fisher) -> tuple[DualCurvature, BlockDiagonal]:
+        if fisher not in self._dual:
+            source = self._rows(fisher)
+            self._dual[fisher] = dual_rungs(self.problem, self._progress, fisher, source)
+        return self._dual[fisher]
+
+    def _rows(self, fisher: Fisher) -> RowSource:
+        if fisher not in self._sources:
+            self._sources[fisher] = RowSource(self.problem, fisher)
+        return self._sources[fisher]
+
+    def _iterated(
+        self, product: Product, name: str, fisher: Fisher | None = None
+    ) -> MatrixFreeCurvature:
+        """By its products, single solves preconditioned by EK-FAC.
+
+        A Gauss–Newton matrix has no negative eigenvalues and the trace of EK-FAC, with whose
+        ``fisher`` it comes.
+        """
+        known = None if fisher is None else float(self.ekfac(fisher).trace())
+        return MatrixFreeCurvature(
+            product,
+            self.ekfac(),
+            definite=fisher is not None,
+            tolerance=TOLERANCES[self.plan.products],
+            krylov_steps=self.plan.krylov_steps,
+            trace=known,
+            name=name,
+        )
+
+
+def check_decay_held(problem: Problem, plan: Plan | None = None) -> None:
+    """Raise DecompositionError if the weight decay is to be in curvatures that are not formed.
+
+    They are formed by a plan that is dense; None: by none.
+    """
+    if problem.curvature_decay and not (plan is not None and plan.dense):
+        raise DecompositionError(
+            f"P = {problem.num_parameters:,}: weight_decay_in_curvature is for models whose "
+            "matrices fit into memory; raise --memory, or leave it out, where the damping λ takes "
+            "its place"
+        )
+
+
+def _symmetric(curvature: Curvature) -> Tensor:
+    """The matrix of a small block, from its products."""
+    eye = torch.eye(curvature.size, dtype=torch.float64, device=curvature.device)
+    matrix = curvature.matvec(eye)
+    return 0.5 * (matrix + matrix.T)

@@ -16,7 +16,8 @@ exact product follows (10⁻¹¹ at 10⁻⁶ σ_max, 2·10⁻⁹ at 10⁻⁸), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.dense import DenseCurvature
+from decomposition.curvature.fisher import EXACT, Fisher
 from decomposition.curvature.gram import Gram, block_ggn, block_grams, block_rows
 from decomposition.curvature.graphs import Graphs
 from decomposition.curvature.jacobian import KeptRows, Rows, SweptRows
@@ -166,31 +168,56 @@ class DualCurvature(Curvature):
         return [f[0] * v + image for f, image in zip(inverses, images, strict=True)]
 
 
-def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature, BlockDiagonal]:
+class RowSource:
+    """R of any Fisher, N·K rows, as a matrix where it is small enough and fits, else by passes."""
+
+    def __init__(self, problem: Problem, fisher: Fisher = EXACT) -> None:
+        """Make the rows once for all blocks."""
+        self.problem, self.fisher = problem, fisher
+        self.count = problem.num_examples * fisher.rows(problem.num_outputs)
+        self._kept = _kept(problem, fisher)
+
+    @cached_property
+    def _graphs(self) -> Graphs:
+        return Graphs(self.problem, fisher=None if self.fisher == EXACT else self.fisher)
+
+    def rows(self, part: slice | None = None) -> Rows:
+        """R, or its columns of these parameters."""
+        if self._kept is None:
+            return SweptRows(self._graphs, part)
+        return KeptRows(self._kept if part is None else self._kept[:, part])
+
+
+def dual_rungs(
+    problem: Problem,
+    progress: bool = False,
+    fisher: Fisher = EXACT,
+    source: RowSource | None = None,
+) -> tuple[DualCurvature, BlockDiagonal]:
     """G and ⊕_l G_ll, the Gram matrices made block by block.
 
     Blocks with fewer parameters than N·C are held as their own matrices.
 
+    Args:
+        problem: at its model's present parameters.
+        progress: show a bar over the blocks.
+        fisher: whose R Rᵀ takes the place of Λ; it has N·K rows.
+        source: of these rows, if it is there.
+
     Raises:
         DecompositionError: N·C exceeds P, so that G itself is the smaller matrix.
     """
-    count = problem.num_examples * problem.num_outputs
+    count = problem.num_examples * fisher.rows(problem.num_outputs)
     if count > problem.num_parameters:
         raise DecompositionError(
             f"the dual Gram matrix has side N·C = {count:,}, more than P = "
             f"{problem.num_parameters:,}: use the GGN itself"
         )
-    graphs, kept = Graphs(problem), _kept(problem)
-
-    def rows_of(part: slice | None = None) -> Rows:
-        if kept is None:
-            return SweptRows(graphs, part)
-        return KeptRows(kept if part is None else kept[:, part])
-
+    source = source or RowSource(problem, fisher)
     total = torch.zeros(count, count, dtype=torch.float64, device=problem.device)
     blocks: dict[str, Curvature] = {}
     with tqdm(
-        block_grams(problem),
+        block_grams(problem, fisher=fisher),
         desc="dual Gram matrices",
         total=len(problem.blocks),
         unit="block",
@@ -200,23 +227,45 @@ def dual_rungs(problem: Problem, progress: bool = False) -> tuple[DualCurvature,
         for block, gram in bar:
             total += gram
             if block.size <= count:
-                blocks[block.name] = DenseCurvature(block_ggn(problem, block))
+                blocks[block.name] = DenseCurvature(block_ggn(problem, block, fisher))
             else:
-                blocks[block.name] = DualCurvature(rows_of(block.slice), Gram.of(gram))
-    whole = DualCurvature(rows_of(), Gram.of(total))
-    return whole, BlockDiagonal(blocks)
+                blocks[block.name] = DualCurvature(source.rows(block.slice), Gram.of(gram))
+    return DualCurvature(source.rows(), Gram.of(total)), BlockDiagonal(blocks)
 
 
-def _kept(problem: Problem) -> Float[Tensor, "NC P"] | None:
+def dual_parts(
+    source: RowSource, parts: Mapping[str, Mapping[str, slice]]
+) -> dict[str, dict[str, Curvature]]:
+    """The diagonal blocks of G that belong to parts of its layers, such as weights and biases.
+
+    Args:
+        source: R.
+        parts: layer → part → its place within the layer.
+    """
+    found: dict[str, dict[str, Curvature]] = {}
+    for block in source.problem.blocks:
+        rows = block_rows(source.problem, block, source.fisher)
+        for name, part in parts[block.name].items():
+            mine = rows[:, part]
+            place = slice(block.start + part.start, block.start + part.stop)
+            if mine.shape[1] <= source.count:
+                curvature: Curvature = DenseCurvature(matmul(mine.T, mine))
+            else:
+                curvature = DualCurvature(source.rows(place), Gram.of(matmul(mine, mine.T)))
+            found.setdefault(block.name, {})[name] = curvature
+    return found
+
+
+def _kept(problem: Problem, fisher: Fisher) -> Float[Tensor, "NK P"] | None:
     """All rows, if they are few enough and fit."""
-    count = problem.num_examples * problem.num_outputs
+    count = problem.num_examples * fisher.rows(problem.num_outputs)
     if 8 * count * problem.num_parameters > kept_bytes(problem.device):
         return None
     shape = (count, problem.num_parameters)
     try:
         kept = torch.empty(shape, dtype=torch.float64, device=problem.device)
         for block in problem.blocks:
-            kept[:, block.slice] = block_rows(problem, block)
+            kept[:, block.slice] = block_rows(problem, block, fisher)
     except (MemoryError, RuntimeError, OutOfMemoryError) as error:
         if not out_of_memory(error):
             raise

@@ -26,10 +26,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.factor_basis import FactorBasis, factor_basis
 from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms
 from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
+from decomposition.curvature.operator import Curvature
 from decomposition.curvature.terms import LayerTerms, on_hessian_batches
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
@@ -42,6 +42,8 @@ Factors = dict[str, tuple[Float[Tensor, "*G width width"], Float[Tensor, "*G d d
 """Layer → (A_l, S_l), one of each for every group of a grouped convolution."""
 Sharing = Literal["expand", "reduce"]
 """How positions that share a weight count."""
+COLUMN_NUMBERS = 2**24
+"""Numbers in the columns of a basis that are made at once: 128 MB."""
 PRODUCT_NUMBERS = 2**18
 """Numbers of rotated gradients that are squared at once: more leaves the cache."""
 
@@ -166,27 +168,21 @@ def _squared_products(
 
 
 def hessian_diagonals(
-    problem: Problem,
-    bases: Mapping[str, KroneckerBasis],
-    hessian: DenseCurvature | None = None,
+    problem: Problem, bases: Mapping[str, KroneckerBasis], blocks: Mapping[str, Curvature]
 ) -> dict[str, Float[Tensor, "d_out width"]]:
     """diag(Qᵀ H_ll Q)_ij = (1/N) Σ_n (Q_S,iᵀ M_n Q_S,i) (a_n · Q_A,j)²: H's own diagonal.
 
-    From the terms M_n of a plain problem, from the blocks of ``hessian`` otherwise. It is that of
-    the loss: a weight decay that ``hessian`` contains is taken off.
+    From the terms M_n of a plain problem, from its diagonal blocks otherwise. It is that of
+    the loss: a weight decay that the blocks contain is taken off.
 
-    Raises:
-        DecompositionError: the problem is not plain and there is no ``hessian``.
+    Args:
+        problem: at its model's present parameters.
+        bases: of layers, or of weights and biases.
+        blocks: layer → H_ll, of a problem that is not plain.
     """
     if not problem.plain:
-        if hessian is None:
-            raise DecompositionError(
-                "the diagonal of H in a Kronecker basis needs the dense H of a model that is not "
-                "a stack of once-used linear layers: pass hessian="
-            )
-        blocks = hessian.diagonal_blocks()
         return {
-            key: _in_basis(blocks[basis.block.name].dense(), basis) - problem.curvature_decay
+            key: _in_basis(blocks[basis.block.name], basis) - problem.curvature_decay
             for key, basis in bases.items()
         }
 
@@ -201,11 +197,26 @@ def hessian_diagonals(
     return diagonals
 
 
-def _in_basis(matrix: Tensor, basis: KroneckerBasis) -> Float[Tensor, "d_out width"]:
-    """diag(Qᵀ C Q) of a layer's matrix, or of the part of it that the basis covers."""
+def _in_basis(layer: Curvature, basis: KroneckerBasis) -> Float[Tensor, "d_out width"]:
+    """diag(Qᵀ C Q) of a layer's curvature, or of the part of it that the basis covers.
+
+    What is known by its products is multiplied with a few columns of Q at a time.
+    """
     block = basis.block
-    first = matrix.shape[0] - block.size if basis.part == "bias" else 0
+    first = layer.size - block.size if basis.part == "bias" else 0
     part = slice(first, first + block.size)
     rotation = KroneckerCurvature(basis, basis.products())
-    half = rotation.to_basis(matrix[part, part])  # Qᵀ C
-    return rotation.to_basis(half.T).diagonal().reshape(block.d_out, block.width).clone()
+    if not layer.matrix_free:
+        half = rotation.to_basis(layer.dense()[part, part])  # Qᵀ C
+        found = rotation.to_basis(half.T).diagonal()
+        return found.reshape(block.d_out, block.width).clone()
+
+    def along(columns: slice) -> Float[Tensor, " k"]:
+        q = rotation.basis_columns(columns)
+        whole = q.new_zeros(layer.size, q.shape[1])
+        whole[part] = q
+        return (layer.matvec(whole)[part] * q).sum(0)
+
+    step = max(1, COLUMN_NUMBERS // layer.size)
+    found = torch.cat(list(shrinking(along, block.size, step)))
+    return found.view(block.d_out, block.width)

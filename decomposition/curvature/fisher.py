@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import torch
@@ -55,6 +55,14 @@ class Fisher(ABC):
         """K, where it may exceed C; 0 where not."""
         return 0
 
+    def rows(self, outputs: int) -> int:
+        """K of a model with C ``outputs``."""
+        return self.columns or outputs
+
+    def beginning_at(self, start: int) -> Fisher:
+        """The same Fisher for a problem whose first example is the ``start``-th of another's."""
+        return self
+
     @abstractmethod
     def root(
         self, loss: Loss, f: Float[Tensor, "n C"], y: Tensor, first: int
@@ -87,10 +95,12 @@ class Sampled(Fisher):
     """K."""
     seed: int = 0
     """Seed of the labels."""
+    start: int = 0
+    """Draws begin with those of this example."""
 
     def __post_init__(self) -> None:
-        """Check the number of samples and the seed."""
-        rules = {"samples": whole(1), "seed": seed}
+        """Check the number of samples, the seed and the start."""
+        rules = {"samples": whole(1), "seed": seed, "start": whole()}
         check_fields(self, rules, DecompositionError, "the {} of a sampled Fisher")
 
     @property
@@ -98,10 +108,15 @@ class Sampled(Fisher):
         """K."""
         return self.samples
 
+    def beginning_at(self, start: int) -> Sampled:
+        """With the labels of the examples from there on."""
+        return replace(self, start=self.start + start)
+
     def root(self, loss: Loss, f: Tensor, y: Tensor, first: int) -> Tensor:
         """∇_f ℓ(f, ỹ_k) / √K."""
         draws = [
-            uniforms((self.seed, k), first, *f.shape).to(f.device) for k in range(self.samples)
+            uniforms((self.seed, k), self.start + first, *f.shape).to(f.device)
+            for k in range(self.samples)
         ]
         gradients = [sampled_gradient(loss, f, y, u) for u in draws]
         return torch.stack(gradients, -1) / self.samples**0.5
@@ -110,6 +125,10 @@ class Sampled(Fisher):
 @dataclass(frozen=True)
 class Empirical(Fisher):
     """The training labels' own gradients."""
+
+    def rows(self, outputs: int) -> int:
+        """One."""
+        return 1
 
     def root(self, loss: Loss, f: Tensor, y: Tensor, first: int) -> Tensor:
         """∇_f ℓ(f, y)."""

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.fisher import fisher_terms, jacobian_rows
+from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms, jacobian_rows
 from decomposition.device import chunk_bytes
 from decomposition.layers import Block, LinearBlock
 from decomposition.linalg import eigh, matmul
@@ -46,60 +46,62 @@ class Gram:
 
 
 def block_grams(
-    problem: Problem, names: Collection[str] | None = None
+    problem: Problem, names: Collection[str] | None = None, fisher: Fisher = EXACT
 ) -> Iterator[tuple[Block, Float[Tensor, "NC NC"]]]:
     """K of every block, or of those named, in parameter order, one at a time.
+
+    With another ``fisher`` its rows take the place of S_nᵀ J_n.
 
     Raises:
         OutOfMemoryError: K fits, but not the rows of one example beside it.
     """
     blocks = [b for b in problem.blocks if names is None or b.name in names]
-    by_terms = _by_terms(problem, {b.name for b in blocks})
+    by_terms = _by_terms(problem, {b.name for b in blocks}, fisher)
     for block in blocks:
         if block.name in by_terms:
             yield block, _position_gram(*by_terms.pop(block.name)).div_(problem.num_examples)
         else:
-            yield block, _row_gram(problem, block)
+            yield block, _row_gram(problem, block, fisher)
 
 
-def block_ggn(problem: Problem, block: Block) -> Float[Tensor, "size size"]:
+def block_ggn(problem: Problem, block: Block, fisher: Fisher = EXACT) -> Float[Tensor, "size size"]:
     """RᵀR of one block, made batch by batch."""
     out = torch.zeros(block.size, block.size, dtype=torch.float64, device=problem.device)
-    for part in jacobian_rows(problem, blocks=[block]):
+    for part in jacobian_rows(problem, fisher, [block]):
         rows = part.flatten(0, 1)
         out += matmul(rows.T, rows)
     return out.div_(problem.num_examples)
 
 
-def block_rows(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
+def block_rows(problem: Problem, block: Block, fisher: Fisher = EXACT) -> Float[Tensor, "NC size"]:
     """R of one block."""
-    return _jacobian(problem, block).div_(problem.num_examples**0.5)
+    return _jacobian(problem, block, fisher).div_(problem.num_examples**0.5)
 
 
-def _jacobian(problem: Problem, block: Block) -> Float[Tensor, "NC size"]:
+def _jacobian(problem: Problem, block: Block, fisher: Fisher) -> Float[Tensor, "NC size"]:
     """√N R."""
-    count = problem.num_examples * problem.num_outputs
+    count = problem.num_examples * fisher.rows(problem.num_outputs)
     rows = torch.empty(count, block.size, dtype=torch.float64, device=problem.device)
     first = 0
-    for part in jacobian_rows(problem, blocks=[block]):
+    for part in jacobian_rows(problem, fisher, [block]):
         flat = part.flatten(0, 1)
         rows[first : first + len(flat)] = flat
         first += len(flat)
     return rows
 
 
-def _row_gram(problem: Problem, block: Block) -> Float[Tensor, "NC NC"]:
+def _row_gram(problem: Problem, block: Block, fisher: Fisher) -> Float[Tensor, "NC NC"]:
     """K from the rows of a panel of examples at a time: of all of them if they fit."""
-    n, c = problem.num_examples, problem.num_outputs
+    n, c = problem.num_examples, fisher.rows(problem.num_outputs)
     out = torch.empty(n * c, n * c, dtype=torch.float64, device=problem.device)
 
     def panel(examples: slice) -> None:
-        mine = _jacobian(_some(problem, examples), block)
+        mine = _jacobian(_some(problem, examples), block, fisher.beginning_at(examples.start))
         place, stop = slice(examples.start * c, examples.stop * c), 0
         matmul(mine, mine.T, out=out[place, place])
         if not examples.start:
             return
-        for part in jacobian_rows(_some(problem, slice(0, examples.start)), blocks=[block]):
+        for part in jacobian_rows(_some(problem, slice(0, examples.start)), fisher, [block]):
             other = slice(stop, stop := stop + len(part) * c)
             out[other, place] = matmul(part.flatten(0, 1), mine.T)
             out[place, other] = out[other, place].T
@@ -116,21 +118,25 @@ def _some(problem: Problem, examples: slice) -> Problem:
     return problem if everything else problem.of_examples(examples)
 
 
-def _by_terms(problem: Problem, names: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+def _by_terms(
+    problem: Problem, names: Collection[str], fisher: Fisher
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Of the blocks for which terms are the cheaper way; of none if they do not fit."""
     try:
-        return _terms(problem, names)
+        return _terms(problem, names, fisher)
     except (MemoryError, RuntimeError, OutOfMemoryError) as error:
         if not out_of_memory(error):
             raise
     return {}
 
 
-def _terms(problem: Problem, names: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+def _terms(
+    problem: Problem, names: Collection[str], fisher: Fisher
+) -> dict[str, tuple[Tensor, Tensor]]:
     """a (N, T, width) and s (N, C, T, d_out)."""
     linear = {b.name: b for b in problem.blocks if isinstance(b, LinearBlock) and b.name in names}
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for terms in fisher_terms(problem) if linear else ():
+    for terms in fisher_terms(problem, fisher) if linear else ():
         for name, block in linear.items():
             a = terms.inputs[name]
             if a.shape[1] ** 2 <= block.width:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -51,12 +51,24 @@ TOGETHER, TOGETHER_ON_CUDA = 2**20, 2**30
 column alone keeps the processor busy, in products as large as those of several."""
 
 
+class OutputRoots(Protocol):
+    """What is needed of a Fisher (``decomposition.curvature.fisher``)."""
+
+    def root(self, loss: Loss, f: Tensor, y: Tensor, first: int) -> Tensor:
+        """R (n, C, K) of the examples from ``first`` on."""
+        ...
+
+    def rows(self, outputs: int) -> int:
+        """K."""
+        ...
+
+
 class Graph:
     """Outputs f and loss of one batch at the present parameters, and what is derived from them."""
 
-    def __init__(self, of: Graphs, x: Inputs, y: Tensor) -> None:
-        """One forward pass."""
-        self._of, self._y = of, y
+    def __init__(self, of: Graphs, x: Inputs, y: Tensor, first: int = 0) -> None:
+        """One forward pass of the examples from ``first`` on."""
+        self._of, self._y, self._first = of, y, first
         self._leaves = [of.every[name].detach().requires_grad_() for name in of.names]
         with torch.enable_grad(), of.guarded():
             leaves = dict(zip(of.names, self._leaves, strict=True))
@@ -65,13 +77,19 @@ class Graph:
 
     @cached_property
     def curvature(self) -> Float[Tensor, "n C C"]:
-        """Λ."""
+        """Λ, or R Rᵀ of another Fisher."""
+        if self._of.fisher is not None:
+            return self.root @ self.root.mT
         return self._of.loss.hessian(self.outputs, self._y).to(self.outputs.dtype)
 
     @cached_property
-    def root(self) -> Float[Tensor, "n C C"]:
-        """S with S Sᵀ = Λ."""
-        return self._of.loss.hessian_sqrt(self.outputs, self._y).to(self.outputs.dtype)
+    def root(self) -> Float[Tensor, "n C K"]:
+        """R with R Rᵀ = Λ, or that of another Fisher."""
+        if self._of.fisher is None:
+            root = self._of.loss.hessian_sqrt(self.outputs, self._y)
+        else:
+            root = self._of.fisher.root(self._of.loss, self.outputs, self._y, self._first)
+        return root.to(self.outputs.dtype)
 
     @cached_property
     def output_gradient(self) -> Float[Tensor, "n C"]:
@@ -186,16 +204,28 @@ def _vectorised(functions: list[Tensor], inputs: list[Tensor], v: list[Tensor]) 
 class Graphs:
     """The graphs of all batches of a problem's examples, in one precision.
 
+    Args:
+        problem: at its model's present parameters.
+        dtype: float64 or float32.
+        fisher: whose R Rᵀ takes the place of Λ; None: Λ itself.
+
     Raises:
         DecompositionError: a precision other than float64 and float32.
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        dtype: torch.dtype = torch.float64,
+        fisher: OutputRoots | None = None,
+    ) -> None:
         """Prepare a copy of the model in evaluation mode."""
         if dtype not in (torch.float64, torch.float32):
             raise DecompositionError(f"curvature products are float64 or float32, not {dtype}")
         self.dtype = dtype
-        self.problem = problem
+        self.problem, self.fisher = problem, fisher
+        self.columns = problem.num_outputs if fisher is None else fisher.rows(problem.num_outputs)
+        """K: columns of R of an example."""
         self.model: nn.Module = problem.double_model().to(dtype)
         self.loss: Loss = problem.loss_function
         few, y = problem.rows("train")
@@ -272,7 +302,7 @@ class Graphs:
         """The graph of some training examples."""
         x, y = self.problem.rows("train")
         targets = y[rows].to(self.dtype) if y.is_floating_point() else y[rows]
-        return Graph(self, to(take(x, rows), self.dtype), targets)
+        return Graph(self, to(take(x, rows), self.dtype), targets, rows.start)
 
     def examples_at_once(self) -> int:
         """How many examples a batch has, as far as is known."""

@@ -155,7 +155,7 @@ class SweptRows:
         problem = graphs.problem
         graphs.tensors(part)
         self.size = graphs.size if part is None else part.stop - part.start
-        self.count = problem.num_examples * problem.num_outputs
+        self.count = problem.num_examples * graphs.columns
         self._graphs, self._part = graphs, part
 
     def forward(self, v: Tensor) -> Tensor:
@@ -181,9 +181,9 @@ class SweptRows:
             total = u.new_zeros(len(u[0, columns]), self.size)
 
             def batch(graph: Graph, rows: slice) -> None:
-                outputs = graph.root.shape[1]
-                place = slice(rows.start * outputs, rows.stop * outputs)
-                part = u[place, columns].unflatten(0, (-1, outputs))
+                each = graph.root.shape[2]
+                place = slice(rows.start * each, rows.stop * each)
+                part = u[place, columns].unflatten(0, (-1, each))
                 weighted = torch.bmm(graph.root, part).permute(2, 0, 1)
                 total.add_(graph.transposed(weighted, self._part))
 

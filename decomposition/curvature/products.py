@@ -12,12 +12,13 @@ matrix products already, and small models are dense.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.fisher import EXACT, Fisher
 from decomposition.curvature.graphs import Graph, Graphs, check_columns
 from decomposition.device import full_precision
 from decomposition.errors import UnsupportedModelError
@@ -108,7 +109,10 @@ def hessian_product(
 
 
 def ggn_product(
-    problem: Problem, dtype: torch.dtype = torch.float64, part: slice | None = None
+    problem: Problem,
+    dtype: torch.dtype = torch.float64,
+    part: slice | None = None,
+    fisher: Fisher = EXACT,
 ) -> Product:
     """G v by a forward pass, Λ, and a reverse pass, or the product with a diagonal block of G.
 
@@ -116,26 +120,39 @@ def ggn_product(
         problem: at its model's present parameters.
         dtype: precision of the products.
         part: these parameters: whole tensors; default all of them.
+        fisher: whose R Rᵀ takes the place of Λ.
 
     Raises:
         UnsupportedModelError: the model cannot be differentiated.
         DecompositionError: a precision other than float64 and float32, or a part that cuts
             through a tensor.
     """
-    graphs = Graphs(problem, dtype)
+    graphs = Graphs(problem, dtype, None if fisher == EXACT else fisher)
     return Product(graphs, lambda graph, v: graph.ggn(v, part), _size(graphs, part))
 
 
-def block_ggn_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
+def block_ggn_product(
+    problem: Problem,
+    dtype: torch.dtype = torch.float64,
+    parts: Sequence[slice] | None = None,
+    fisher: Fisher = EXACT,
+) -> Product:
     """⊕_l G_ll v; passes through the graph end where a block's own layer is reached.
 
     A column counts as many as there are blocks.
 
+    Args:
+        problem: at its model's present parameters.
+        dtype: precision of the products.
+        parts: the blocks, one after the other, whole tensors each; default those of the layers.
+        fisher: whose R Rᵀ takes the place of Λ.
+
     Raises:
         UnsupportedModelError: the model cannot be differentiated.
-        DecompositionError: a precision other than float64 and float32.
+        DecompositionError: a precision other than float64 and float32, or a part that cuts
+            through a tensor.
     """
-    return _by_blocks(problem, dtype, Graph.ggn)
+    return _by_blocks(Graphs(problem, dtype, None if fisher == EXACT else fisher), Graph.ggn, parts)
 
 
 def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
@@ -145,18 +162,19 @@ def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) 
         UnsupportedModelError: as for H.
         DecompositionError: a precision other than float64 and float32.
     """
-    return _by_blocks(problem, dtype, Graph.hessian, _check_symmetric)
+    graphs = Graphs(problem, dtype)
+    _check_symmetric(graphs)
+    return _by_blocks(graphs, Graph.hessian)
 
 
 def _by_blocks(
-    problem: Problem,
-    dtype: torch.dtype,
+    graphs: Graphs,
     on_block: Callable[[Graph, Tensor, slice], Tensor],
-    check: Callable[[Graphs], None] = lambda _: None,
+    given: Sequence[slice] | None = None,
 ) -> Product:
-    parts = [block.slice for block in problem.blocks]
-    graphs = Graphs(problem, dtype)
-    check(graphs)
+    parts = [block.slice for block in graphs.problem.blocks] if given is None else given
+    for part in parts:
+        graphs.tensors(part)
 
     def on_batch(graph: Graph, v: Tensor) -> Tensor:
         return torch.cat([on_block(graph, v[:, part], part) for part in parts], 1)

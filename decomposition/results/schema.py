@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from decomposition.names import BASELINES as BASELINES
+from decomposition.names import CHAIN as CHAIN
+from decomposition.names import STEPS as STEPS
+
 SCHEMA_VERSION = 2
 """Written to the root; raised when a reader of the old schema could misread the new one."""
 
@@ -23,15 +27,6 @@ CI_BOUNDS = ("lower", "estimate", "upper")
 
 CELL = "cell"
 """The dimension of many cells; numbers from 0."""
-
-CHAIN = ("hessian", "ggn", "block_ggn", "ekfac", "kfac")
-"""Rungs of the chain in order; lattice nodes, baselines and the user's own rungs stand beside."""
-
-BASELINES = ("identity", "random")
-"""Rungs that no curvature went into."""
-
-STEPS = ("linearisation", "cross_layer", "eigenbasis", "eigenvalues")
-"""``STEPS[i]`` leads from ``CHAIN[i]`` to ``CHAIN[i + 1]``; a positive drop is a degradation."""
 
 CROSS_TERM = "cross_term"
 """Entry of ``step`` for 2⟨H−G, G−K⟩, which is not a step; NaN where it does not apply."""

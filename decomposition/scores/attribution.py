@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from decomposition.base_model import BaseModel
-from decomposition.chain.names import CHAIN
+from decomposition.names import CHAIN
 from decomposition.results.schema import BASELINES, CI_BOUNDS
 from decomposition.scores.agreement import add_agreement, agreement_group
 from decomposition.scores.bootstrap import Resamples, resample

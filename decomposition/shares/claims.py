@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from decomposition.chain.paper_protocol import PAPER_CHAIN
-from decomposition.chain.step import Step
+from decomposition.names import Step
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import Levels, read_levels

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from decomposition.chain import CHAIN, STEPS
-from decomposition.chain.step import Step
 from decomposition.linalg import to_numpy
+from decomposition.names import Step
 from decomposition.results.schema import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws, Resamples, bootstrap
 from decomposition.scores.effects import Effects, known

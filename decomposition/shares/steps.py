@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decomposition.chain.step import Step
 from decomposition.errors import DecompositionError
+from decomposition.names import Step
 from decomposition.scores.bootstrap import Draws
 
 

@@ -22,7 +22,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.names import CHAIN
 from decomposition.curvature import (
     BlockDiagonal,
     Curvature,
@@ -32,6 +31,7 @@ from decomposition.curvature import (
 )
 from decomposition.curvature.estimate import Estimate, probes, relative_error
 from decomposition.linalg import to_numpy
+from decomposition.names import CHAIN
 
 ROUNDING = 1e-24
 """Squared relative error below which two matrices are equal in float64."""

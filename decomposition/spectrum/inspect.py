@@ -8,11 +8,9 @@ import numpy as np
 import xarray as xr
 
 from decomposition.chain.build import CHAIN, LATTICE, build_chain, build_lattice
-from decomposition.chain.eigenbasis import in_kronecker_basis
-from decomposition.chain.plan import Plan
+from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, Curvature, Diagonalised
-from decomposition.curvature.factors import hessian_diagonals
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -91,7 +89,7 @@ def lattice(
         DecompositionError: the plan has no place for the problem's weight decay.
     """
     if plan is None or plan.dense:
-        return dict(build_lattice(problem))
+        return build_lattice(problem, plan=plan_chain(problem, UNLIMITED))
     built = build_chain(problem, plan=plan)
     if "block_hessian" in names:
         parts = {b.name: DiagonalBlock(built["hessian"], b.slice) for b in problem.blocks}
@@ -99,8 +97,7 @@ def lattice(
             {name: MatrixFreeCurvature(part, name=name) for name, part in parts.items()}
         )
     if "ekfac_hessian" in names:
-        bases = Parts(problem).bases()
-        built["ekfac_hessian"] = in_kronecker_basis(bases, hessian_diagonals(problem, bases))
+        built["ekfac_hessian"] = Parts(problem, plan).ekfac_hessian()
     return built
 
 

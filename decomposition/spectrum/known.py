@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from decomposition.chain.names import CHAIN
 from decomposition.chain.plan import Plan
 from decomposition.curvature import BlockDiagonal, Curvature, NotAvailableError
 from decomposition.curvature.estimate import Symmetric
 from decomposition.linalg import eigvalsh
+from decomposition.names import CHAIN
 from decomposition.problem import Problem
 from decomposition.spectrum.frobenius import PROBES, FrobeniusErrors, frobenius_errors
 from decomposition.spectrum.measure import ENDS, Spectrum, exact_spectrum, union
@@ -29,6 +29,8 @@ from decomposition.spectrum.quadrature import Estimation, estimated_spectrum
 TOLERANCE = 1e-2
 """Residual of the ends, relative to the largest: they are known by their Rayleigh quotients, whose
 error goes with its square."""
+BY_BLOCKS = ("block_hessian", "block_ggn")
+"""Rungs whose products pass through the model once for each of its blocks."""
 LARGE = 2 * 10**8
 """Parameters times examples from which a product takes about a second."""
 DEFINITE = CHAIN[1:]
@@ -130,7 +132,7 @@ def known_of(
         counted[name] = Counted(rung)
         found = spectrum_of(
             rung,
-            (dear if name == "block_ggn" else usual).estimation(seed),
+            (dear if name in BY_BLOCKS else usual).estimation(seed),
             definite=rung.definite or name in DEFINITE,
             product=counted[name],
         )
@@ -179,7 +181,7 @@ def planned_products(plan: Plan, problem: Problem, work: Work | None = None) -> 
     counts["hessian"] += 2 * max(2, PROBES // 2)  # XTrace
     for name in CHAIN:
         if plan.way(name) == "matrix-free":
-            own = dear if name == "block_ggn" else usual
+            own = dear if name in BY_BLOCKS else usual
             counts[name] += own.end_steps + own.probes * own.steps
     for i, reference in enumerate(CHAIN[:2]):  # spectral norms of differences from H, and from G
         iterated = plan.way(reference) == "matrix-free"

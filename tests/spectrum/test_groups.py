@@ -12,9 +12,9 @@ import xarray as xr
 from torch import nn
 
 from decomposition.chain import build_chain
-from decomposition.chain.names import CHAIN
 from decomposition.chain.plan import Choice, Plan, Way, plan_chain
 from decomposition.curvature import Curvature
+from decomposition.names import CHAIN
 from decomposition.problem import Problem
 from decomposition.problems.networks import mlp
 from decomposition.report.page import report_html
@@ -43,7 +43,7 @@ def wide() -> Problem:
 def forced(ggn: Way) -> Plan:
     ways: dict[str, Way] = {"hessian": FREE, "ggn": ggn, "block_ggn": ggn}
     choices = {name: Choice(name, ways.get(name, "structured"), 0, "") for name in CHAIN}
-    return Plan(choices, 0)
+    return Plan(choices, 0, lambda rows: (ggn, 0, ""))
 
 
 def groups_of(problem: Problem, plan: Plan) -> tuple[Known, dict[str, xr.Dataset]]:

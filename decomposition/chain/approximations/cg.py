@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work, rung_of
+from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, flag, one_of, whole
 from decomposition.curvature import Curvature, Diagonalised
@@ -78,7 +78,7 @@ class ConjugateGradients(Method):
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""
-        rung = rung_of(parts, self.of)
+        rung = parts.reference(self.of)
         if self.preconditioned:
             return PreconditionedCG(rung, preconditioner(parts), self.k, self.of)
         return PlainCG(rung, self.k, self.of)
@@ -86,7 +86,7 @@ class ConjugateGradients(Method):
 
 def preconditioner(parts: Parts) -> Diagonalised:
     """EK-FAC."""
-    ekfac = rung_of(parts, "ekfac").eigenbasis
+    ekfac = parts.ekfac().eigenbasis
     assert ekfac is not None
     return ekfac
 

@@ -18,7 +18,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work, rung_of
+from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, one_of, seed, whole
 from decomposition.curvature import Curvature, DenseCurvature, EigenpairCurvature
@@ -66,12 +66,12 @@ class LowRank(Method):
 
     def made(self, parts: Parts) -> EigenpairCurvature:
         """From the GGN as the plan has it."""
-        ggn, size = rung_of(parts, "ggn"), parts.problem.num_parameters
+        ggn, size = parts.ggn(), parts.problem.num_parameters
         k = min(self.k, size)
         values, vectors = _leading(ggn, k, self.seed)
         if self.rest == "drop":
             return EigenpairCurvature(values, vectors, None)
-        trace = rung_of(parts, "ekfac").trace()  # tr E = tr G
+        trace = parts.ekfac().trace()  # tr E = tr G
         rest = max(0.0, trace - float(values.sum())) / max(1, size - k)
         return EigenpairCurvature(values, vectors, rest)
 

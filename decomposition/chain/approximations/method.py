@@ -6,9 +6,8 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from decomposition.chain.large import planned_chain
-from decomposition.chain.plan import Plan, plan_chain
-from decomposition.chain.rungs import EKFAC, KFAC, Rung
+from decomposition.chain.plan import Plan
+from decomposition.chain.rungs import Rung
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Curvature
 from decomposition.memory import OutOfMemoryError
@@ -56,8 +55,7 @@ class Method(Rung):
         Raises:
             OutOfMemoryError: it needs more than the plan's budget, and than the chain takes anyway.
         """
-        plan = parts.plan = parts.plan or plan_chain(parts.problem)
-        most, needed = most_memory(plan), self.memory(parts.problem)
+        most, needed = most_memory(parts.plan), self.memory(parts.problem)
         size = parts.problem.num_parameters
         if needed > most:
             raise OutOfMemoryError(
@@ -75,19 +73,3 @@ class Method(Rung):
 def most_memory(plan: Plan) -> int:
     """Bytes that an approximation may take: the budget, or what the chain takes anyway."""
     return max(plan.budget, *(choice.memory for choice in plan.choices.values()))
-
-
-def rung_of(parts: Parts, name: str) -> Curvature:
-    """A rung of the chain in the form that the plan gives it, made at most once."""
-    if name in parts.chain:
-        return parts.chain[name]
-    plan = parts.plan = parts.plan or plan_chain(parts.problem)
-    if not plan.dense and name in ("hessian", "ggn"):
-        parts.chain |= planned_chain(parts, plan)
-    elif name == "hessian":
-        parts.chain[name] = parts.hessian
-    elif name == "ggn":
-        parts.chain[name] = parts.ggn()
-    else:
-        parts.chain[name] = {"ekfac": EKFAC(), "kfac": KFAC()}[name].build(parts)
-    return parts.chain[name]

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.chain.approximations.cg import RULES, WORDS, Iterated, preconditioner
-from decomposition.chain.approximations.method import Method, Work, rung_of
+from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields
 from decomposition.curvature import Curvature, Diagonalised
@@ -79,7 +79,7 @@ class Neumann(Method):
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""
-        rung = rung_of(parts, self.of)
+        rung = parts.reference(self.of)
         if self.preconditioned:
             return PreconditionedNeumann(rung, preconditioner(parts), self.k, self.of)
         return PlainNeumann(rung, self.k, self.of)

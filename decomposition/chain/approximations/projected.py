@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work, rung_of
+from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, seed, whole
 from decomposition.curvature import (
@@ -82,7 +82,7 @@ class Projected(Method):
         normal = torch.Generator().manual_seed(self.seed)
         shape = problem.num_parameters, min(self.k, problem.num_parameters)
         start = torch.randn(shape, generator=normal, dtype=torch.float64).to(problem.device)
-        return in_subspace(rung_of(parts, "ggn").matvec, torch.linalg.qr(start)[0])
+        return in_subspace(parts.ggn().matvec, torch.linalg.qr(start)[0])
 
 
 def in_subspace(
