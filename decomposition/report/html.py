@@ -43,7 +43,7 @@ def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> s
         version: of the software that made the result.
         sections: in the order of the page.
     """
-    script = _source("sort.js")
+    script = _source("sort.js") + _source("fold.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rendered = [
         {"anchor": s.anchor, "title": s.title, "body": blocks_html(s.blocks)} for s in sections

@@ -34,12 +34,13 @@ METRIC_LABELS = {
     "stein": "Stein divergence",
 }
 PROTOCOLS = {
+    "tuned": "tuned λ",
     "equal": "equal λ",
     "relative": "relative λ",
     "effective_dimension": "equal effective dimension",
-    "tuned": "tuned λ",
     "layer_mean": "λ by layer",
 }
+"""In the order of the page: each rung at its own best λ, the fair comparison, leads."""
 POLICIES = {
     "absolute": "absolute: |μ|",
     "signed": "signed: μ as it is",

@@ -72,6 +72,23 @@ def test_contents_lead_to_their_sections(browser: Browser, page: Path) -> None:
     assert browser.evaluate(f"{lost}.length") == 0
 
 
+def test_folds_open_for_an_anchor_for_print_and_at_one_press(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    shut = "document.querySelectorAll('details:not([open])').length"
+    inside = "document.querySelector('details.part figure, details.part details')"
+    before = browser.evaluate(shut)
+    assert before > 10
+    browser.evaluate(f"location.hash = {inside}.id; new Promise(r => setTimeout(r, 100))")
+    assert browser.evaluate(f"{inside}.closest('details').open")
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate(shut) == 0
+    browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate(shut) == before - 1
+    press = "[...document.querySelectorAll('nav button')].find(b => b.textContent == 'Open all')"
+    browser.evaluate(f"{press}.click()")
+    assert browser.evaluate(shut) == 0
+
+
 def test_user_text_runs_nothing(browser: Browser, awkward: Path) -> None:
     browser.open(awkward)
     assert browser.evaluate("document.scripts.length") == 1

@@ -185,3 +185,37 @@ def test_unknown_values_are_dashes(tmp_path: Path) -> None:
     tree["attribution"].dataset = data
     page = write_report(tree, tmp_path).read_text("utf-8")
     assert not re.search(r">\s*nan", page, flags=re.IGNORECASE)
+
+
+def test_the_answer_comes_with_its_waterfall_and_each_section_shows_one_figure(
+    pages: dict[str, Path],
+) -> None:
+    sections = re.findall(r"<section .*?</section>", text_of(pages["whole"]), flags=re.DOTALL)
+    assert 'id="figure-waterfall-equal"' in sections[0]
+    for section in sections[1:]:
+        in_view = re.sub(r"<details.*</details>", "", section, flags=re.DOTALL)
+        assert len(re.findall(r"<figure", in_view)) <= 1
+
+
+def test_beside_the_chain_is_told_against_every_rung(tmp_path: Path) -> None:
+    tree = synthetic(CASES["one rung"])
+    tree["beside"] = xr.DataTree(
+        xr.Dataset(
+            {
+                "difference": (
+                    ("protocol", "other", "rung", "ci_bound"),
+                    [[[[0.01, 0.02, 0.03]], [[-0.02, 0.0, 0.02]]]],
+                ),
+                "probability": (("protocol", "other", "rung"), [[[0.98], [0.5]]]),
+            },
+            {
+                "protocol": ["equal"],
+                "other": ["kpsvd", "theirs"],
+                "rung": ["kfac"],
+                "ci_bound": ["lower", "estimate", "upper"],
+            },
+        )
+    )
+    text = " ".join(read(write_report(tree, tmp_path).read_text("utf-8")).text)
+    assert "KPSVD lies above K-FAC by 0.020 [0.010, 0.030]" in text
+    assert "theirs is not told apart from K-FAC" in text

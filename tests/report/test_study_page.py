@@ -120,7 +120,7 @@ def test_cells_behind_each_claim(small: Path) -> None:
     ("which", "text"),
     [
         ("small", "1 is supported under every protocol"),
-        ("small", "in 0 under equal λ and 2 under tuned λ"),
+        ("small", "in 2 under tuned λ and 0 under equal λ"),
         ("small", "With epoch the level of Hessian, GGN, block GGN, EK-FAC and K-FAC falls"),
         ("small", "the way from the controlled protocol to the paper's"),
         ("small", "python analyses/paper_grid.py --out out/"),

@@ -5,6 +5,7 @@
 
 from decomposition.report.figures.bands import (
     plot_at_damping,
+    plot_beside,
     plot_levels,
     plot_orders,
     plot_shares,
@@ -33,6 +34,7 @@ from decomposition.report.figures.waterfall import (
 
 __all__ = [
     "plot_at_damping",
+    "plot_beside",
     "plot_claims",
     "plot_contributions",
     "plot_counts",

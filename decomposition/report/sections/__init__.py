@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from decomposition.report.content import Block, Filled, missing
+from decomposition.report.folding import folded
 from decomposition.report.result import Result
 from decomposition.report.sections.answer import answer, claims_blocks, own_claim_blocks
+from decomposition.report.sections.beside import beside_blocks
 from decomposition.report.sections.damping import damping_blocks
 from decomposition.report.sections.errors import frobenius_blocks, prediction_blocks
 from decomposition.report.sections.levels import level_blocks
@@ -44,7 +46,7 @@ class Section:
         blocks = self.build(result) if there else []
         if not blocks and self.missing:
             blocks = [missing(self.missing)]
-        return Filled(self.anchor, self.title, tuple(blocks)) if blocks else None
+        return Filled(self.anchor, self.title, folded(self.anchor, blocks)) if blocks else None
 
 
 SECTIONS = (
@@ -58,6 +60,7 @@ SECTIONS = (
         ("/shares",),
         "The result holds no shares: the chain is incomplete or nothing was compared.",
     ),
+    Section("beside", "Beside the chain", beside_blocks, ("/beside",)),
     Section(
         "damping",
         "LDS against damping",

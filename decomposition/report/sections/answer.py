@@ -24,6 +24,8 @@ from decomposition.report.figures.claims import plot_claims
 from decomposition.report.names import chain_of, chain_title, protocol_label, step_label
 from decomposition.report.orders import survival
 from decomposition.report.result import Result, interval, intervals, labels
+from decomposition.report.sections.levels import waterfall
+from decomposition.report.sections.shares import at_damping
 from decomposition.report.verdict import blame, held_back_sentences, sentences, spectral_sentence
 from decomposition.report.wording import isolated, joined, plural
 
@@ -41,6 +43,7 @@ def answer(result: Result) -> list[Block]:
     for one in result.each() if result.few else ():
         name = f"{one.name}: " if result.many else ""
         blocks.append(Text(name + " ".join(sentences(one)), kind="plain" if name else "lead"))
+        blocks += [] if result.many else _at_a_glance(one)
         blocks += [Text(name + said, kind="note") for said in held_back_sentences(one)]
         blocks.append(Text(name + f"{survival(one)} {spectral_sentence(one)}".strip()))
     blocks.append(Text(_studied(result)))
@@ -48,6 +51,13 @@ def answer(result: Result) -> list[Block]:
         count = plural(len(result.json("notes")), "warning")
         blocks.append(Text(f"{count} came with this result: see “Limits”.", kind="note"))
     return blocks
+
+
+def _at_a_glance(one: Result) -> list[Block]:
+    """The waterfall of the leading protocol, and which step is largest at every λ."""
+    drawn = [waterfall(p, one, f"waterfall-{p}") for p in one.protocols[:1]]
+    shown = tuple(figure for figure in (*drawn, at_damping(one, "at-damping")) if figure)
+    return [Columns(shown)] if shown else []
 
 
 def _counted(result: Result) -> str:

@@ -38,6 +38,7 @@ from decomposition.results.schema import BASELINES, CHAIN, STEPS
 LINES_A_FIGURE = 96
 """More marks below each other than this make a figure that no screen holds."""
 
+_STEPS_IN_WORDS = tuple(f"{step_label(s)}: {STEP_MEANINGS[s]}" for s in STEPS)
 _ESTIMATED = "Steps with whiskers are estimated with random probes; the others are exact."
 
 
@@ -50,7 +51,7 @@ def level_blocks(result: Result) -> list[Block]:
             "is what influence functions lose with the exact curvature: it is no step of the "
             "approximation and no part of the shares."
         ),
-        Items(tuple(f"{step_label(s)}: {STEP_MEANINGS[s]}" for s in STEPS)),
+        Details("step-words", "What each step does", (Items(_STEPS_IN_WORDS),)),
     ]
     level = result.known("/shares", "level")
     if level is None:
@@ -58,10 +59,6 @@ def level_blocks(result: Result) -> list[Block]:
     else:
         if result.many:
             blocks += _in_bands(result, level)
-        for protocol in result.protocols if result.few else ():
-            blocks += figures(
-                result, f"waterfall-{protocol}", "Waterfalls", partial(_lds, protocol)
-            )
     drop = result.array("/shares", "drop")
     for metric in ("frobenius_squared", "damped_inverse_squared"):
         if drop is None or not result.few or metric not in labels(drop, "metric"):
@@ -69,12 +66,18 @@ def level_blocks(result: Result) -> list[Block]:
         if drop.sel(metric=metric).notnull().any():
             name = f"spectral-{metric.replace('_', '-')}"
             blocks += figures(result, name, "Squared errors", partial(_spectral, metric))
+    if level is not None and result.few:
+        # the leading one of a single cell stands beside the answer
+        for protocol in result.protocols[0 if result.many else 1 :]:
+            draw = partial(waterfall, protocol)
+            blocks += figures(result, f"waterfall-{protocol}", "Waterfalls", draw)
     if level is not None:
         blocks += [*_tables(result), *_corrected(result), *_base_models(result)]
     return blocks
 
 
-def _lds(protocol: str, one: Result, name: str) -> Figure | None:
+def waterfall(protocol: str, one: Result, name: str) -> Figure | None:
+    """LDS along the chain under one protocol; None where no rung of it has an LDS."""
     rows = levels(one, protocol)
     if not set(rows) & set(CHAIN):
         return None
@@ -218,32 +221,31 @@ def _rows(array: xr.DataArray) -> list[str]:
 
 
 def _tables(result: Result) -> list[Block]:
-    damped = result.array("/shares", "level_damping") is not None
-    columns = ["rung", "reached by"]
-    for protocol in result.protocols:
-        columns.append(f"LDS, {PROTOCOLS.get(protocol, protocol)}")
-        columns += [f"at λ, {PROTOCOLS.get(protocol, protocol)}"] if damped else []
-    caption = "LDS of each rung and the damping at which it is read"
-    return table(result, "levels", caption, columns, _levels)
+    names = [PROTOCOLS.get(protocol, protocol) for protocol in result.protocols]
+    blocks = table(result, "levels", "LDS of each rung", ("rung", "reached by", *names), _levels)
+    if result.array("/shares", "level_damping") is not None:
+        caption = "λ at which the LDS of each rung is read"
+        blocks += table(result, "level-damping", caption, ("rung", *names), _dampings)
+    return blocks
 
 
 def _levels(one: Result) -> Iterator[Row]:
+    level, ceiling = one.array("/shares", "level"), one.array("/attribution", "ceiling")
+    assert level is not None
+    if one.name and ceiling is not None:
+        yield ("noise ceiling", "–", *(interval(ceiling) for _ in one.protocols))
+    for rung in _rows(level):
+        cells = (interval(level, protocol=p, rung=rung) for p in one.protocols)
+        yield (rung_label(rung, 120), _reached_by(rung), *cells)
+
+
+def _dampings(one: Result) -> Iterator[Row]:
     level, damping = one.array("/shares", "level"), one.array("/shares", "level_damping")
     assert level is not None
-    ceiling = one.array("/attribution", "ceiling")
-    if one.name and ceiling is not None:
-        row: list[Cell] = ["noise ceiling", "–"]
-        for _ in one.protocols:
-            row += [interval(ceiling)] + (["any"] if damping is not None else [])
-        yield tuple(row)
+    assert damping is not None
     for rung in _rows(level):
-        row = [rung_label(rung, 120), _reached_by(rung)]
-        for protocol in one.protocols:
-            row.append(interval(level, protocol=protocol, rung=rung))
-            if damping is not None:
-                at = float(damping.sel(protocol=protocol, rung=rung))
-                row.append("any" if rung in BASELINES else at)
-        yield tuple(row)
+        cells: list[Cell] = [float(damping.sel(protocol=p, rung=rung)) for p in one.protocols]
+        yield (rung_label(rung, 120), *(["any"] * len(cells) if rung in BASELINES else cells))
 
 
 def _reached_by(rung: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decomposition.report.claims import OUTCOMES
-from decomposition.report.content import Block, Formula, Items, Text
+from decomposition.report.content import Block, Details, Formula, Items, Text
 from decomposition.report.formulas import FORMULAS
 from decomposition.report.result import Result, intervals
 from decomposition.report.wording import joined
@@ -46,10 +46,13 @@ def methods_blocks(result: Result) -> list[Block]:
         Text("References:"),
         Items(_REFERENCES),
     ]
-    return [*blocks, *_terms(result)]
+    return [
+        Details("definitions", "Definitions and references", tuple(blocks)),
+        Details("terms", "The words of this page", (_terms(result),)),
+    ]
 
 
-def _terms(result: Result) -> list[Block]:
+def _terms(result: Result) -> Items:
     """The words of the page, each in a sentence or two."""
     ends = joined([str(o) for o in OUTCOMES])
     items = (
@@ -69,7 +72,7 @@ def _terms(result: Result) -> list[Block]:
         "same for every rung; they do not speak of data sets or architectures that are not here.",
         "Tables can be sorted by any column and downloaded as CSV, figures as SVG or PNG.",
     )
-    return [Text("How to read this page:"), Items(items)]
+    return Items(items)
 
 
 _REFERENCES = (

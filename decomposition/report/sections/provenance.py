@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 
-from decomposition.report.content import Block, Cell, Code, Table, Text, missing
+from decomposition.report.content import Block, Cell, Code, Details, Table, Text, missing
 from decomposition.report.result import Result
 
 
 def provenance_blocks(result: Result) -> list[Block]:
     """Command, configuration, seeds, versions, hardware and times."""
     command = str(result.attr("command"))
-    blocks: list[Block] = [missing("The result does not say with which command it was made.")]
+    head: list[Block] = [missing("The result does not say with which command it was made.")]
     if command:
-        blocks = [Text("The exact command:"), Code(command)]
-    blocks.append(_run(result))
+        head = [Text("The exact command:"), Code(command)]
+    blocks: list[Block] = [_run(result)]
     for name, caption, columns in (
         ("timings", "Time by stage", ("stage", "seconds")),
         ("versions", "Versions", ("package", "version")),
@@ -26,7 +26,8 @@ def provenance_blocks(result: Result) -> list[Block]:
             blocks.append(Table(name, caption, columns, rows))
     config = json.dumps(result.json("config"), indent=2, sort_keys=True, ensure_ascii=False)
     blocks += [Text("The whole configuration:"), Code(config, download="config.json")]
-    return blocks
+    told = "The run, its times, versions, seeds and configuration"
+    return [*head, Details("run-details", told, tuple(blocks))]
 
 
 def _run(result: Result) -> Table:

@@ -44,7 +44,8 @@ def share_blocks(result: Result) -> list[Block]:
     if result.few:
         blocks += figures(result, "orders", "Every protocol and order", _glance)
     blocks += _in_bands(result) if result.many else _by_metric(result)
-    blocks += figures(result, "at-damping", "The steps at every damping", _at_damping)
+    if result.many:  # that of a single cell stands beside the answer
+        blocks += figures(result, "at-damping", "The steps at every damping", at_damping)
     blocks += [*_share_tables(result), *_marginals(result), *_mismatch(result)]
     return blocks
 
@@ -162,7 +163,8 @@ def _band_figure(
     )
 
 
-def _at_damping(one: Result, name: str) -> Figure | None:
+def at_damping(one: Result, name: str) -> Figure | None:
+    """The drop of each step at one λ for every rung; the largest estimate is outlined."""
     drop = one.known("/shares/at_damping", "drop")
     if drop is None:
         return None
