@@ -101,7 +101,7 @@ WRONG = [
     (Cell, "recipe", {}, "recipe must be a Recipe, got dict"),
     (problem, "name", 3, "name must be a string, got 3"),
     (problem, "allow_query_in_train", "no", "allow_query_in_train must be True or False"),
-    (problem, "recipe", None, "recipe must be a Recipe, got NoneType"),
+    (problem, "recipe", "adam", "recipe must be a Recipe, got str"),
     (problem, "display", {"image_shape": (2, 2.0)}, "display must be a whole number >= 1, got 2"),
     (problem, "display", {"a": torch}, "display must hold what JSON can say"),
     (problem, "initial", [1], "initial must be a Mapping, got list"),

@@ -44,6 +44,8 @@ MEMORY = 64.0
 def _named_rungs(value: Any) -> tuple[tuple[str, Rung | str], ...]:
     pairs = value.items() if isinstance(value, dict) else value
     try:
+        if not isinstance(value, dict | tuple | list):  # an empty tensor has no pairs either
+            raise TypeError
         found = tuple((name, rung) for name, rung in pairs)
     except (TypeError, ValueError):
         raise Unfit("hold pairs of a name and a rung", value) from None
