@@ -36,7 +36,6 @@ from decomposition.scores.scorer import (
     Eigenvalues,
     FixedScorer,
     Scorer,
-    SolvingScorer,
     baselines,
     scorers_of,
 )
@@ -153,7 +152,8 @@ def prepare(
     asked: tuple[str, ...] = ()
     if settings.attribution:
         with clock.stage("scores"):
-            scorers = _scorers(rungs, gradients, known)
+            told = {name: eigenvalues_of(known, name) for name in rungs}
+            scorers = scorers_of(rungs, gradients, told)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
             scorers |= {name: FixedScorer(torch.from_numpy(one)) for name, one in given.items()}
             asked = _signs(scorers, given)
@@ -198,14 +198,3 @@ def _truth(
 ) -> Truth:
     with clock.stage("respond" if settings.target == "pbrf" else "retrain"):
         return measured_truth(problem, rungs, settings, folder, progress, bank, affordable=dense)
-
-
-def _scorers(
-    rungs: Mapping[str, Curvature], gradients: GradientSource, known: Known
-) -> dict[str, Scorer]:
-    if isinstance(gradients, Gradients):
-        return scorers_of(rungs, gradients)
-    return {
-        name: SolvingScorer(rung, gradients, eigenvalues_of(known, name))
-        for name, rung in rungs.items()
-    }

@@ -208,7 +208,7 @@ def _folder(result: Path) -> Path:
 
 
 def _problems() -> None:
-    from decomposition.problems.listing import listing
+    from decomposition.problems.registry import listing
 
     _say(listing())
 

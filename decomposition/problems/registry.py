@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from decomposition.errors import DecompositionError, ProblemError
+from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
 from decomposition.problems import bundled, chars, csv_file, idx, npz
 from decomposition.problems.data_files import PERCEPTRON, file_problem
 from decomposition.problems.known_truth import linear_gaussian, teacher
-from decomposition.problems.options import COMMON, RECIPE, Spec, parse, recipe_of, variant_of
+from decomposition.problems.options import (
+    COMMON,
+    RECIPE,
+    VARIANT,
+    Spec,
+    parse,
+    recipe_of,
+    variant_of,
+)
 from decomposition.problems.table import Defaults, Table
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
@@ -37,6 +46,15 @@ BUILT_IN: dict[str, Callable[..., Problem]] = {
     )
 }
 """Name → function of seed, recipe, quick, variant, and of its own options."""
+EXAMPLES = (
+    "digits?hidden=16&activation=tanh&epochs=100",
+    "teacher?label_noise=0.2&examples=400",
+    "chars?hidden=8&length=12&examples=1000",
+    "idx:mnist/?pool=2&examples=2000",
+    "csv:abalone.data?target=last&task=regression",
+    "npz:mine.npz?x=features&y=labels",
+)
+"""How problems are named on the command line."""
 
 OWN_OPTIONS: dict[str, Mapping[str, str]] = {
     "digits_cnn": bundled.CNN_OPTIONS,
@@ -224,3 +242,35 @@ def plain_value(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def listing() -> str:
+    """What ``decompose problems`` prints: sizes, task and a line for each; formats and options."""
+    rows = [("name", "N", "queries", "P", "task", "")]
+    rows += [_row(name, make_problem(name)) for name in BUILT_IN]
+    lines = [
+        f"{name:16} {n:>5} {q:>7} {p:>9}  {task:14}  {line}".rstrip()
+        for name, n, q, p, task, line in rows
+    ]
+    for name, options in OWN_OPTIONS.items():
+        lines += ["", f"{name} has options of its own:"]
+        lines += [f"  {option:12} {meaning}" for option, meaning in options.items()]
+    for kind in FILES.values():
+        lines += ["", f"{kind.usage:22} {_first_line(kind.read.__doc__)}"]
+        lines += [f"  {option:12} {meaning}" for option, meaning in kind.options.items()]
+    lines += ["", "Every problem above takes these options, as ?option=value&option=value:"]
+    lines += [f"  {option:12} {meaning}" for option, meaning in (VARIANT | RECIPE).items()]
+    lines += ["", "Examples (quoted, because the shell reads ? and &):"]
+    lines += [f"  decompose run '{example}' --out out/" for example in EXAMPLES]
+    lines += ["", "Your own: decompose run file.py:function, where the function returns a Problem."]
+    return "\n".join(lines)
+
+
+def _row(name: str, problem: Problem) -> tuple[str, ...]:
+    task = "classification" if isinstance(problem.query_loss, CrossEntropy) else "regression"
+    sizes = (problem.num_examples, problem.num_queries, problem.num_parameters)
+    return (name, *(f"{size:,}" for size in sizes), task, _first_line(BUILT_IN[name].__doc__))
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]

@@ -434,14 +434,27 @@ def baselines(source: GradientSource, size: int, seed: int) -> dict[str, Scorer]
     return {"identity": FixedScorer(flat), "random": FixedScorer(random)}
 
 
-def scorers_of(rungs: Mapping[str, Curvature], gradients: Gradients) -> dict[str, Scorer]:
-    """The cheapest scorer that each rung allows; rungs of one basis rotate the gradients once."""
+def scorers_of(
+    rungs: Mapping[str, Curvature],
+    gradients: GradientSource,
+    eigenvalues: Mapping[str, Eigenvalues | None] = MappingProxyType({}),
+) -> dict[str, Scorer]:
+    """The cheapest scorer that each rung and the source of gradients allow.
+
+    Gradients in memory are rotated once for all rungs of one basis; others are solved for.
+
+    Args:
+        rungs: name → C.
+        gradients: of queries and training examples.
+        eigenvalues: name → what is known of the spectrum of a rung that is solved; default its
+            own, where it has an eigenbasis.
+    """
     rotated: dict[object, RotatedGradients] = {}
     found: dict[str, Scorer] = {}
     for name, rung in rungs.items():
         basis = rung.eigenbasis
-        if basis is None:
-            found[name] = SolvingScorer(rung, gradients)
+        if basis is None or not isinstance(gradients, Gradients):
+            found[name] = SolvingScorer(rung, gradients, eigenvalues.get(name))
             continue
         key = basis.basis_key()
         if key not in rotated:

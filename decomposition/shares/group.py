@@ -10,14 +10,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from decomposition.chain import CHAIN, STEPS
-from decomposition.results.schema import CI_BOUNDS, CROSS_TERM
+from decomposition.chain import CHAIN, LATTICE, STEPS
+from decomposition.results.schema import BASELINES, CI_BOUNDS, CROSS_TERM
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.ceiling import corrected
 from decomposition.scores.levels import Levels, read_draws
 from decomposition.scores.protocols import PROTOCOLS
 from decomposition.settings import Settings
-from decomposition.shares.beside import beside_group
 from decomposition.shares.lattice import CURVATURE, order_groups
 from decomposition.shares.mismatch import mismatch_group
 from decomposition.shares.prediction import prediction_group
@@ -60,7 +59,7 @@ def share_groups(tree: xr.DataTree, settings: Settings) -> dict[str, xr.Dataset]
             settings.level,
             settings.seed,
         )
-    beside = beside_group(levels, settings.level)
+    beside = _beside(levels, settings.level)
     if beside is not None:
         groups["/beside"] = beside
     if len(levels.per_base) > 1:
@@ -211,3 +210,42 @@ def _at_damping(data: xr.Dataset, level: float) -> xr.Dataset:
 def _each(levels: Draws) -> Iterator[Draws]:
     """Along the first axis."""
     return (levels[i] for i in range(len(levels.estimate)))
+
+
+def _beside(levels: Levels, level: float) -> xr.Dataset | None:
+    """``/beside``: LDS of every approximation and of scores made elsewhere, minus that of
+    every rung.
+
+    Resamples are paired, so that an interval is that of the difference. ``probability`` is the
+    share of resamples in which the difference is positive, ties counting half; NaN where a level
+    is missing.
+
+    Args:
+        levels: of all nodes.
+        level: coverage of the intervals.
+    """
+    others = [node for node in levels.nodes if node not in (*LATTICE, *BASELINES)]
+    if not others:
+        return None
+    shape = (len(levels.protocols), len(others), len(CHAIN))
+    difference, probability = np.full((*shape, 3), np.nan), np.full(shape, np.nan)
+    for i, protocol in enumerate(levels.protocols):
+        chain = levels.of(protocol, CHAIN)
+        for j, other in enumerate(others):
+            gap = levels.of(protocol, [other]).minus(chain)
+            difference[i, j] = gap.interval(level)
+            share = (gap.draws > 0).mean(0) + 0.5 * (gap.draws == 0).mean(0)
+            probability[i, j] = np.where(np.isfinite(gap.estimate), share, np.nan)
+    dims = ("protocol", "other", "rung")
+    return xr.Dataset(
+        {
+            "difference": ((*dims, "ci_bound"), difference),
+            "probability": (dims, probability),
+        },
+        {
+            "protocol": list(levels.protocols),
+            "other": others,
+            "rung": list(CHAIN),
+            "ci_bound": list(CI_BOUNDS),
+        },
+    )

@@ -7,9 +7,8 @@ import re
 import pytest
 
 from decomposition.problems import BUILT_IN, make_problem
-from decomposition.problems.listing import EXAMPLES, listing
 from decomposition.problems.options import COMMON, parse
-from decomposition.problems.registry import FILES, OWN_OPTIONS
+from decomposition.problems.registry import EXAMPLES, FILES, OWN_OPTIONS, listing
 
 
 @pytest.fixture(scope="module")

@@ -19,18 +19,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work
+from decomposition.chain.approximations.method import Method, SolverAlone, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import check_fields, flag, one_of, whole
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.cg import cg as conjugate_gradients
 from decomposition.curvature.krylov import Function, krylov_spaces
 from decomposition.curvature.matrix_free import KRYLOV_NUMBERS
-from decomposition.curvature.operator import NotAvailableError, Solutions
+from decomposition.curvature.operator import Solutions
 from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
-from decomposition.errors import DampingError, DecompositionError
+from decomposition.errors import DecompositionError
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
@@ -91,8 +91,8 @@ def preconditioner(parts: Parts) -> Diagonalised:
     return ekfac
 
 
-class Iterated(Curvature):
-    """C⁻¹ by a fixed number of steps: neither products nor eigenvalues are its own.
+class Iterated(SolverAlone):
+    """C⁻¹ by a fixed number of steps.
 
     Args:
         rung: C.
@@ -104,26 +104,8 @@ class Iterated(Curvature):
         """Nothing is computed yet."""
         self.size, self.device = rung.size, rung.device
         self._rung, self._steps, self._name = rung, steps, name
+        self.kind = f"{name} is a solver"
         self.notes = (f"{name}: a solver, {steps} steps whatever is left; it has no spectrum",)
-
-    def eigenvalues(self) -> Tensor:
-        """None of its own.
-
-        Raises:
-            NotAvailableError: always.
-        """
-        raise NotAvailableError(f"{self._name} is a solver: it has no eigenvalues of its own")
-
-    def _matvec(self, v: Tensor) -> Tensor:
-        raise NotAvailableError(f"{self._name} is a solver: it has no products of its own")
-
-    def _solve(
-        self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
-    ) -> Float[Tensor, "P k"]:
-        found = self._solutions(v, [damping], negative)
-        if found.failures:
-            raise DampingError(found.failures[0])
-        return found.x[0]
 
     def _checked_solutions(
         self, x: Float[Tensor, "D P k"], dampings: list[float], failures: dict[int, str]

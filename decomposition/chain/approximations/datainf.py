@@ -21,14 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work
+from decomposition.chain.approximations.method import Method, SolverAlone, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Empirical
 from decomposition.curvature.fisher import jacobian_rows
-from decomposition.curvature.operator import Curvature, NotAvailableError, Solutions
+from decomposition.curvature.operator import Solutions
 from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes
-from decomposition.errors import DampingError
 from decomposition.problem import Problem
 
 KEPT_BYTES = 2**30
@@ -51,12 +50,14 @@ class DataInf(Method):
         return DataInfCurvature(parts.problem)
 
 
-class DataInfCurvature(Curvature):
+class DataInfCurvature(SolverAlone):
     """Known by its solver alone.
 
     Args:
         problem: at whose present parameters.
     """
+
+    kind = "datainf is a mean of inverses"
 
     def __init__(self, problem: Problem) -> None:
         """Keep the gradients where they fit."""
@@ -65,25 +66,6 @@ class DataInfCurvature(Curvature):
         self._examples, self._decay = problem.num_examples, problem.curvature_decay
         self._slices = [block.slice for block in problem.blocks]
         self._batches = _passes(problem)
-
-    def eigenvalues(self) -> Tensor:
-        """None.
-
-        Raises:
-            NotAvailableError: always.
-        """
-        raise NotAvailableError("datainf is a mean of inverses: it has no eigenvalues")
-
-    def _matvec(self, v: Tensor) -> Tensor:
-        raise NotAvailableError("datainf is a mean of inverses: it has no products")
-
-    def _solve(
-        self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
-    ) -> Float[Tensor, "P k"]:
-        found = self._solutions(v, [damping], negative)
-        if found.failures:
-            raise DampingError(found.failures[0])
-        return found.x[0]
 
     def _solutions(
         self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature

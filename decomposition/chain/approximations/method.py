@@ -6,10 +6,15 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
+from torch import Tensor
+
 from decomposition.chain.plan import Plan
 from decomposition.chain.rungs import Rung
 from decomposition.chain.shared_factors import Parts
-from decomposition.curvature import Curvature
+from decomposition.curvature import Curvature, NotAvailableError
+from decomposition.damping import NegativeCurvature
+from decomposition.errors import DampingError
 from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
 from decomposition.resources import size_text
@@ -68,6 +73,32 @@ class Method(Rung):
     @abstractmethod
     def made(self, parts: Parts) -> Curvature:
         """The curvature, where there is memory for it."""
+
+
+class SolverAlone(Curvature):
+    """A curvature that is known by its solutions at several λ: it has no spectrum of its own."""
+
+    kind: str
+    """What it is, for messages, such as ``cg on ggn is a solver``."""
+
+    def eigenvalues(self) -> Tensor:
+        """None.
+
+        Raises:
+            NotAvailableError: always.
+        """
+        raise NotAvailableError(f"{self.kind}: it has no eigenvalues of its own")
+
+    def _matvec(self, v: Tensor) -> Tensor:
+        raise NotAvailableError(f"{self.kind}: it has no products of its own")
+
+    def _solve(
+        self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
+    ) -> Float[Tensor, "P k"]:
+        found = self._solutions(v, [damping], negative)
+        if found.failures:
+            raise DampingError(found.failures[0])
+        return found.x[0]
 
 
 def most_memory(plan: Plan) -> int:
