@@ -1,0 +1,1 @@
+"""The former place of ``decomposition.scores``, for scripts that import gradients from it."""
