@@ -179,7 +179,10 @@ def python_problem(path: str, name: str, arguments: Mapping[str, object] | None 
     try:
         inspect.signature(function).bind(**(arguments or {}))
     except TypeError as error:
-        raise ProblemError(f"{path}:{name} was given other arguments: {error}") from None
+        raise ProblemError(
+            f"{path}:{name} does not take the arguments it was given ({error}); name them after a "
+            f"question mark, as in {name}?argument=value"
+        ) from None
     try:
         with _importable(Path(path).parent):
             problem = function(**(arguments or {}))

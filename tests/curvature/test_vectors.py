@@ -232,7 +232,6 @@ def test_a_direction_without_curvature_needs_damping(policy: str) -> None:
 
 
 BAD_PAIRS = {
-    "no remainder": ((torch.ones(1), torch.eye(3)[:, :1], None), "remainder must be a number"),
     "remainder of text": ((torch.ones(1), torch.eye(3)[:, :1], "0"), "remainder must be a number"),
     "remainder NaN": ((torch.ones(1), torch.eye(3)[:, :1], np.nan), "remainder must lie in"),
     "no values": ((None, torch.eye(3)), "values must be a dense array of real numbers, got None"),

@@ -84,7 +84,10 @@ def test_a_file_named_like_an_installed_module_does_not_replace_it(folder: Path)
         ("{folder}/mine.py:", "mine.py has no function ''"),
         ("{folder}/mine.py:NUMBER", "has no function 'NUMBER'"),
         ("{folder}/mine.py:broken", "mine.py:broken failed: KeyError: 'weights.pt'"),
-        ("{folder}/mine.py:needs", "needs failed: TypeError: .* 1 required positional argument"),
+        (
+            "{folder}/mine.py:needs",
+            "needs does not take .*missing a required argument: 'an_argument'",
+        ),
         ("{folder}/mine.py:refused", "targets must be a tensor or a NumPy array, got list"),
         ("{folder}/mine.py:nothing", "must return a Problem, got NoneType"),
         ("{folder}/syntax.py:make", "syntax.py cannot be imported: SyntaxError"),
