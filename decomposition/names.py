@@ -1,4 +1,4 @@
-"""Names of rungs and steps."""
+"""Names that every table uses: rungs, steps, bounds of an interval."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ LATTICE = ("hessian", "ggn", "block_hessian", "block_ggn", "ekfac_hessian", "ekf
 """All feasible nodes of source × coupling × structure."""
 BASELINES = ("identity", "random")
 """Rungs that no curvature went into."""
+CROSS_TERM = "cross_term"
+"""Stands among the steps for 2⟨H−G, G−K⟩, which is none; NaN where it does not apply."""
+CI_BOUNDS = ("lower", "estimate", "upper")
+"""The coordinate of ``ci_bound``; an exact quantity repeats its value three times."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from decomposition.names import STEPS
 from decomposition.report.interval import Interval
 from decomposition.report.names import PROTOCOLS, STEP_LABELS
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import joined
-from decomposition.results.schema import STEPS
 
 MEAN = "mean"
 """Name of the row of the Shapley value, the mean over the orders."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from decomposition.results.schema import CHAIN, STEPS
+from decomposition.names import CHAIN, STEPS
 
 INK, MUTED, GRID, PAPER = "#1a1d23", "#5b626e", "#d9dce2", "#fffffe"
 _LIGHT_TO_DARK = {INK: "#e8eaee", MUTED: "#a4abb8", GRID: "#3a404b", PAPER: "#14171c"}

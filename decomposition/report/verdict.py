@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from decomposition.names import BASELINES, STEPS
 from decomposition.report.interval import Interval
 from decomposition.report.names import PROTOCOLS, SHARE_METRICS, STEP_LABELS, rung_label
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import joined, number, percent, span
-from decomposition.results.schema import BASELINES, STEPS
 
 UNDAMPED = "frobenius_squared"
 """The metric that no damping enters."""

@@ -12,11 +12,12 @@ from typing import Any
 
 import xarray as xr
 
-from decomposition.results.schema import CELL, CELL_COORDINATES, CROSS_TERM, SCHEMA_VERSION, STEPS
+from decomposition.names import CROSS_TERM, STEPS
+from decomposition.results.schema import CELL, CELL_COORDINATES, SCHEMA_VERSION
 
 RENAMED = {"/large": "/forms", "/ladder": "/protocol_ladder"}
 """Path in schema 1 → path now."""
-ABOUT_CELLS = ("train_loss", "query_loss", "query_accuracy", "seconds", "parameters")
+ABOUT_CELLS = ("train_loss", "query_loss", "query_accuracy", "parameters")
 FROBENIUS, LDS = "frobenius_squared", "lds"
 
 

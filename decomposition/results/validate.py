@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import xarray as xr
 
 from decomposition.errors import ResultFileError
-from decomposition.results.schema import (
-    ATTRIBUTES,
-    CELL,
-    CI_BOUNDS,
-    GROUP_JSON,
-    JSON_ATTRIBUTES,
-    NUMBERS,
-    REQUIRED_ATTRIBUTES,
-    Group,
-    Variable,
-    group_of,
-)
+from decomposition.names import CI_BOUNDS
+from decomposition.results.schema import ATTRIBUTES, CELL, group_of
+from decomposition.results.table import Attribute, Group, Variable
 
 _KINDS = {"float": "f", "int": "iub", "str": "OUST", "any": "fiubOUST"}
 
@@ -52,7 +44,11 @@ def check_tree(tree: xr.DataTree, where: str, strict: bool) -> None:
 
 
 def _attribute_problems(tree: xr.DataTree, strict: bool) -> list[str]:
-    problems = [f"attribute {a} is missing" for a in REQUIRED_ATTRIBUTES if a not in tree.attrs]
+    problems = [
+        f"attribute {a.name} is missing"
+        for a in ATTRIBUTES
+        if a.required and a.name not in tree.attrs
+    ]
     problems += attribute_types(tree)
     if strict:
         for node in tree.subtree:
@@ -65,18 +61,28 @@ def _attribute_problems(tree: xr.DataTree, strict: bool) -> list[str]:
 
 def attribute_types(tree: xr.DataTree) -> list[str]:
     """What is of another type than the report reads, one line each."""
-    problems: list[str] = []
-    for name in sorted(ATTRIBUTES.keys() & tree.attrs.keys()):
-        value = tree.attrs[name]
-        wanted = "a number" if name in NUMBERS else "a string"
-        if not isinstance(value, int | float | np.number if name in NUMBERS else str):
-            problems.append(f"attribute {name} is not {wanted}: {value!r:.80}")
-        elif name in JSON_ATTRIBUTES:
-            problems += _json_problems(f"attribute {name}", value, JSON_ATTRIBUTES[name])
-    for group, name in GROUP_JSON:
-        about = tree[group].attrs if group in tree.children else {}
-        if name in about:
-            problems += _json_problems(f"attribute {name} of /{group}", about[name], dict)
+    problems = _wrong_attributes(ATTRIBUTES, tree.attrs, "")
+    for node in tree.subtree:
+        group = group_of(node.path)
+        if group is not None:
+            problems += _wrong_attributes(group.attributes, node.attrs, f" of {node.path}")
+    return problems
+
+
+def _wrong_attributes(
+    known: Iterable[Attribute], given: Mapping[Any, Any], where: str
+) -> list[str]:
+    problems = []
+    for one in known:
+        if one.name not in given:
+            continue
+        what, value = f"attribute {one.name}{where}", given[one.name]
+        number = one.kind in (int, float)
+        if not isinstance(value, int | float | np.number if number else str):
+            wanted = "a number" if number else "a string"
+            problems.append(f"{what} is not {wanted}: {value!r:.80}")
+        elif one.kind in (dict, list):
+            problems += _json_problems(what, value, one.kind)
     return problems
 
 

@@ -10,8 +10,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from decomposition.base_model import BaseModel
-from decomposition.names import CHAIN
-from decomposition.results.schema import BASELINES, CI_BOUNDS
+from decomposition.names import BASELINES, CHAIN, CI_BOUNDS
 from decomposition.scores.agreement import add_agreement, agreement_group
 from decomposition.scores.bootstrap import Resamples, resample
 from decomposition.scores.ceiling import Ceiling, noise_ceiling

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from decomposition.damping import POLICIES
 from decomposition.errors import DampingError
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CI_BOUNDS
 from decomposition.scores.bootstrap import Resamples, bootstrap
 from decomposition.scores.crossfit import at_choice, choose, fold_lds
 from decomposition.scores.effects import Effects, solved

@@ -14,8 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from decomposition.names import CHAIN
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CHAIN, CI_BOUNDS
 from decomposition.scores.bootstrap import Resamples, bootstrap
 from decomposition.scores.crossfit import at_choice, choose, fold_lds, refine
 from decomposition.scores.effects import Effects, known, solved

@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from decomposition.chain.paper_protocol import PAPER_CHAIN
-from decomposition.names import Step
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CI_BOUNDS, Step
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import Levels, read_levels
 from decomposition.shares.steps import CHAIN, drops, excludes_zero, ratio

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from decomposition.chain import CHAIN, LATTICE, STEPS
-from decomposition.results.schema import BASELINES, CI_BOUNDS, CROSS_TERM
+from decomposition.names import BASELINES, CI_BOUNDS, CROSS_TERM
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.ceiling import corrected
 from decomposition.scores.levels import Levels, read_draws

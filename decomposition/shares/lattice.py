@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import Levels
 from decomposition.shares.steps import ShareError, Step, contrasts, excludes_zero, ratio

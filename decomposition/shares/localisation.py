@@ -22,8 +22,7 @@ from torch import Tensor
 
 from decomposition.chain import CHAIN, STEPS
 from decomposition.linalg import to_numpy
-from decomposition.names import Step
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CI_BOUNDS, Step
 from decomposition.scores.bootstrap import Draws, Resamples, bootstrap
 from decomposition.scores.effects import Effects, known
 from decomposition.scores.lds import check_prediction, fold_members, linearise, linearised_query

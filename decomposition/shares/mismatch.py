@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from decomposition.chain import CHAIN
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import Levels
 from decomposition.shares.steps import ShareError, excludes_zero, ratio

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from decomposition.results.schema import BASELINES, CI_BOUNDS
+from decomposition.names import BASELINES, CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.ranks import Floats, correlation, rank
 from decomposition.shares.steps import ShareError

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from decomposition.chain.paper_protocol import LADDERS
-from decomposition.results.schema import CELL, CI_BOUNDS, GROUPS
+from decomposition.names import CI_BOUNDS
+from decomposition.results.schema import CELL, GROUPS
 from decomposition.scores.levels import Levels, read_levels
 from decomposition.shares.claims import claims_group, shared_protocols
 from decomposition.shares.group import share_groups

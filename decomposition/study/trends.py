@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from decomposition.chain import CHAIN, STEPS
-from decomposition.results.schema import CI_BOUNDS
+from decomposition.names import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import Levels, read_draws, read_levels
 from decomposition.shares.claims import shared_protocols

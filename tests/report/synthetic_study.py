@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import xarray as xr
 
-from decomposition.results.schema import CHAIN, CI_BOUNDS, STEPS
+from decomposition.names import CHAIN, CI_BOUNDS, STEPS
 from decomposition.results.upgrade import upgraded
 
 LEVELS = {
@@ -141,7 +141,6 @@ def _cells(planted: PlantedStudy) -> xr.Dataset:
             "train_loss": ("cell", rng.uniform(0.01, 0.2, n)),
             "query_loss": ("cell", rng.uniform(0.1, 0.4, n)),
             "query_accuracy": ("cell", rng.uniform(0.9, 0.98, n)),
-            "seconds": ("cell", rng.uniform(40, 400, n)),
         },
         {
             "cell": np.arange(n),

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from decomposition.errors import ResultFileError, StoreError
+from decomposition.names import CHAIN
 from decomposition.report import claims_markdown, write_report
 from decomposition.report.claims import claims
 from decomposition.report.drawing import draw
@@ -29,7 +30,6 @@ from decomposition.report.figures import (
 )
 from decomposition.report.layout import architecture, layout
 from decomposition.report.result import Result
-from decomposition.results.schema import CHAIN
 from tests.report.synthetic_study import CLAIMS, LADDERS, LEVELS, PlantedStudy, synthetic_study
 from tests.report.test_page import read
 

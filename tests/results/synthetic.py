@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, STEPS
 from decomposition.results.provenance import provenance
-from decomposition.results.schema import BASELINES, CHAIN, CI_BOUNDS, STEPS
 from tests.results import synthetic_shares as derived
 
 DAMPING = np.logspace(-5, 1, 13)

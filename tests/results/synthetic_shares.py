@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from decomposition.results.schema import CHAIN, CI_BOUNDS, STEPS
+from decomposition.names import CHAIN, CI_BOUNDS, STEPS
 
 ORDERS = [
     "linearisation > cross_layer > eigenbasis > eigenvalues",

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from decomposition import run
-from decomposition.results.schema import CROSS_TERM
+from decomposition.names import CROSS_TERM
 from decomposition.scores.protocols import PROTOCOLS
 from tests.tiny import SETTINGS, tiny_problem
 

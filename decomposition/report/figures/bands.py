@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decomposition.names import CHAIN, STEPS
 from decomposition.report.figures.canvas import (
     axes_or_new,
     legend_outside,
@@ -37,7 +38,6 @@ from decomposition.report.orders import MEAN, order_names, readings
 from decomposition.report.palette import INK, MUTED, step_style
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import signed
-from decomposition.results.schema import CHAIN, STEPS
 
 BEYOND = 60.0
 """Per cent of the total by which an interval may reach beyond the estimates before it is cut."""

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decomposition.names import BASELINES, CHAIN
 from decomposition.report.figures.canvas import (
     axes_or_new,
     legend_below,
@@ -20,7 +21,7 @@ from decomposition.report.interval import Interval
 from decomposition.report.names import PROTOCOLS, protocol_label, rung_label, step_label
 from decomposition.report.palette import INK, MUTED, rung_styles, step_style
 from decomposition.report.result import GRID, Result, interval, labels
-from decomposition.results.schema import BASELINES, CELL, CHAIN
+from decomposition.results.schema import CELL
 
 GRIDS = {
     "equal": ("/attribution", "damping", "damping λ (units of curvature)"),

@@ -10,12 +10,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from decomposition.names import BASELINES
 from decomposition.report.figures.canvas import axes_or_new, report_style, say_missing
 from decomposition.report.names import rung_label, step_label
 from decomposition.report.palette import INK, MUTED, PAPER, step_style
 from decomposition.report.result import Result, labels
 from decomposition.report.wording import isolated, number, signed
-from decomposition.results.schema import BASELINES
 
 AXES = {
     "layers": ("block", "layer", "LDS lost by layer and step"),

@@ -8,6 +8,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decomposition.names import BASELINES
 from decomposition.report.figures.bands import BEYOND
 from decomposition.report.figures.canvas import (
     axes_or_new,
@@ -22,7 +23,6 @@ from decomposition.report.interval import Interval
 from decomposition.report.names import METRIC_LABELS, protocol_label, rung_label, step_label
 from decomposition.report.palette import MUTED, RungStyle, step_style
 from decomposition.report.result import Result, interval, labels
-from decomposition.results.schema import BASELINES
 
 REFERENCE = "hessian"
 ERRORS = {

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decomposition.names import BASELINES, CHAIN, CROSS_TERM, STEPS
 from decomposition.report.figures.canvas import axes_or_new, beside, report_style, say_missing
 from decomposition.report.interval import Interval
 from decomposition.report.names import (
@@ -21,7 +22,6 @@ from decomposition.report.names import (
 from decomposition.report.palette import INK, MUTED, RungStyle, rung_styles, step_style
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import fixed, number, signed
-from decomposition.results.schema import BASELINES, CHAIN, CROSS_TERM, STEPS
 
 TOTAL = RungStyle(INK, "-", "s")
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from decomposition.names import BASELINES
 from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
 from decomposition.report.figures.curves import (
     GRIDS,
@@ -20,7 +21,6 @@ from decomposition.report.names import POLICIES, PROTOCOLS, rung_label
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import fixed, joined, number, span
-from decomposition.results.schema import BASELINES
 
 
 def damping_blocks(result: Result) -> list[Block]:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from decomposition.names import CROSS_TERM
 from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text, missing
 from decomposition.report.figures.scatter import (
     ERRORS,
@@ -22,7 +23,6 @@ from decomposition.report.names import METRIC_LABELS, protocol_label, step_label
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import joined, span
-from decomposition.results.schema import CROSS_TERM
 
 _SHOWN = ("damped_inverse_queries", "relative_frobenius")
 """Metrics of which one is drawn, the first that is known."""

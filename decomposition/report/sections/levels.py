@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from decomposition.names import BASELINES, CHAIN, STEPS
 from decomposition.report.content import (
     Block,
     Cell,
@@ -33,7 +34,6 @@ from decomposition.report.names import (
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import fixed, joined, number, span
-from decomposition.results.schema import BASELINES, CHAIN, STEPS
 
 LINES_A_FIGURE = 96
 """More marks below each other than this make a figure that no screen holds."""

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from decomposition.names import BASELINES, CHAIN
 from decomposition.report.content import Block, Items, Text
 from decomposition.report.names import PROTOCOLS, SHARE_METRICS, rung_label
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.verdict import blame, cases, held_back
 from decomposition.report.wording import joined, span
-from decomposition.results.schema import BASELINES, CHAIN, group_of
+from decomposition.results.schema import group_of
 
 
 def limits_blocks(result: Result) -> list[Block]:

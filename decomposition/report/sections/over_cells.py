@@ -42,7 +42,6 @@ VALUES = {
     "train_loss": "training loss",
     "query_loss": "query loss",
     "query_accuracy": "query accuracy",
-    "seconds": "seconds",
 }
 TRUTH = {"ceiling": "noise ceiling", "reliability": "reliability"}
 

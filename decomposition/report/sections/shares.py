@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from decomposition.names import CROSS_TERM, STEPS
 from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
 from decomposition.report.figures.bands import plot_at_damping, plot_orders, plot_shares
 from decomposition.report.interval import Interval
@@ -28,7 +29,6 @@ from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.sections.levels import band_figures
 from decomposition.report.verdict import UNDAMPED, Blame, blame, cases
 from decomposition.report.wording import fixed, joined, percent, plural, span
-from decomposition.results.schema import CROSS_TERM, STEPS
 
 
 def share_blocks(result: Result) -> list[Block]:

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from decomposition.names import CHAIN
 from decomposition.report.content import (
     Block,
     Cell,
@@ -31,7 +32,6 @@ from decomposition.report.names import rung_label, step_label
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.sections.by_cell import figures
 from decomposition.report.wording import isolated, joined, number, span
-from decomposition.results.schema import CHAIN
 
 _NOUNS = {"layers": "layer", "bands": "spectral band"}
 ROWS = 10

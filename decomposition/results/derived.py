@@ -1,0 +1,212 @@
+"""Groups that follow from the measured ones: shares, places of the loss, claims over cells."""
+
+from __future__ import annotations
+
+from decomposition.results.measured import LDS
+from decomposition.results.table import Attribute, Group, variable
+
+_BESIDE = Group(
+    "/beside",
+    "Approximations beside the chain and scores made elsewhere, against every rung of it.",
+    (
+        variable(
+            "difference",
+            "protocol other rung ci_bound",
+            LDS,
+            "LDS minus the rung's",
+            required=True,
+        ),
+        variable("probability", "protocol other rung", "1", "share of resamples above the rung"),
+    ),
+    stacked=False,
+)
+
+_SHARES = (
+    _BESIDE,
+    Group(
+        "/shares",
+        "What each step costs, and its share of the whole.",
+        (
+            variable(
+                "drop", "metric protocol step ci_bound", "metric", "positive is a degradation"
+            ),
+            variable("share", "metric protocol step ci_bound", "1", "drop / total drop"),
+            variable("total", "metric protocol ci_bound", "metric", "first rung to last"),
+            variable("defined", "metric protocol", "0 or 1", "the total is beyond noise", "int"),
+            variable("probability_degrades", "metric protocol step", "1", "P(drop > 0)"),
+            variable("level", "protocol rung ci_bound", LDS, "LDS along the chain"),
+            variable("level_damping", "protocol rung", "curvature", "λ at which the level is read"),
+            variable("premise", "protocol ci_bound", LDS, "ceiling − level of hessian"),
+            variable("corrected", "protocol rung ci_bound", LDS, "level / ceiling"),
+        ),
+        attributes=(
+            Attribute(
+                "verdict",
+                dict,
+                "protocol → {candidate, resolved, probability, more_masks, text} for the LDS; "
+                "more_masks is null where masks cannot resolve it. Of many cells: cell → the same",
+            ),
+        ),
+    ),
+    Group(
+        "/shares/at_damping",
+        "The chain at one λ for all rungs, λ = multiplier · tr G / min(P, N·C); NaN elsewhere.",
+        (
+            variable(
+                "level",
+                "multiplier rung ci_bound",
+                LDS,
+                "LDS",
+                or_dims="multiplier chain_rung ci_bound",
+            ),
+            variable("drop", "multiplier step ci_bound", LDS, "positive is a degradation"),
+            variable("share", "multiplier step ci_bound", "1", "drop / total drop"),
+            variable("total", "multiplier ci_bound", LDS, "first rung to last"),
+            variable("defined", "multiplier", "0 or 1", "the total is beyond noise", "int"),
+            variable("damping_value", "multiplier", "curvature", "absolute λ"),
+        ),
+    ),
+    Group(
+        "/shares/orders",
+        "Shares along each feasible order of the steps.",
+        (
+            variable(
+                "share_by_order", "metric protocol order step ci_bound", "1", "drop / total drop"
+            ),
+            variable("drop_by_order", "metric protocol order step ci_bound", "metric", "drop"),
+            variable("first", "metric protocol step ci_bound", "metric", "drop, taken first"),
+            variable("last", "metric protocol step ci_bound", "metric", "drop, taken last"),
+        ),
+    ),
+    Group(
+        "/shares/shapley",
+        "Mean over the feasible orders.",
+        (
+            variable("shapley", "metric protocol step ci_bound", "1", "share, mean over orders"),
+            variable("shapley_drop", "metric protocol step ci_bound", "metric", "drop, likewise"),
+            variable("spread", "metric protocol step", "1", "largest − smallest share over orders"),
+        ),
+    ),
+    Group(
+        "/shares/interactions",
+        "How much more a step costs once another is taken.",
+        (variable("interaction", "protocol pair ci_bound", LDS, "zero: no interaction"),),
+    ),
+    Group(
+        "/shares/mismatch",
+        "What a common damping costs, beside the approximation itself: tuned minus equal.",
+        (
+            variable("gap", "rung ci_bound", LDS, "LDS tuned − LDS equal"),
+            variable("gap_share", "rung ci_bound", "1", "gap / total drop under equal"),
+            variable("mismatch", "ci_bound", LDS, "gap of kfac − gap of hessian"),
+            variable("mismatch_share", "ci_bound", "1", "mismatch / total drop under equal"),
+        ),
+    ),
+    Group(
+        "/shares/resolution",
+        "What more masks would buy; beyond the masks at hand it is extrapolated.",
+        (
+            variable("width", "protocol chain_step masks", LDS, "interval of the drop"),
+            variable("relative_width", "repeats", "1", "interval of hessian's LDS / LDS"),
+        ),
+    ),
+)
+
+_DETAIL = (
+    Group(
+        "/policies",
+        "Rungs with negative eigenvalues under every policy, each at its own best damping.",
+        (
+            variable("level", "policy rung ci_bound", LDS, "cross-fitted LDS"),
+            variable("level_damping", "policy rung", "curvature", "λ at which it is read"),
+            variable(
+                "indefinite", "policy rung", "0 or 1", "the damped matrix is indefinite", "int"
+            ),
+            variable("lds_by_damping", "policy rung damping", LDS, "mean over queries"),
+        ),
+        stacked=False,
+    ),
+    Group(
+        "/where/queries",
+        "Drop of every query at every step, protocol tuned.",
+        (
+            variable("drop", "step query ci_bound", LDS, "positive is a degradation"),
+            variable("degraded", "step", "1", "fraction of queries whose interval is above zero"),
+            variable("improved", "step", "1", "fraction of queries whose interval is below zero"),
+        ),
+        stacked=False,
+    ),
+    *(
+        Group(
+            f"/where/{name}",
+            f"A step's loss split over {what}, swapped one after the other; they add up.",
+            (
+                variable("contribution", f"step {axis} ci_bound", LDS, "of one part"),
+                variable("total", "step ci_bound", LDS, "the step, at tuned dampings"),
+                variable("remainder", "step ci_bound", LDS, "zero up to rounding"),
+            ),
+            stacked=False,
+        )
+        for name, axis, what in (
+            ("layers", "block", "layers, between block-diagonal rungs"),
+            ("bands", "band", "bands of the spectrum, by rank of the eigenvalue"),
+        )
+    ),
+    Group(
+        "/prediction",
+        "Does spectral error predict attribution loss? Rank correlation over rungs and dampings.",
+        (
+            variable("rho", "metric ci_bound", LDS, "positive: error predicts loss"),
+            variable("cells", "metric", "count", "rung × damping", "int"),
+            variable("rungs", "metric", "count", "units of resampling", "int"),
+        ),
+        stacked=False,
+    ),
+    Group(
+        "/base_models",
+        "Levels of single base models, where there are several.",
+        (variable("level", "base_model protocol rung", LDS, "cross-fitted LDS"),),
+        stacked=False,
+    ),
+)
+
+_OVER_CELLS = (
+    Group(
+        "/claims",
+        "Claims as tested: 1 supported, 0 not resolved, −1 contradicted, in a cell and over all.",
+        (
+            variable("effect", "claim protocol ci_bound", "as /claims says", "of a cell"),
+            variable("p_value", "claim protocol", "1", "of the verdict's own side; NaN: exact"),
+            variable("verdict", "claim protocol", "−1, 0, 1", "in a cell", "int"),
+            variable("pooled_effect", "claim protocol ci_bound", "as /claims says", "over cells"),
+            variable("pooled_verdict", "claim protocol", "−1, 0, 1", "over cells", "int"),
+            variable("counts", "claim protocol outcome", "count", "cells by outcome", "int"),
+        ),
+        attributes=(
+            Attribute("texts", dict, "claim → its sentence"),
+            Attribute("effects", dict, "claim → what its effect is, with the unit"),
+        ),
+    ),
+    Group(
+        "/trends",
+        "How levels and drops change with what varies between cells.",
+        (
+            variable("slope", "quantity protocol ci_bound", "as unit says", "over cells"),
+            variable("p_value", "quantity protocol", "1", "of no trend"),
+            variable("factor", "quantity", "name", "what varies", "str"),
+            variable("unit", "quantity", "text", "of the slope", "str"),
+        ),
+    ),
+    Group(
+        "/protocol_ladder",
+        "From the controlled protocol to the paper's, one change at a time; coordinate "
+        "`ladder_of`(ladder_step) is the rung that a step changes.",
+        (
+            variable("drop", "protocol ladder_step ci_bound", LDS, "positive is a degradation"),
+            variable("share", "protocol ladder_step ci_bound", "1", "of the ladder's total"),
+        ),
+    ),
+)
+
+DERIVED = (*_SHARES, *_DETAIL, *_OVER_CELLS)
+"""Parents before children."""
