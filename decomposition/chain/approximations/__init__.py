@@ -46,15 +46,18 @@ __all__ = [
 ]
 
 METHODS: dict[str, type[Method]] = {
-    "diagonal": diagonal,
-    "kfac_trace": kfac_trace,
-    "kpsvd": kpsvd,
-    "low_rank": low_rank,
-    "projected": projected,
-    "projected_layers": projected_layers,
-    "datainf": datainf,
-    "neumann": neumann,
-    "cg": cg,
+    method.name: method
+    for method in (
+        diagonal,
+        kfac_trace,
+        kpsvd,
+        low_rank,
+        projected,
+        projected_layers,
+        datainf,
+        neumann,
+        cg,
+    )
 }
 """Name → method."""
 

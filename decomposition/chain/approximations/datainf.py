@@ -38,6 +38,7 @@ KEPT_BYTES = 2**30
 class DataInf(Method):
     """(1/N) Σ_n (g_n g_nᵀ + λI)⁻¹ of every layer."""
 
+    name = "datainf"
     summary = "the mean of per-example damped inverses, layer by layer (DataInf)"
     form = "solver"
 

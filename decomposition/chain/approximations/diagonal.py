@@ -26,6 +26,7 @@ from decomposition.problem import Problem
 class Diagonal(Method):
     """diag(G)."""
 
+    name = "diagonal"
     summary = "the diagonal of the GGN"
     form = "diagonal"
 

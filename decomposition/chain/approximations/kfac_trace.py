@@ -20,6 +20,7 @@ from decomposition.curvature import BlockDiagonal
 class KFACTrace(Method):
     """c_l A_l ⊗ S_l with c_l = tr G_ll / tr(A_l ⊗ S_l)."""
 
+    name = "kfac_trace"
     summary = "K-FAC with every layer's trace matched to its exact block's"
     form = "structured"
 

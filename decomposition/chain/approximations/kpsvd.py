@@ -49,6 +49,7 @@ PAIR_NUMBERS = 2**22
 class KPSVD(Method):
     """The nearest Kronecker product of every layer's block."""
 
+    name = "kpsvd"
     summary = "the Kronecker product nearest to each layer's block of the GGN (power iteration)"
     form = "structured"
 

@@ -20,28 +20,26 @@ from torch import Tensor
 
 from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
-from decomposition.checks import check_fields, one_of, seed, whole
+from decomposition.checks import one_of, seed, whole
 from decomposition.curvature import Curvature, DenseCurvature, EigenpairCurvature
 from decomposition.curvature.solution import SolverError
-from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy
 from decomposition.problem import Problem
 
+RULES = {"k": whole(1), "seed": seed, "rest": one_of("mean", "drop")}
 TOLERANCE = 1e-8
 """Of eigenvalues that are iterated for, relative."""
 
 
 @dataclass(frozen=True)
 class LowRank(Method):
-    """V diag(μ) Vᵀ + ρ (I − V Vᵀ).
+    """V diag(μ) Vᵀ + ρ (I − V Vᵀ)."""
 
-    Raises:
-        DecompositionError: a field outside its range.
-    """
-
+    name = "low_rank"
     summary = "the K leading eigenpairs of the GGN (default 100), the rest at its mean"
     form = "low-rank"
     words = {"drop": {"rest": "drop"}}  # noqa: RUF012
+    rules = RULES
 
     k: int = 100
     """Eigenpairs, at most P."""
@@ -49,11 +47,6 @@ class LowRank(Method):
     """Seed of the start vector."""
     rest: Literal["mean", "drop"] = "mean"
     """mean: every other eigenvalue is their mean. drop: they have no influence."""
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        rules = {"k": whole(1), "seed": seed, "rest": one_of("mean", "drop")}
-        check_fields(self, rules, DecompositionError, "the {} of low_rank")
 
     def memory(self, problem: Problem) -> int:
         """Lanczos vectors, eigenvectors and reflectors."""

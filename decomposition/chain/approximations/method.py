@@ -12,9 +12,10 @@ from torch import Tensor
 from decomposition.chain.plan import Plan
 from decomposition.chain.rungs import Rung
 from decomposition.chain.shared_factors import Parts
+from decomposition.checks import Rule, check_fields
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.damping import NegativeCurvature
-from decomposition.errors import DampingError
+from decomposition.errors import DampingError, DecompositionError
 from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
 from decomposition.resources import size_text
@@ -37,14 +38,25 @@ class Method(Rung):
     """An approximation of G or H, built from the rungs of the chain as the plan has them.
 
     Its fields are its arguments: whole numbers in their order, and words (see ``words``).
+
+    Raises:
+        DecompositionError: a field outside its range.
     """
 
+    name: ClassVar[str]
+    """As it is specified."""
     summary: ClassVar[str]
     """One line for ``--help``."""
     form: ClassVar[str]
     """What kind of curvature it is, for ``decompose plan``."""
     words: ClassVar[dict[str, dict[str, object]]] = {}
     """Word of a specification (``cg:20:hessian``) → fields that it sets."""
+    rules: ClassVar[dict[str, Rule]] = {}
+    """What each field may be."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        check_fields(self, self.rules, DecompositionError, f"the {{}} of {self.name}")
 
     def memory(self, problem: Problem) -> int:
         """Bytes at its peak, beyond what the chain takes; 0 where that is little."""

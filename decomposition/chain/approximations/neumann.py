@@ -19,21 +19,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.cg import RULES, WORDS, Iterated, preconditioner
-from decomposition.chain.approximations.method import Method, Work
-from decomposition.chain.shared_factors import Parts
-from decomposition.checks import check_fields
+from decomposition.chain.approximations.iterated import Iterated, IteratedMethod
 from decomposition.curvature import Curvature, Diagonalised
 from decomposition.curvature.krylov import Function, Matvec, krylov_spaces
 from decomposition.curvature.operator import Solutions
 from decomposition.damping import NegativeCurvature
-from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
 
 LARGEST_STEPS = 30
@@ -44,55 +39,12 @@ FOLLOWED = 1e-6
 """Relative change over the last fifth of them at which they are taken for all."""
 
 
-@dataclass(frozen=True)
-class Neumann(Method):
-    """k steps on G or H.
-
-    Raises:
-        DecompositionError: a field outside its range.
-    """
-
-    summary = "K steps of the Neumann series (100; LiSSA) on the GGN, :hessian, with :ekfac ASTRA"
-    form = "solver"
-    words = WORDS
-
-    k: int = 100
-    """Steps."""
-    of: Literal["ggn", "hessian"] = "ggn"
-    """The rung that is solved."""
-    preconditioned: bool = False
-    """Whether by EK-FAC."""
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        check_fields(self, RULES, DecompositionError, "the {} of neumann")
-
-    def memory(self, problem: Problem) -> int:
-        """The Krylov space of one vector, or that which finds η."""
-        steps = LARGEST_STEPS if self.preconditioned else min(self.k + 1, MOST_STEPS)
-        return 8 * problem.num_parameters * (min(steps, problem.num_parameters) + 6)
-
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """Steps of every query; preconditioned ones start anew at every damping."""
-        anew = dampings if self.preconditioned else 1
-        return Work(products=self.k * problem.num_queries * anew, of=self.of)
-
-    def made(self, parts: Parts) -> Curvature:
-        """Nothing is solved yet."""
-        rung = parts.reference(self.of)
-        if self.preconditioned:
-            return PreconditionedNeumann(rung, preconditioner(parts), self.k, self.of)
-        return PlainNeumann(rung, self.k, self.of)
-
-
 class PlainNeumann(Iterated):
     """f(C) v of the series."""
 
     def __init__(self, rung: Curvature, steps: int, of: str) -> None:
         """Nothing is computed yet."""
-        super().__init__(rung, steps, f"neumann on {of}")
-        if of == "hessian":
-            self.notes = (*self.notes, f"{self._name}: negative eigenvalues count as signed")
+        super().__init__(rung, steps, f"neumann on {of}", signed=of == "hessian")
 
     @cached_property
     def _largest(self) -> float:
@@ -120,11 +72,10 @@ class PreconditionedNeumann(Iterated):
 
     def __init__(self, rung: Curvature, ekfac: Diagonalised, steps: int, of: str) -> None:
         """Nothing is computed yet."""
-        super().__init__(rung, steps, f"neumann on {of}, preconditioned by EK-FAC")
+        name = f"neumann on {of}, preconditioned by EK-FAC"
+        super().__init__(rung, steps, name, signed=of == "hessian")
         self._ekfac = ekfac
         self._rates: dict[float, float] = {}
-        if of == "hessian":
-            self.notes = (*self.notes, f"{self._name}: negative eigenvalues count as signed")
 
     def _solutions(
         self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
@@ -155,6 +106,23 @@ class PreconditionedNeumann(Iterated):
 
     def _scaled(self, values: Float[Tensor, "P 1"], v: Float[Tensor, "P k"]) -> Tensor:
         return self._ekfac.from_basis(values * self._ekfac.to_basis(v))
+
+
+@dataclass(frozen=True)
+class Neumann(IteratedMethod):
+    """k steps of the Neumann series on G or H."""
+
+    name = "neumann"
+    summary = "K steps of the Neumann series (100; LiSSA) on the GGN, :hessian, with :ekfac ASTRA"
+    plain = PlainNeumann
+    with_ekfac = PreconditionedNeumann
+
+    k: int = 100
+
+    def memory(self, problem: Problem) -> int:
+        """The Krylov space of one vector, or that which finds η."""
+        steps = LARGEST_STEPS if self.preconditioned else min(self.k + 1, MOST_STEPS)
+        return 8 * problem.num_parameters * (min(steps, problem.num_parameters) + 6)
 
 
 def series(steps: int, damping: float, rate: float) -> Function:

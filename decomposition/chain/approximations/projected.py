@@ -27,7 +27,7 @@ from torch import Tensor
 
 from decomposition.chain.approximations.method import Method, Work
 from decomposition.chain.shared_factors import Parts
-from decomposition.checks import check_fields, seed, whole
+from decomposition.checks import seed, whole
 from decomposition.curvature import (
     BlockDiagonal,
     Curvature,
@@ -40,7 +40,6 @@ from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.factor_basis import FactorBasis
 from decomposition.curvature.fisher import fisher_terms
 from decomposition.curvature.low_rank import OUTSIDE
-from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import eigh, matmul
 from decomposition.problem import Problem
@@ -50,23 +49,17 @@ RULES = {"k": whole(1), "seed": seed}
 
 @dataclass(frozen=True)
 class Projected(Method):
-    """V (Vᵀ G V) Vᵀ with V (P, k) random and orthonormal.
+    """V (Vᵀ G V) Vᵀ with V (P, k) random and orthonormal."""
 
-    Raises:
-        DecompositionError: a field outside its range.
-    """
-
+    name = "projected"
     summary = "the GGN in a random subspace of K dimensions (default 100), as in TRAK"
     form = "low-rank"
+    rules = RULES
 
     k: int = 100
     """Dimensions, at most P."""
     seed: int = 0
     """Seed of the subspace."""
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        check_fields(self, RULES, DecompositionError, "the {} of projected")
 
     def memory(self, problem: Problem) -> int:
         """M, its image, and the reflectors."""
@@ -95,23 +88,17 @@ def in_subspace(
 
 @dataclass(frozen=True)
 class ProjectedLayers(Method):
-    """⊕_l V_l (V_lᵀ G_ll V_l) V_lᵀ with V_l = V_S ⊗ V_A, k columns each.
+    """⊕_l V_l (V_lᵀ G_ll V_l) V_lᵀ with V_l = V_S ⊗ V_A, k columns each."""
 
-    Raises:
-        DecompositionError: a field outside its range.
-    """
-
+    name = "projected_layers"
     summary = "every layer's block in a random subspace of K inputs × K outputs (8), as in LoGra"
     form = "structured"
+    rules = RULES
 
     k: int = 8
     """Columns of either factor, at most its size; in a grouped convolution, of every group."""
     seed: int = 0
     """Seed of the subspaces."""
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        check_fields(self, RULES, DecompositionError, "the {} of projected_layers")
 
     def memory(self, problem: Problem) -> int:
         """The projected blocks with their eigenvectors."""
