@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import warnings
 
 import pytest
 import torch
@@ -19,6 +20,10 @@ from tests.general import GENERAL
 os.environ.update({f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")})
 threadpool_limits(1)
 torch.set_num_threads(1)
+
+# torch 2.14 warns of its own code when forward mode is first used: here, where no test is blamed.
+with warnings.catch_warnings(action="ignore", category=FutureWarning):
+    torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
 
 # Examples are drawn the same way every time, and a slow machine fails no test.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

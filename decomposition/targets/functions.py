@@ -39,13 +39,8 @@ class TargetError(DecompositionError, ValueError):
 
 def check_problem(problem: Problem, target: str) -> None:
     """Raise ProblemError if the problem has no such target."""
-    if target == "margin" and not isinstance(problem.query_loss, CrossEntropy):
-        raise ProblemError(
-            f"target 'margin' needs classes, but the loss is {problem.query_loss.name}: use "
-            "target 'loss'"
-        )
     if target == "margin":
-        check_labelled(problem)
+        _check_margin(problem, "target 'margin'", "target 'loss'")
     if target == "pbrf" and problem.curvature_decay:
         raise ProblemError(
             "target 'pbrf' is defined with its own λ in place of a weight decay: leave out "
@@ -74,13 +69,8 @@ def measure(
         raise ProblemError(
             f"function must be one of {', '.join(get_args(Measure))}, got {function!r}"
         )
-    if function == "margin" and not isinstance(problem.query_loss, CrossEntropy):
-        raise ProblemError(
-            f"the margin needs classes, but the loss is {problem.query_loss.name}: use "
-            "function='loss'"
-        )
     if function == "margin":
-        check_labelled(problem)
+        _check_margin(problem, "the margin", "function='loss'")
     *cells, queries, width = outputs.shape
     flat = torch.from_numpy(outputs).reshape(-1, queries, width)
     y = problem.query[1].cpu()
@@ -94,6 +84,14 @@ def measure(
 
     found = torch.cat([values(block.double()) for block in blocks])
     return found.reshape(*cells, queries).numpy()
+
+
+def _check_margin(problem: Problem, named: str, instead: str) -> None:
+    if not isinstance(problem.query_loss, CrossEntropy):
+        raise ProblemError(
+            f"{named} needs classes, but the loss is {problem.query_loss.name}: use {instead}"
+        )
+    check_labelled(problem)
 
 
 def check_labelled(problem: Problem) -> None:

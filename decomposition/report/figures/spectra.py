@@ -80,6 +80,14 @@ def draw_rungs(
             ax.fill_between(x, low, high, color=style.color, alpha=0.22, linewidth=0)
 
 
+def _every_rung(ax: Axes, data: xr.Dataset, curve: Callable[[str], Curve | None]) -> Axes:
+    """The rungs of a table with their legend, each in its own look."""
+    rungs = _rungs(data)
+    draw_rungs(ax, rungs, rung_styles(rungs), curve)
+    legend_below(ax, columns=3)
+    return ax
+
+
 def _within(y: np.ndarray, error: np.ndarray, least: float) -> Curve:
     """A curve with a band of ± 2 errors, cut at ``least`` for a logarithmic axis."""
     error = np.nan_to_num(error)
@@ -199,14 +207,10 @@ def plot_cumulative(data: xr.Dataset, scope: str = WHOLE, ax: Axes | None = None
         return (ranks, share[ranks - 1], None, None) if known else None
 
     with report_style():
-        ax = axes_or_new(ax)
-        draw_rungs(ax, _rungs(here), rung_styles(_rungs(here)), curve)
+        ax = _every_rung(axes_or_new(ax), here, curve)
         log_scale(ax, "x")
-        ax.set_ylim(0.0, 1.02)
-        ax.set_xlabel("number of leading eigenvalues")
-        ax.set_ylabel("share of Σ|eigenvalue|")
-        ax.set_title(f"Cumulative curvature, {scope_label(scope)}")
-        legend_below(ax, columns=3)
+        ax.set(ylim=(0.0, 1.02), xlabel="number of leading eigenvalues")
+        ax.set(ylabel="share of Σ|eigenvalue|", title=f"Cumulative curvature, {scope_label(scope)}")
     return ax
 
 
@@ -227,13 +231,10 @@ def plot_density(data: xr.Dataset, scope: str = WHOLE, ax: Axes | None = None) -
         return here["position"].values, np.where(y >= LEAST / 10, y, np.nan), low, high
 
     with report_style():
-        ax = axes_or_new(ax, height=4.0)
-        draw_rungs(ax, _rungs(here), rung_styles(_rungs(here)), curve)
+        ax = _every_rung(axes_or_new(ax, height=4.0), here, curve)
         _symmetric_axis(ax, data)
-        ax.set_xlabel("eigenvalue (symmetric logarithmic)")
-        ax.set_ylabel("eigenvalues per decade")
+        ax.set(xlabel="eigenvalue (symmetric logarithmic)", ylabel="eigenvalues per decade")
         ax.set_title(f"Spectral density, {scope_label(scope)}")
-        legend_below(ax, columns=3)
     return ax
 
 
@@ -251,13 +252,10 @@ def plot_counts(data: xr.Dataset, ax: Axes | None = None) -> Axes:
         return data["position"].values, np.where(y >= LEAST / 10, y, np.nan), low, high
 
     with report_style():
-        ax = axes_or_new(ax, height=4.0)
-        draw_rungs(ax, _rungs(data), rung_styles(_rungs(data)), curve)
+        ax = _every_rung(axes_or_new(ax, height=4.0), data, curve)
         _symmetric_axis(ax, data)
-        ax.set_xlabel("eigenvalue μ (symmetric logarithmic)")
-        ax.set_ylabel("eigenvalues further from 0")
+        ax.set(xlabel="eigenvalue μ (symmetric logarithmic)", ylabel="eigenvalues further from 0")
         ax.set_title("Number of eigenvalues beyond μ")
-        legend_below(ax, columns=3)
     return ax
 
 
@@ -306,14 +304,11 @@ def plot_effective_dimension(data: xr.Dataset, scope: str = WHOLE, ax: Axes | No
         return here["damping"].values, *_within(y, error, 1e-3)[1:]
 
     with report_style():
-        ax = axes_or_new(ax)
-        draw_rungs(ax, _rungs(here), rung_styles(_rungs(here)), curve)
+        ax = _every_rung(axes_or_new(ax), here, curve)
         log_scale(ax, "x", "y")
         ax.set_ylim(bottom=0.5)
-        ax.set_xlabel("damping λ")
-        ax.set_ylabel("effective dimension")
+        ax.set(xlabel="damping λ", ylabel="effective dimension")
         ax.set_title(f"Effective dimension, {scope_label(scope)}")
-        legend_below(ax, columns=3)
     return ax
 
 
