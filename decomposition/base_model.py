@@ -17,14 +17,14 @@ from jaxtyping import Float
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
-from decomposition.curvature import Curvature
+from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.vanishing import check_curvature
 from decomposition.device import CPU, full_precision, resolve_device
 from decomposition.linalg import from_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
-from decomposition.scores.effects import Effects, Measured
+from decomposition.scores.effects import Effects, Measured, Ruled
 from decomposition.scores.elsewhere import sign_note
 from decomposition.scores.gradients import (
     Gradients,
@@ -32,9 +32,11 @@ from decomposition.scores.gradients import (
     StreamedGradients,
     target_gradients,
 )
+from decomposition.scores.rules import DampingRule, damping_rules, inverted_rungs
 from decomposition.scores.scorer import (
     Eigenvalues,
     FixedScorer,
+    Rotations,
     Scorer,
     baselines,
     scorers_of,
@@ -153,14 +155,19 @@ def prepare(
     if settings.attribution:
         with clock.stage("scores"):
             told = {name: eigenvalues_of(known, name) for name in rungs}
-            scorers = scorers_of(rungs, gradients, told)
+            rotations: Rotations = {}
+            scorers = scorers_of(rungs, gradients, told, rotations)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
             scorers |= {name: FixedScorer(torch.from_numpy(one)) for name, one in given.items()}
             asked = _signs(scorers, given)
     answers, effects, attributes = None, None, {}
     if found.found is not None:
         measured = Measured(found.found.weights, found.found.truth, found.found.second)
-        effects = Effects(scorers, measured, settings.negative)
+        rules = {
+            name: _ruled(rule, trained, rungs, gradients, told, rotations, scorers, dense)
+            for name, rule in damping_rules(settings.rules).items()
+        }
+        effects = Effects(scorers, measured, settings.negative, rules=rules)
         answers, attributes = found.found.bank, found.found.attributes
     return BaseModel(
         trained,
@@ -172,6 +179,36 @@ def prepare(
         effects,
         attributes,
         (*found.notes, *asked),
+    )
+
+
+def _ruled(
+    rule: DampingRule,
+    problem: Problem,
+    rungs: Mapping[str, Curvature],
+    gradients: GradientSource,
+    eigenvalues: Mapping[str, Eigenvalues | None],
+    rotations: Rotations,
+    scorers: Mapping[str, Scorer],
+    formed: bool,
+) -> Ruled:
+    """Every rung under a rule; what no curvature went into stays as it is."""
+    layers = {block.name: block.slice for block in problem.blocks}
+    inverted, refused = inverted_rungs(rule, rungs, layers, formed)
+    strengths: dict[str, float] = {}
+    for name in list(inverted):
+        try:
+            strengths[name] = rule.strength(rungs[name], eigenvalues.get(name))
+        except NotAvailableError as error:
+            refused[name] = str(error)
+            del inverted[name]
+    found = scorers_of(inverted, gradients, eigenvalues, rotations)
+    fixed = {name: one for name, one in scorers.items() if name not in rungs}
+    return Ruled(
+        {**found, **fixed},
+        {**strengths, **dict.fromkeys(fixed, 0.0)},
+        strengths if rule.one_damping else {},
+        refused,
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.errors import DecompositionError
+from decomposition.errors import DampingError, DecompositionError
 from decomposition.inputs import wide
 from decomposition.memory import out_of_memory
 
@@ -65,6 +65,24 @@ def eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tenso
     except scipy.linalg.LinAlgError as error:
         raise _no_convergence(matrix) from error
     return torch.from_numpy(values), torch.from_numpy(vectors)
+
+
+def solve_positive(matrix: Float[Tensor, "n n"], v: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """matrix⁻¹ v of a symmetric positive definite matrix, by Cholesky; the matrix is overwritten.
+
+    Raises:
+        DampingError: it is not positive definite to working precision.
+    """
+    try:
+        if matrix.device.type != "cpu":
+            return torch.cholesky_solve(v, torch.linalg.cholesky(matrix))
+        factor = scipy.linalg.cho_factor(to_numpy(matrix).T, overwrite_a=True, check_finite=False)
+        return torch.from_numpy(scipy.linalg.cho_solve(factor, to_numpy(v), check_finite=False))
+    except (scipy.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise DampingError(
+            "the damped curvature is not positive definite: use a larger damping, or a policy that "
+            "leaves no negative eigenvalue (negative='absolute')"
+        ) from error
 
 
 def eigvalsh(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:

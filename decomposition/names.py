@@ -12,6 +12,18 @@ LATTICE = ("hessian", "ggn", "block_hessian", "block_ggn", "ekfac_hessian", "ekf
 """All feasible nodes of source × coupling × structure."""
 BASELINES = ("identity", "random")
 """Rungs that no curvature went into."""
+RUNG_LABELS = {
+    "hessian": "Hessian",
+    "ggn": "GGN",
+    "block_ggn": "block GGN",
+    "ekfac": "EK-FAC",
+    "kfac": "K-FAC",
+    "block_hessian": "block Hessian",
+    "ekfac_hessian": "EK-FAC of H",
+    "identity": "identity",
+    "random": "random",
+}
+"""What people call them."""
 CROSS_TERM = "cross_term"
 """Stands among the steps for 2⟨H−G, G−K⟩, which is none; NaN where it does not apply."""
 CI_BOUNDS = ("lower", "estimate", "upper")

@@ -94,7 +94,7 @@ def compute_cell(
             groups |= scored[0].datasets
             scores.add_ceiling(groups["/attribution"], ceiling, settings.level)
             groups["/attribution"].attrs |= base.attributes
-            notes += scores.notes(scored[0].selection, ceiling)
+            notes += scores.notes(scored[0].selection, ceiling) + scores.refused(base.effects)
             if settings.detail:
                 tuned = scored[0].selection.dampings[TUNED]
                 groups["/top"] = top_group(base.scorers, tuned, settings.negative)
@@ -105,7 +105,7 @@ def compute_cell(
             notes += [] if known is None else scores.unsolved(base, known.values, settings.negative)
             notes += scores.left_out(base) if settings.detail else []
     base.scorers.clear()  # a quarter of the memory, and nothing below needs it
-    dampings = scored[0].selection.dampings if scored else {}
+    dampings = scores.of_protocols(scored[0].selection.dampings) if scored else {}
     with clock.stage("spectra"):
         groups |= _curvature_groups(
             base, plan, groups.get("/attribution"), dampings, settings, progress

@@ -24,6 +24,7 @@ from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
 from decomposition.shares.claims import claims_group
 from decomposition.shares.group import share_groups
+from decomposition.shares.regret import regret_group
 from decomposition.targets.truth import settings_of
 
 
@@ -101,9 +102,11 @@ def run(
     with clock.stage("shares"):
         for path, group in share_groups(tree, settings).items():
             tree[path] = xr.DataTree(group)
-        claims = claims_group([tree], settings.level)
-        if claims is not None:
-            tree["/claims"] = xr.DataTree(claims.squeeze("cell", drop=True))
+        over = {"/claims": claims_group, "/regret": regret_group}
+        for path, made in over.items():
+            group = made([tree], settings.level)
+            if group is not None:
+                tree[path] = xr.DataTree(group.squeeze("cell", drop=True))
     tree.attrs = provenance(
         problem=problem.name,
         config={

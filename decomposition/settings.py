@@ -17,6 +17,7 @@ from decomposition.errors import DecompositionError
 from decomposition.retraining.distinct import LEAST
 from decomposition.retraining.plan import RULES as PLAN_RULES
 from decomposition.retraining.plan import BankPlan
+from decomposition.scores.rules import specified as specified_rules
 from decomposition.targets.functions import Target
 
 RULES: dict[str, Rule] = {
@@ -33,6 +34,7 @@ RULES: dict[str, Rule] = {
     "matrix_norms": flag,
     "detail": flag,
     "negative": one_of(*POLICIES),
+    "rules": specified_rules,
     "damping_low": number(0, above=True),
     "damping_high": number(0, above=True),
     "damping_points": whole(3, bits=12),
@@ -109,6 +111,14 @@ class Settings:
     negative: Literal["absolute", "signed", "clip", "shift"] = "absolute"
     """What an inverse does with negative eigenvalues μ: absolute |μ|, signed μ, clip max(μ, 0),
     shift μ − μ_min."""
+    rules: str = "layer_mean"
+    """Dampings that need no retraining, scored beside the protocols; separated by commas.
+    layer_mean:C: C times each layer's own mean eigenvalue (0.1, kronfluence's default);
+    mean:C: C times the mean eigenvalue of the whole rung (0.1);
+    fixed:L: the same damping L on every rung (1e-4, that of Hong et al. 2025);
+    factored:L: both Kronecker factors damped in place of their product (1e-4);
+    pseudo_inverse:E: no damping, and eigenvalues up to E left out (1e-4);
+    truncated:L:E: damped by L (1e-4), then damped eigenvalues up to E left out (1e-6)."""
     damping_low: float = 1e-4
     """Smallest damping, as a multiple of trace(GGN) / min(P, N·C), the mean of the eigenvalues that
     the examples can make non-zero."""

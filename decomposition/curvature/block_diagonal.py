@@ -34,6 +34,8 @@ class BlockDiagonal(Diagonalised):
         DecompositionError: there is none, or they differ in their devices or in their policies.
     """
 
+    coupled = False
+
     def __init__(self, blocks: Mapping[str, Curvature | Tensor]) -> None:
         """Lay the blocks out one after the other."""
         if not blocks:

@@ -90,6 +90,10 @@ class Curvature(ABC):
     and solves iterate."""
     definite: bool = False
     """Whether it is known by construction that no eigenvalue is negative."""
+    coupled: bool = True
+    """Whether it may couple layers; False: it is the direct sum of its ``diagonal_blocks``."""
+    solver_alone: bool = False
+    """Whether its inverse is what a solver makes of λ, whatever else is asked for."""
     negative: NegativeCurvature | None = None
     """A policy of its own for negative eigenvalues, which overrules every caller's."""
     most_products: int = 0

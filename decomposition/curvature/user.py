@@ -34,6 +34,8 @@ class SolveCurvature(Curvature):
             one of them returns is no array of finite real numbers of the vector's shape.
     """
 
+    solver_alone = True
+
     def __init__(
         self,
         size: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decomposition.names import RUNG_LABELS
 from decomposition.report.wording import isolated
 
 STEP_LABELS = {
@@ -47,17 +48,6 @@ POLICIES = {
     "clip": "clip: max(μ, 0)",
     "shift": "shift: μ − μ_min",
 }
-RUNG_LABELS = {
-    "hessian": "Hessian",
-    "ggn": "GGN",
-    "block_ggn": "block GGN",
-    "ekfac": "EK-FAC",
-    "kfac": "K-FAC",
-    "block_hessian": "block Hessian",
-    "ekfac_hessian": "EK-FAC of H",
-    "identity": "identity",
-    "random": "random",
-}
 _METHOD_LABELS = {
     "diagonal": "diagonal",
     "kfac_trace": "K-FAC, trace",
@@ -93,7 +83,7 @@ def step_label(step: str) -> str:
 def protocol_label(protocol: str) -> str:
     """A protocol's name for people; ``paper, tuned`` is the paper's chain under tuned damping."""
     chain, _, damping = protocol.rpartition(CHAIN_MARK)
-    name = PROTOCOLS.get(damping, damping)
+    name = PROTOCOLS.get(damping) or damping.replace("_", " ").replace(":", " ")
     return f"{chain}{CHAIN_MARK}{name}" if chain else name
 
 

@@ -188,6 +188,15 @@ _OVER_CELLS = (
         ),
     ),
     Group(
+        "/regret",
+        "LDS under the tuned damping minus that under another protocol or rule, on every rung.",
+        (
+            variable("regret", "protocol rung ci_bound", LDS, "of a cell; positive is a loss"),
+            variable("mean", "protocol rung ci_bound", LDS, "over cells"),
+        ),
+        attributes=(Attribute("sentences", dict, "rule → what it costs, in words"),),
+    ),
+    Group(
         "/trends",
         "How levels and drops change with what varies between cells.",
         (

@@ -11,7 +11,7 @@ import xarray as xr
 
 from decomposition.results.schema import CELL, SCHEMA_VERSION, group_of
 
-POOLED = ("/claims", "/trends")
+POOLED = ("/claims", "/regret", "/trends")
 """Groups over cells: those of one result say nothing of others."""
 ABOUT = {"parameters": "parameters", "examples": "examples_used", "queries": "queries"}
 """Attribute of a result's root → variable of ``/cells``."""

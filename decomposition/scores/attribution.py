@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +132,7 @@ def grids_of(base: BaseModel, settings: Settings) -> dict[str, Grid]:
 def combine(scored: Sequence[Scored], design: Design) -> Levels:
     """Joint levels of all base models: the nodes and protocols that all of them have."""
     selections = [one.selection for one in scored]
-    protocols = [p for p in PROTOCOLS if all(p in one.chosen for one in selections)]
+    protocols = [p for p in selections[0].chosen if all(p in one.chosen for one in selections)]
     nodes = [n for n in selections[0].nodes if all(n in one.nodes for one in selections)]
     chosen = []
     for one in selections:
@@ -178,6 +178,13 @@ def levels_groups(
     at_damping = draws_dataset(chain.draws, coordinates).reindex(rung=list(levels.nodes))
     at_damping["damping_value"] = ("multiplier", scored[0].dampings)
     return {"/levels": data, "/levels/at_damping": at_damping}
+
+
+def of_protocols(
+    dampings: Mapping[str, Mapping[str, float]],
+) -> dict[str, Mapping[str, float]]:
+    """Without the rules, whose inverses are not damped by one λ."""
+    return {protocol: dampings[protocol] for protocol in PROTOCOLS if protocol in dampings}
 
 
 def ceiling_of(effects: Effects, design: Design) -> Ceiling | None:
@@ -246,7 +253,8 @@ def notes(selection: Selection, ceiling: Ceiling | None) -> list[str]:
     found += [
         f"protocol {protocol}: {node} has no level, for it was not solved at the dampings that "
         "the chain is read at"
-        for protocol in selection.chosen
+        for protocol in (*COMMON, TUNED)
+        if protocol in selection.chosen
         for node in selection.missing(protocol)
     ]
     constant = (np.ptp(selection.chosen[TUNED], axis=1) == 0).all(1)
@@ -263,6 +271,16 @@ def notes(selection: Selection, ceiling: Ceiling | None) -> list[str]:
             f"the noise ceiling is low ({float(ceiling.ceiling.estimate):.2f}): most of what was "
             "measured is training randomness; use more repeats"
         )
+    return found
+
+
+def refused(effects: Effects) -> list[str]:
+    """Which rungs a rule of damping does not serve, and why."""
+    found = []
+    for rule, ruled in effects.rules.items():
+        for reason in dict.fromkeys(ruled.refused.values()):
+            names = [name for name, said in ruled.refused.items() if said == reason]
+            found.append(f"damping rule {rule}: no level of {', '.join(names)}: {reason}")
     return found
 
 

@@ -1,6 +1,7 @@
 """The table of effects: what every rung predicts for every mask and query, at every treatment.
 
-A treatment is a damping λ with a policy for negative eigenvalues. Where a rung cannot be solved
+A treatment is a damping λ with a policy for negative eigenvalues, or a rule that sets both from the
+rung alone (``scores.rules``). Where a rung cannot be solved
 under one, or its scores overflow, its predictions are NaN and ``unsolved`` says why. Protocols,
 cross-fitting, LDS, policies and localisation read this table, never a matrix.
 """
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from decomposition.damping import NegativeCurvature
+from decomposition.errors import DampingError
 from decomposition.scores.lds import mean_truth
 from decomposition.scores.scorer import OVERFLOW, Scorer, Treatment, treatment
 
@@ -34,6 +36,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Ruled:
+    """The rungs under one rule of damping."""
+
+    scorers: Mapping[str, Scorer]
+    """Those that have this inverse."""
+    strengths: Mapping[str, float]
+    """What stands in the place of λ."""
+    told: Mapping[str, float]
+    """λ, where there is one for the whole rung; else NaN."""
+    refused: dict[str, str]
+    """Rung → why it has none."""
+
+
+@dataclass(frozen=True)
 class Effects:
     """Predicted effects of one base model's rungs and baselines, beside what was measured."""
 
@@ -44,6 +60,8 @@ class Effects:
     """Policy for negative eigenvalues, where none is asked for."""
     overflowed: dict[str, dict[Treatment, str]] = field(default_factory=dict)
     """Rung → treatment → what happened to predictions that are too large."""
+    rules: Mapping[str, Ruled] = field(default_factory=dict)
+    """Name → rungs under rules that need no retraining."""
 
     @property
     def rungs(self) -> tuple[str, ...]:
@@ -91,6 +109,22 @@ class Effects:
                 self.overflowed.setdefault(rung, {})[key] = OVERFLOW
                 found[i] = np.nan
         return np.broadcast_to(found, (len(dampings), *found.shape[1:]))
+
+    def under(self, rule: str, rung: str) -> Float[np.ndarray, "M Q"]:
+        """Predicted effects under a rule; NaN where the rung has no such inverse."""
+        ruled = self.rules[rule]
+        found = np.full(self.truth.shape, np.nan, np.float32)
+        if rung in ruled.refused:
+            return found
+        one, strength = ruled.scorers[rung], ruled.strengths[rung]
+        try:
+            found = one.predicted_effects(self.measured.masks, strength, self.negative)
+        except DampingError as error:
+            ruled.refused[rung] = str(error)
+        if np.isinf(found).any() or (np.isnan(found).any() and rung not in ruled.refused):
+            key = treatment(strength, self.negative)
+            ruled.refused[rung] = one.unsolved.get(key, OVERFLOW)
+        return np.where(rung in ruled.refused, np.float32(np.nan), found)
 
     def partial(
         self, rung: str, damping: float, subsets: Sequence[np.ndarray | slice]

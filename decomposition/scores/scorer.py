@@ -188,6 +188,10 @@ class RotatedGradients:
         return self._sums[1]
 
 
+Rotations = dict[object, RotatedGradients]
+"""Key of a basis → gradients in it."""
+
+
 class SpectralScorer(Scorer):
     """A rung in its eigenbasis: a new damping costs one diagonal scaling and one product."""
 
@@ -438,6 +442,7 @@ def scorers_of(
     rungs: Mapping[str, Curvature],
     gradients: GradientSource,
     eigenvalues: Mapping[str, Eigenvalues | None] = MappingProxyType({}),
+    rotated: Rotations | None = None,
 ) -> dict[str, Scorer]:
     """The cheapest scorer that each rung and the source of gradients allow.
 
@@ -448,8 +453,9 @@ def scorers_of(
         gradients: of queries and training examples.
         eigenvalues: name → what is known of the spectrum of a rung that is solved; default its
             own, where it has an eigenbasis.
+        rotated: gradients in bases where they have been rotated before; new ones are added.
     """
-    rotated: dict[object, RotatedGradients] = {}
+    rotated = {} if rotated is None else rotated
     found: dict[str, Scorer] = {}
     for name, rung in rungs.items():
         basis = rung.eigenbasis

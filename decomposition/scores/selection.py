@@ -32,7 +32,7 @@ class Selection:
     """Protocol → each mask's prediction at the damping chosen on the other fold; NaN of a node that
     was not solved there."""
     dampings: dict[str, dict[str, float]]
-    """Protocol → node → λ (geometric mean over the folds)."""
+    """Protocol → node → λ (geometric mean over the folds); NaN where it is not one number."""
     edges: dict[str, dict[str, bool]]
     """Protocol → node → whether a fold chose the first or last damping of the grid."""
 
@@ -120,7 +120,10 @@ def select(
             if protocol == "equal":
                 tuned = _tuned(effects, nodes, stack[rows], folds, grid)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned
-    order = [protocol for protocol in PROTOCOLS if protocol in chosen]
+    for rule, ruled in effects.rules.items():
+        chosen[rule] = np.stack([effects.under(rule, node) for node in nodes])
+        dampings[rule] = {node: ruled.told.get(node, np.nan) for node in nodes}
+    order = [protocol for protocol in (*PROTOCOLS, *effects.rules) if protocol in chosen]
     selection = Selection(
         tuple(names[row] for row in rows),
         {protocol: chosen[protocol] for protocol in order},

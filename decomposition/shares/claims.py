@@ -339,7 +339,7 @@ def _exact_share(claim: Claim, one: _Cell, chain: Sequence[Step], protocol: str)
     error = (
         one.errors["value"].sel(metric="relative_frobenius") ** 2  # no additive split: the increase
         if claim.exact == "frobenius"
-        else one.errors["misaligned_solutions"].sel(protocol=protocol)
+        else one.errors["misaligned_solutions"].reindex(protocol=[protocol])[0]  # not of a rule
     )
     step = next(step for step in chain if step.name == BLAMED)
     nodes = (step.before, step.after)

@@ -21,6 +21,7 @@ PRESETS = {
     "dataset_size": [*SMALL, "--examples", "60", "120"],
     "label_noise": SMALL,
     "subset_fraction": SMALL,
+    "damping_rules": ["--datasets", "wine", "--hidden", "4", "--rules", "layer_mean,fixed"],
     "controlled_protocol": SMALL,
     "paper_protocol": SMALL,
 }

@@ -54,7 +54,7 @@ def test_levels_are_the_mean_of_the_base_models(tiny: xr.DataTree) -> None:
 
 def test_verdict_names_a_step_or_says_that_it_is_not_resolved(tiny: xr.DataTree) -> None:
     verdicts = json.loads(tiny["/shares"].attrs["verdict"])
-    assert set(verdicts) == set(PROTOCOLS)
+    assert set(verdicts) == {*PROTOCOLS, "layer_mean"}
     for one in verdicts.values():
         assert one["text"].startswith("largest" if one["resolved"] else "not resolved")
 

@@ -90,6 +90,7 @@ class Method(Rung):
 class SolverAlone(Curvature):
     """A curvature that is known by its solutions at several λ: it has no spectrum of its own."""
 
+    solver_alone = True
     kind: str
     """What it is, for messages, such as ``cg on ggn is a solver``."""
 

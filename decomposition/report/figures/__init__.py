@@ -19,6 +19,7 @@ from decomposition.report.figures.curves import (
 )
 from decomposition.report.figures.heat import plot_contributions, plot_layers, plot_queries
 from decomposition.report.figures.pairs import plot_mismatch
+from decomposition.report.figures.rules import plot_regret
 from decomposition.report.figures.scatter import (
     plot_error_and_level,
     plot_frobenius,
@@ -51,6 +52,7 @@ __all__ = [
     "plot_policies",
     "plot_prediction",
     "plot_queries",
+    "plot_regret",
     "plot_resolution",
     "plot_shares",
     "plot_spectra",

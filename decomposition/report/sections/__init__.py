@@ -22,6 +22,7 @@ from decomposition.report.sections.methods import methods_blocks
 from decomposition.report.sections.over_cells import cell_blocks, ladder_blocks, trend_blocks
 from decomposition.report.sections.provenance import provenance_blocks
 from decomposition.report.sections.resolution import resolution_blocks
+from decomposition.report.sections.rules import rule_blocks
 from decomposition.report.sections.shares import share_blocks
 from decomposition.report.sections.spectra import forms_blocks, spectra_blocks
 from decomposition.report.sections.where import where_blocks
@@ -68,6 +69,7 @@ SECTIONS = (
         ("/attribution",),
         "No LDS over a grid of dampings is here: no models were retrained, or only levels kept.",
     ),
+    Section("rules", "Damping without retraining", rule_blocks, ("/regret",)),
     Section("where", "Where the loss lives", where_blocks),
     Section("spectra", "Spectra and eigenvalue mismatch", spectra_blocks),
     Section("forms", "How each rung was computed", forms_blocks, ("/forms",)),

@@ -1,0 +1,124 @@
+"""What choosing λ without retrained models costs: regret = level(tuned) − level(other).
+
+``tuned`` gives every rung the λ that retrained models prefer (on masks that do not score it). A
+rule (``scores.rules``) says λ from the rung alone; a common protocol lets the Hessian's optimum say
+it for all rungs. Resamples are paired, over cells too, so that an interval is that of the
+difference. A negative regret is possible: the tuned λ is chosen on half of the masks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, RUNG_LABELS
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.levels import Levels, read_levels
+from decomposition.scores.protocols import PROTOCOLS, TUNED
+from decomposition.scores.rules import damping_rules
+
+CLOSE = 0.02
+"""LDS below which a regret is called small, if its whole interval is."""
+
+
+def regret_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
+    """``/regret`` of every protocol but ``tuned``, on every rung that all cells have.
+
+    Args:
+        trees: of ``pipeline.compute_cell``.
+        level: coverage of the intervals.
+
+    Returns:
+        None where a cell has no levels under ``tuned``, or nothing beside it. The attribute
+        ``sentences`` is JSON: rule → what it costs, in words.
+    """
+    cells = read_levels(trees)
+    if cells is None or not all(TUNED in one.protocols for one in cells):
+        return None
+    first = cells[0]
+    shared = [p for p in first.protocols if all(p in one.protocols for one in cells)]
+    protocols = [protocol for protocol in shared if protocol != TUNED]
+    nodes = [n for n in first.nodes if n not in BASELINES and all(n in c.nodes for c in cells)]
+    if not protocols or not nodes:
+        return None
+    found = [[_gap(one, protocol, nodes) for one in cells] for protocol in protocols]
+    regret = np.array([[one.interval(level) for one in row] for row in found])
+    mean = np.array([_mean(row).interval(level) for row in found])
+    data = xr.Dataset(
+        {
+            "regret": (("protocol", "cell", "rung", "ci_bound"), regret),
+            "mean": (("protocol", "rung", "ci_bound"), mean),
+        },
+        {
+            "protocol": protocols,
+            "cell": np.arange(len(cells)),
+            "rung": nodes,
+            "ci_bound": list(CI_BOUNDS),
+        },
+    )
+    rules = [protocol for protocol in protocols if protocol not in PROTOCOLS]
+    sentences = {rule: regret_sentence(data, rule) for rule in rules}
+    data.attrs["sentences"] = json.dumps(sentences, ensure_ascii=False)
+    return data
+
+
+def _gap(levels: Levels, protocol: str, nodes: Sequence[str]) -> Draws:
+    return levels.of(TUNED, nodes).minus(levels.of(protocol, nodes))
+
+
+def _mean(cells: Sequence[Draws]) -> Draws:
+    """Over cells; all of them weigh the same masks and queries."""
+    return Draws(
+        np.mean([one.estimate for one in cells], axis=0),
+        np.mean([one.draws for one in cells], axis=0),
+    )
+
+
+def regret_sentence(data: xr.Dataset, rule: str) -> str:
+    """What a rule costs on the rungs of the chain: where it is safe, and where it costs most.
+
+    Args:
+        data: of ``regret_group``, with its cells.
+        rule: one of its protocols.
+    """
+    label = damping_rules(rule)[rule].label
+    rungs = [rung for rung in CHAIN if rung in data["rung"]]
+    one = data["regret"].sel(protocol=rule, rung=rungs).transpose("rung", "cell", "ci_bound").values
+    known: np.ndarray = np.isfinite(one[..., 1]).all(1)
+    if not known.any():
+        return f"{label} is defined for no rung of the chain"
+    worst = {rung: _worst(one[i]) for i, rung in enumerate(rungs) if known[i]}
+    cells = "" if one.shape[1] == 1 else f" in all {one.shape[1]} cells"
+    safe = [rung for rung, interval in worst.items() if interval[2] < CLOSE]
+    dear = [rung for rung in worst if rung not in safe]
+    said = []
+    if safe:
+        most = max((worst[rung] for rung in safe), key=lambda interval: interval[1])
+        said.append(f"loses at most {_told(most)} of LDS on {_listed(safe)}{cells}")
+    if dear:
+        rung = max(dear, key=lambda name: worst[name][1])
+        others = f" ({_listed(dear)} are not within {CLOSE:g})" if len(dear) > 1 else ""
+        said.append(f"up to {_told(worst[rung])} on {_listed([rung])}{others}")
+    without = [rung for rung in rungs if rung not in worst]
+    if without:
+        said.append(f"it is not defined for {_listed(without)}")
+    start = "" if safe else "loses "
+    return f"{label} needs no retraining and {start}{'; '.join(said)}"
+
+
+def _worst(cells: Float[np.ndarray, "cells 3"]) -> Float[np.ndarray, " 3"]:
+    return cells[int(cells[:, 1].argmax())]
+
+
+def _told(interval: Float[np.ndarray, " 3"]) -> str:
+    lower, estimate, upper = (f"{value:.3f}".replace("-", "−") for value in interval)
+    return f"{estimate} [{lower}, {upper}]"
+
+
+def _listed(rungs: Sequence[str]) -> str:
+    names = [RUNG_LABELS.get(rung, rung) for rung in rungs]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,168 @@
+"""A policy of a curvature's own: it overrules the caller's, and the matrix stays what it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from decomposition.chain import build_chain
+from decomposition.chain.rungs import KFAC
+from decomposition.chain.shared_factors import Parts
+from decomposition.curvature import (
+    BlockDiagonal,
+    DenseCurvature,
+    NotAvailableError,
+    SolveCurvature,
+    UnderPolicy,
+)
+from decomposition.curvature.inversion import per_layer, with_factored_damping
+from decomposition.damping import POLICIES, PseudoInverse, Truncate
+from decomposition.errors import DampingError, DecompositionError
+from tests import cases
+
+MU = np.array([-2.0, -0.3, -0.04, 0.0, 0.5, 3.0])
+
+
+def _curvature() -> tuple[DenseCurvature, np.ndarray]:
+    v = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
+    return DenseCurvature(torch.from_numpy(v @ np.diag(MU) @ v.T), {"a": slice(0, 2)}), v
+
+
+@pytest.mark.parametrize("damping", [0.01, 0.1, 5.0])
+def test_truncation_by_hand(damping: float) -> None:
+    """Inverse eigenvalues 1/(μ + λ) above ε and 0 below, after damping."""
+    matrix, v = _curvature()
+    damped = MU + damping
+    inverse = np.where(damped > 1e-6, 1 / damped, 0.0)
+    found = UnderPolicy(matrix, Truncate()).solve(torch.eye(6), damping)
+    np.testing.assert_allclose(found, v @ np.diag(inverse) @ v.T, atol=1e-11 * inverse.max())
+
+
+@pytest.mark.parametrize("asked", POLICIES)
+def test_the_callers_policy_is_overruled(asked: str) -> None:
+    matrix, _ = _curvature()
+    v = torch.ones(6, dtype=torch.float64)
+    own = UnderPolicy(matrix, "clip").solve(v, 0.1, negative=asked)
+    torch.testing.assert_close(own, matrix.solve(v, 0.1, negative="clip"), rtol=0, atol=0)
+
+
+def test_the_matrix_and_its_basis_are_those_of_the_curvature() -> None:
+    matrix, _ = _curvature()
+    wrapped = UnderPolicy(matrix, "clip")
+    v = torch.ones(6, dtype=torch.float64)
+    torch.testing.assert_close(wrapped.dense(), matrix.dense())
+    torch.testing.assert_close(wrapped.matvec(v), matrix.matvec(v))
+    torch.testing.assert_close(wrapped.eigenvalues(), matrix.eigenvalues())
+    panel = slice(1, 3)
+    torch.testing.assert_close(wrapped.basis_columns(panel), matrix.basis_columns(panel))
+    assert wrapped.trace() == matrix.trace()
+    assert wrapped.frobenius_norm() == matrix.frobenius_norm()
+    assert wrapped.basis_key() == matrix.basis_key()
+    assert wrapped.notes == ("negative eigenvalues: policy clip",)
+
+
+def test_its_dense_matrix_is_the_callers_to_overwrite() -> None:
+    matrix, _ = _curvature()
+    UnderPolicy(matrix, "clip").dense().zero_()
+    assert matrix.dense().any()
+
+
+def test_its_blocks_follow_the_same_policy() -> None:
+    matrix, _ = _curvature()
+    block = UnderPolicy(matrix, "clip").diagonal_blocks()["a"]
+    v = torch.ones(2, dtype=torch.float64)
+    expected = matrix.diagonal_blocks()["a"].solve(v, 0.1, negative="clip")
+    torch.testing.assert_close(block.solve(v, 0.1), expected)
+
+
+def test_blocks_of_several_policies_are_refused() -> None:
+    matrix, _ = _curvature()
+    with pytest.raises(DecompositionError, match="give it to the whole curvature"):
+        BlockDiagonal({"a": UnderPolicy(matrix, "clip"), "b": matrix})
+
+
+def test_blocks_of_one_policy_hand_it_on() -> None:
+    matrix, _ = _curvature()
+    both = BlockDiagonal({"a": UnderPolicy(matrix, "clip"), "b": UnderPolicy(matrix, "clip")})
+    v = torch.ones(12, dtype=torch.float64)
+    expected = matrix.solve(v[:6], 0.1, negative="clip")
+    torch.testing.assert_close(both.solve(v, 0.1), torch.cat([expected, expected]))
+
+
+def test_nothing_left_is_an_error() -> None:
+    negative = DenseCurvature(-torch.eye(3))
+    with pytest.raises(DampingError, match=r"no eigenvalue is left at damping=0\.5"):
+        UnderPolicy(negative, Truncate()).solve(torch.ones(3), 0.5)
+
+
+def test_an_unknown_policy_is_named() -> None:
+    with pytest.raises(DampingError, match="'abs'"):
+        UnderPolicy(_curvature()[0], "abs")
+
+
+LAYERS = {"a": slice(0, 2), "b": slice(2, 6)}
+
+
+def _means(matrix: np.ndarray) -> np.ndarray:
+    means = {name: np.diag(matrix)[part].mean() for name, part in LAYERS.items()}
+    return np.array([means["a"]] * 2 + [means["b"]] * 4)
+
+
+@pytest.mark.parametrize("policy", ["absolute", "clip", "shift"])
+def test_each_layer_of_a_coupled_curvature_is_damped_by_its_own_mean(policy: str) -> None:
+    """(d(C) + c ⊕ m_l I)⁻¹, m_l = tr C_ll / P_l, with d(C) what the policy makes of C."""
+    matrix, v = _curvature()
+    taken = {"absolute": abs(MU), "clip": MU.clip(0), "shift": MU - MU.min()}[policy]
+    wanted = np.linalg.inv(v @ np.diag(taken) @ v.T + 0.3 * np.diag(_means(matrix.dense().numpy())))
+    found = per_layer(matrix, LAYERS).solve(torch.eye(6), 0.3, policy)
+    np.testing.assert_allclose(found, wanted, atol=1e-10)
+
+
+def test_each_block_is_damped_by_its_own_mean_in_the_basis_it_has() -> None:
+    rows = np.random.default_rng(1).standard_normal((9, 6))
+    parts = {name: torch.from_numpy(rows[:, p].T @ rows[:, p]) for name, p in LAYERS.items()}
+    blocks = BlockDiagonal(parts)
+    found = per_layer(blocks, {})
+    wanted = np.diag(0.1 * _means(blocks.dense().numpy())) + blocks.dense().numpy()
+    np.testing.assert_allclose(found.solve(torch.eye(6), 0.1), np.linalg.inv(wanted), atol=1e-10)
+    assert found.eigenbasis is not None
+    assert blocks.eigenbasis is not None
+    assert found.eigenbasis.basis_key() == blocks.eigenbasis.basis_key()
+
+
+def test_damping_by_layer_says_why_there_is_none() -> None:
+    matrix, _ = _curvature()
+    with pytest.raises(NotAvailableError, match="an inverse of its own"):
+        per_layer(UnderPolicy(matrix, "clip"), LAYERS)
+    with pytest.raises(NotAvailableError, match="one λ for all layers"):
+        per_layer(SolveCurvature(6, lambda v, damping: v / damping), LAYERS)
+    with pytest.raises(NotAvailableError, match="raise --memory"):
+        per_layer(matrix, LAYERS, formed=False)
+    with pytest.raises(DampingError, match="layer a is 0"):
+        per_layer(BlockDiagonal({"a": torch.zeros(2, 2), "b": torch.eye(4)}), {})
+    with pytest.raises(DampingError, match="not positive definite"):
+        per_layer(matrix, LAYERS).solve(torch.ones(6), 1e-3, "signed")
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.1, 1.0])
+def test_the_pseudo_inverse_is_that_of_a_singular_value_decomposition(threshold: float) -> None:
+    matrix, _ = _curvature()
+    left, sizes, right = np.linalg.svd(matrix.dense().numpy())
+    inverse = np.where(sizes > threshold, 1 / np.where(sizes > 0, sizes, 1.0), 0.0)
+    wanted = right.T @ np.diag(inverse) @ left.T
+    absolute = wanted @ wanted  # of |C|, whose square is that of C
+    found = UnderPolicy(matrix, PseudoInverse(threshold)).solve(torch.eye(6), 7.0)
+    np.testing.assert_allclose(found @ found, absolute, atol=1e-9)
+
+
+def test_factored_damping_is_the_product_of_the_damped_factors() -> None:
+    problem = cases.tanh()
+    chain = build_chain(problem)
+    eye, damping = torch.eye(problem.num_parameters), 0.02
+    found = with_factored_damping(chain["kfac"]).solve(eye, damping)
+    wanted = KFAC(factored_damping=True).build(Parts(problem, None, False)).solve(eye, damping)
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(found, chain["kfac"].solve(eye, damping))
+    with pytest.raises(NotAvailableError, match="no Kronecker product"):
+        with_factored_damping(chain["ggn"])

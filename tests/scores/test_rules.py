@@ -1,0 +1,150 @@
+"""Dampings that need no retraining: what each rule inverts, and what it costs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import spearmanr
+
+from decomposition import DecompositionError, Settings, build_chain, run
+from decomposition.chain import CHAIN
+from decomposition.problem import Problem
+from decomposition.scores.crossfit import mask_folds
+from decomposition.scores.gradients import loss_gradients
+from decomposition.scores.rules import damping_rules
+from decomposition.shares.regret import regret_sentence
+from tests.tiny import tiny_problem
+
+SETTINGS = Settings(
+    masks=40,
+    second_order_masks=0,
+    resamples=100,
+    damping_points=3,
+    rules="layer_mean,mean:0.3,fixed:0.01,factored,pseudo_inverse:0.001,truncated:0.01:0.001",
+    also="cg:5",
+)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return tiny_problem()
+
+
+@pytest.fixture(scope="module")
+def result(problem: Problem) -> xr.DataTree:
+    return run(problem, settings=SETTINGS, progress=False)
+
+
+def _inverse(rule: str, matrix: np.ndarray, problem: Problem) -> np.ndarray:
+    """C⁻¹ under a rule, by NumPy alone."""
+    mu, v = np.linalg.eigh(matrix)
+    if rule == "layer_mean":
+        means = np.empty(len(mu))
+        for block in problem.blocks:
+            means[block.slice] = 0.1 * np.diag(matrix)[block.slice].mean()
+        return np.linalg.inv(v @ np.diag(abs(mu)) @ v.T + np.diag(means))
+    if rule.startswith("pseudo_inverse"):
+        inverse = np.where(abs(mu) > 0.001, 1 / abs(mu), 0.0)
+    elif rule.startswith("truncated"):
+        inverse = np.where(mu + 0.01 > 0.001, 1 / (mu + 0.01), 0.0)
+    else:
+        damping = 0.01 if rule.startswith("fixed") else 0.3 * abs(mu).mean()
+        inverse = 1 / (abs(mu) + damping)
+    return v @ np.diag(inverse) @ v.T
+
+
+@pytest.mark.parametrize("rung", CHAIN)
+@pytest.mark.parametrize("rule", [r for r in damping_rules(SETTINGS.rules) if r != "factored"])
+def test_levels_are_those_of_the_inverse_written_out(
+    rule: str, rung: str, problem: Problem, result: xr.DataTree
+) -> None:
+    gradients = loss_gradients(problem)
+    train, query = gradients.train.numpy(), gradients.query.numpy()
+    matrix = build_chain(problem)[rung].dense().numpy()
+    tau = query.T @ _inverse(rule, matrix, problem) @ train / train.shape[1]
+    bank = result["bank"]
+    masks, outputs = bank["masks"].values.astype(float), bank["outputs"].values[:, 0]
+    likely = np.take_along_axis(
+        outputs - np.logaddexp.reduce(outputs, -1, keepdims=True),
+        problem.query[1].numpy()[None, :, None],
+        -1,
+    )
+    truth = -likely[..., 0]
+    folds = mask_folds(len(masks), seed=(SETTINGS.seed, 2))
+    wanted = np.mean(
+        [
+            spearmanr(-(masks @ tau.T)[folds == f, q], truth[folds == f, q]).statistic
+            for f in (0, 1)
+            for q in range(len(tau))
+        ]
+    )
+    found = result["levels"]["estimate"].sel(protocol=rule, rung=rung)
+    assert float(found) == pytest.approx(wanted, abs=2e-3)
+
+
+def test_rungs_that_a_rule_does_not_serve_have_no_level_and_a_reason(result: xr.DataTree) -> None:
+    levels, notes = result["levels"]["estimate"], "\n".join(json.loads(result.attrs["notes"]))
+    assert np.isnan(levels.sel(protocol="factored", rung=["hessian", "ggn", "block_ggn"])).all()
+    assert np.isfinite(levels.sel(protocol="factored", rung=["ekfac", "kfac"])).all()
+    assert np.isnan(levels.sel(protocol="layer_mean", rung="cg:5"))
+    assert "damping rule layer_mean: no level of cg:5: its solver takes one λ for all" in notes
+    assert "rule factored: no level of hessian, ggn" in notes
+    damping = result["levels"]["damping"]
+    assert float(damping.sel(protocol="fixed:0.01", rung="kfac")) == 0.01
+    assert np.isnan(damping.sel(protocol="layer_mean", rung="kfac"))
+
+
+def test_regret_is_the_tuned_level_minus_the_rules(result: xr.DataTree) -> None:
+    levels, regret = result["levels"]["estimate"], result["regret"]["regret"]
+    assert regret["protocol"].values.tolist()[:3] == ["equal", "relative", "effective_dimension"]
+    gap = levels.sel(protocol="tuned") - levels.sel(protocol="mean:0.3")
+    found = regret.sel(protocol="mean:0.3", ci_bound="estimate")
+    np.testing.assert_allclose(found, gap.sel(rung=found["rung"]), atol=1e-12)
+    bounds = regret.sel(protocol="mean:0.3").dropna("rung")
+    found = found.sel(rung=bounds["rung"])
+    assert (bounds.sel(ci_bound="lower") <= found).all()
+    assert (found <= bounds.sel(ci_bound="upper")).all()
+    assert set(json.loads(result["regret"].attrs["sentences"])) == set(
+        damping_rules(SETTINGS.rules)
+    )
+
+
+def _planted(regret: dict[str, list[tuple[float, float, float]]]) -> xr.Dataset:
+    """Regret of rule ``mean``: rung → interval of every cell."""
+    values = np.array([regret[rung] for rung in regret]).transpose(1, 0, 2)
+    return xr.Dataset(
+        {"regret": (("protocol", "cell", "rung", "ci_bound"), values[None])},
+        {"protocol": ["mean"], "rung": list(regret), "ci_bound": ["lower", "estimate", "upper"]},
+    )
+
+
+def test_the_sentence_tells_where_a_rule_is_safe_and_where_it_costs_most() -> None:
+    little, much = (-0.001, 0.004, 0.01), (0.1, 0.15, 0.2)
+    found = _planted({"hessian": [much, little], "ggn": [little, little], "kfac": [little] * 2})
+    assert regret_sentence(found, "mean") == (
+        "λ = 0.1 × the mean eigenvalue needs no retraining and loses at most 0.004 [−0.001, 0.010] "
+        "of LDS on GGN and K-FAC in all 2 cells; up to 0.150 [0.100, 0.200] on Hessian"
+    )
+    missing = _planted({"hessian": [(np.nan,) * 3], "ekfac": [much], "kfac": [much]})
+    assert regret_sentence(missing, "mean") == (
+        "λ = 0.1 × the mean eigenvalue needs no retraining and loses up to 0.150 [0.100, 0.200] on "
+        "EK-FAC (EK-FAC and K-FAC are not within 0.02); it is not defined for Hessian"
+    )
+
+
+@pytest.mark.parametrize(
+    ("specification", "said"),
+    [
+        ("layers", "unknown damping rule 'layers': use layer_mean"),
+        ("fixed:much", "fixed does not take 'much' in fixed:much; it takes damping, numbers"),
+        ("mean:1:2", "mean does not take '1:2'"),
+        ("fixed:0", r"the damping of rule fixed must lie in \(0"),
+        ("mean,mean", "the rule mean is named twice"),
+    ],
+)
+def test_specifications_that_are_none(specification: str, said: str) -> None:
+    with pytest.raises(DecompositionError, match=said):
+        Settings(rules=specification)
