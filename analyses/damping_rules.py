@@ -30,7 +30,7 @@ class DampingRules:
     epochs: tuple[int, ...] = (10, 100, 300)
     """Checkpoints of one training."""
     rules: str = (
-        "layer_mean:0.01,layer_mean,layer_mean:1,mean,fixed,factored,"
+        "layer_mean,layer_mean:1,layer_mean:10,mean,mean:1,mean:10,fixed,fixed:1e-2,factored,"
         "pseudo_inverse,pseudo_inverse:1e-6,truncated"
     )
     """See `decompose run --help`."""

@@ -81,33 +81,41 @@ def _mean(cells: Sequence[Draws]) -> Draws:
 def regret_sentence(data: xr.Dataset, rule: str) -> str:
     """What a rule costs on the rungs of the chain: where it is safe, and where it costs most.
 
+    Of one cell: its regret. Of many: the mean, in how many cells the whole interval lies below
+    ``CLOSE``, and the worst cell.
+
     Args:
         data: of ``regret_group``, with its cells.
         rule: one of its protocols.
     """
-    label = damping_rules(rule)[rule].label
     rungs = [rung for rung in CHAIN if rung in data["rung"]]
-    one = data["regret"].sel(protocol=rule, rung=rungs).transpose("rung", "cell", "ci_bound").values
-    known: np.ndarray = np.isfinite(one[..., 1]).all(1)
-    if not known.any():
+    every = data.sel(protocol=rule, rung=rungs).transpose("rung", "cell", "ci_bound")
+    cells, mean = every["regret"].values, every["mean"].values
+    known = [i for i in range(len(rungs)) if np.isfinite(cells[i, :, 1]).all()]
+    label, count = damping_rules(rule)[rule].label, cells.shape[1]
+    if not known:
         return f"{label} is defined for no rung of the chain"
-    worst = {rung: _worst(one[i]) for i, rung in enumerate(rungs) if known[i]}
-    cells = "" if one.shape[1] == 1 else f" in all {one.shape[1]} cells"
-    safe = [rung for rung, interval in worst.items() if interval[2] < CLOSE]
-    dear = [rung for rung in worst if rung not in safe]
+    close = {i: int((cells[i, :, 2] < CLOSE).sum()) for i in known}
+    safe = [i for i in known if close[i] == count]
+    dear = [i for i in known if i not in safe]
+    over = "" if count == 1 else f" in the mean of {count} cells"
     said = []
     if safe:
-        most = max((worst[rung] for rung in safe), key=lambda interval: interval[1])
-        said.append(f"loses at most {_told(most)} of LDS on {_listed(safe)}{cells}")
-    if dear:
-        rung = max(dear, key=lambda name: worst[name][1])
-        others = f" ({_listed(dear)} are not within {CLOSE:g})" if len(dear) > 1 else ""
-        said.append(f"up to {_told(worst[rung])} on {_listed([rung])}{others}")
-    without = [rung for rung in rungs if rung not in worst]
+        worst = max((_worst(cells[i]) for i in safe), key=lambda interval: interval[1])
+        where = "" if count == 1 else f" in each of {count} cells"
+        names = _listed([rungs[i] for i in safe])
+        said.append(f"loses at most {_told(worst)} of LDS on {names}{where}")
+    for i in dear:
+        start = f"loses {_told(mean[i])}{over}" if i == dear[0] else _told(mean[i])
+        found = f"{start} on {_listed([rungs[i]])}"
+        if count > 1:
+            worst = float(_worst(cells[i])[1])
+            found += f" (at most {worst:.2f}; below {CLOSE:g} in {close[i]} of them)"
+        said.append(found)
+    without = [rung for i, rung in enumerate(rungs) if i not in known]
     if without:
         said.append(f"it is not defined for {_listed(without)}")
-    start = "" if safe else "loses "
-    return f"{label} needs no retraining and {start}{'; '.join(said)}"
+    return f"{label} needs no retraining: it {'; '.join(said)}"
 
 
 def _worst(cells: Float[np.ndarray, "cells 3"]) -> Float[np.ndarray, " 3"]:
