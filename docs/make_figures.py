@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from decomposition import open_result
 from decomposition.report import claims_markdown
-from decomposition.report.drawing import draw
+from decomposition.report.drawing import png
 from decomposition.report.figures import (
     plot_claims,
     plot_levels,
@@ -45,7 +45,7 @@ def main(result: str | None = None, large: str | None = None) -> None:
         figures["large_waterfall"] = plot_waterfall(open_result(large), protocol="equal")
     for name, axes in figures.items():
         path = HERE / f"{name}.png"
-        path.write_bytes(draw(axes, name).png)
+        path.write_bytes(png(axes))
         print(f"wrote {path}, {path.stat().st_size // 1000} kB")
     (HERE / "study_claims.md").write_text(claims_markdown(study), "utf-8")
 

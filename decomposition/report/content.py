@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -24,7 +25,8 @@ class Text:
 
     text: str
     kind: str = "plain"
-    """plain, lead (the answer), note (a warning), missing (what the result does not hold)."""
+    """plain, lead (the answer), use (what to use instead), note (what must not be missed), about
+    (what the page is about), missing (what the result does not hold)."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class Verdict:
     word: str
     effect: str
     count: str
+    """Cells with this verdict, of all: ``16 of 18``; "" for one cell."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,9 @@ class Details:
 
 Block = Text | Items | Code | Formula | Table | Figure | Gallery | Columns | ClaimTable | Details
 
+_BEST = ((Figure, Columns, ClaimTable), (Table,))
+"""What of a section is in view, as far as it has any."""
+
 
 @dataclass(frozen=True)
 class Filled:
@@ -221,11 +227,90 @@ class Filled:
 
     anchor: str
     title: str
-    blocks: tuple[Block, ...]
+    words: tuple[Text, ...]
+    """The finding, then notes."""
+    best: Block | None
+    """The one figure, or else table, in view."""
+    more: tuple[Block, ...]
+    """What opens beneath."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All of it in order."""
+        best = () if self.best is None else (self.best,)
+        return (*self.words, *best, *self.folds)
+
+    @property
+    def folds(self) -> tuple[Block, ...]:
+        """The rest behind one summary."""
+        if not self.more or (len(self.more) == 1 and isinstance(self.more[0], Details)):
+            return self.more
+        return (Details(f"{self.anchor}-more", summary(self.more), self.more),)
+
+    @property
+    def beside(self) -> bool:
+        """Whether the best figure has room beside the words."""
+        return isinstance(self.best, Figure)
 
     def flat(self) -> Iterator[Block]:
         """Its blocks in order, those in columns and behind summaries included."""
         yield from _flat(self.blocks)
+
+
+LONG = 100
+"""Characters of a summary beyond which it names no further block."""
+
+
+def arranged(anchor: str, title: str, blocks: Sequence[Block]) -> Filled:
+    """A section's blocks with its first sentence, its notes and its first figure in view.
+
+    A table of claims counts as a figure; without any the first table is in view. All other blocks
+    open beneath, in their order.
+
+    Args:
+        anchor: of the section.
+        title: its heading.
+        blocks: in the reader's order, the finding first.
+    """
+    best = next(
+        (b for kinds in _BEST for b in blocks if isinstance(b, kinds)),
+        None,
+    )
+    first = blocks[0] if isinstance(blocks[0], Text) else None
+    words = [b for b in blocks if isinstance(b, Text) and (b is first or b.kind in IN_VIEW)]
+    more = [b for b in blocks if b is not best and b not in words and b != Columns(())]
+    return Filled(anchor, title, tuple(words), best, tuple(more))
+
+
+IN_VIEW = ("lead", "use", "note", "about")
+"""Kinds of text that are never folded away."""
+
+
+def summary(blocks: Iterable[Block]) -> str:
+    """What is behind a summary: names of tables and figures while there is room, then a mark."""
+    names = [name for block in blocks for name in _names(block)]
+    told = ""
+    for at, name in enumerate(names):
+        longer = f"{told} · {name}" if told else name
+        if told and len(longer) > LONG:
+            return f"{told} · {len(names) - at} more"
+        told = longer
+    return told or "More"
+
+
+def _names(block: Block) -> list[str]:
+    match block:
+        case Table() | ClaimTable():
+            return [block.caption]
+        case Figure():
+            return [re.split(r"[:.;] |\.$", block.alt)[0]]
+        case Columns():
+            return [name for figure in block.figures for name in _names(figure)][:1]
+        case Gallery():
+            return [block.title]
+        case Details():
+            return [block.summary]
+    return []
 
 
 def _flat(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -279,4 +364,5 @@ def _verdict(claim: Claim, protocol: str, counted: bool) -> Verdict:
         return Verdict(name, "untested", "–", "not tested", "", "")
     effect = span(found.effect) if found.effect.known else "effect undefined"
     one = found.outcome
-    return Verdict(name, one.css, one.symbol, one.word, effect, found.count if counted else "")
+    count = f"{found.counts[one.word]} of {found.cells}" if counted else ""
+    return Verdict(name, one.css, one.symbol, one.word, effect, count)

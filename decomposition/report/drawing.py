@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -31,8 +33,6 @@ class Drawing:
     """An ``<svg>`` element for the page, colours as CSS variables."""
     svg: bytes
     """A file that stands alone."""
-    png: bytes
-    """The same as pixels, DPI to the inch."""
 
 
 def draw(axes: Axes, name: str) -> Drawing:
@@ -42,28 +42,47 @@ def draw(axes: Axes, name: str) -> Drawing:
         axes: what a function of ``report.figures`` returned.
         name: prefix of every id, so that figures on one page do not share them.
     """
-    figure = axes.get_figure()
-    if not isinstance(figure, Figure):
-        raise TypeError("the axes belong to no figure")
-    svg, png = io.BytesIO(), io.BytesIO()
-    with report_style(), warnings.catch_warnings():
-        # names in any script are text in the SVG; only the PNG lacks the glyph
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        engine = figure.get_layout_engine()
-        if engine is not None:
-            engine.execute(figure)
-            figure.set_layout_engine("none")
-        # savefig would draw everything once more for each file
+    svg = io.BytesIO()
+    with _laid_out(axes) as figure:
+        # savefig would draw everything once more
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    text = visible(_with_hints(_rounded(svg.getvalue().decode())))
+    return Drawing(_inline(text, name), text.encode())
+
+
+def png(axes: Axes) -> bytes:
+    """The figure that ``axes`` belongs to as pixels, DPI to the inch."""
+    out = io.BytesIO()
+    with _laid_out(axes) as figure:
         figure.set_dpi(DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     # 256 colours are enough for a figure, and a third of the bytes
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     pixels = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    pixels.save(png, "png", dpi=(DPI, DPI))
-    text = visible(_with_hints(svg.getvalue().decode()))
-    return Drawing(_inline(text, name), text.encode(), png.getvalue())
+    pixels.save(out, "png", dpi=(DPI, DPI))
+    return out.getvalue()
+
+
+@contextmanager
+def _laid_out(axes: Axes) -> Iterator[Figure]:
+    """The figure in the report's style, its layout computed once for all."""
+    figure = axes.get_figure()
+    if not isinstance(figure, Figure):
+        raise TypeError("the axes belong to no figure")
+    with report_style(), warnings.catch_warnings():
+        # names in any script are text in the SVG; only a PNG lacks the glyph
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        yield figure
+
+
+def _rounded(svg: str) -> str:
+    """Coordinates to a hundredth of a point, which no screen tells apart."""
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
 
 
 def _with_hints(svg: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -43,10 +44,18 @@ def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> s
         version: of the software that made the result.
         sections: in the order of the page.
     """
-    script = _source("sort.js") + _source("fold.js")
+    script = "".join(map(_source, ("sort.js", "fold.js", "save.js")))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rendered = [
-        {"anchor": s.anchor, "title": s.title, "body": blocks_html(s.blocks)} for s in sections
+        {
+            "anchor": s.anchor,
+            "title": s.title,
+            "beside": s.beside,
+            "words": blocks_html(s.words),
+            "best": blocks_html(() if s.best is None else (s.best,)),
+            "more": blocks_html(s.folds),
+        }
+        for s in sections
     ]
     html = _template("report.html.j2").render(
         title=title,
@@ -64,14 +73,9 @@ def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> s
 def blocks_html(blocks: Sequence[Block]) -> Markup:
     """Blocks in their order; neighbouring figures stand side by side where there is room."""
     parts: list[str] = []
-    inside = False
-    for block in blocks:
-        if isinstance(block, Figure) != inside:
-            inside = not inside
-            parts.append('<div class="figures">' if inside else "</div>")
-        parts.append(_block(block))
-    if inside:
-        parts.append("</div>")
+    for drawn, group in itertools.groupby(blocks, lambda block: isinstance(block, Figure)):
+        body = "\n".join(map(_block, group))
+        parts.append(f'<div class="figures">{body}</div>' if drawn else body)
     return Markup("\n".join(parts))
 
 
@@ -110,14 +114,8 @@ def _block(block: Block) -> str:
 
 
 def _figure(block: Figure) -> str:
-    drawing = draw(block.plot(), block.name)
-    uris = {
-        "svg": data_uri(drawing.svg, "image/svg+xml"),
-        "png": data_uri(drawing.png, "image/png"),
-    }
-    if block.data is not None:
-        uris["csv"] = data_uri(block.data.csv().encode(), "text/csv")
-    return _macro("figure")(block, drawing, uris)
+    uri = "" if block.data is None else data_uri(block.data.csv().encode(), "text/csv")
+    return _macro("figure")(block, draw(block.plot(), block.name), uri)
 
 
 def _gallery(block: Gallery) -> str:

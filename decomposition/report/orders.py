@@ -48,15 +48,6 @@ def order_names(result: Result) -> dict[str, str]:
     return {order: f"order {number}" for number, order in enumerate(found, start=1)}
 
 
-def order_key(result: Result) -> str:
-    """What each order's number stands for."""
-    parts = []
-    for order, name in order_names(result).items():
-        steps = [STEP_LABELS.get(s.strip(), s.strip()) for s in order.split(">")]
-        parts.append(f"{name}: {', '.join(steps)}")
-    return "; ".join(parts)
-
-
 def readings(result: Result, metric: str = "lds") -> list[Reading]:
     """Every protocol × order, the mean over orders last in each protocol; unknown ones left out."""
     orders, mean = result.group("/shares/orders"), result.group("/shares/shapley")
@@ -79,36 +70,52 @@ def readings(result: Result, metric: str = "lds") -> list[Reading]:
 
 
 def survival(result: Result, metric: str = "lds") -> str:
-    """How often each step has the largest estimate, over protocols and orders; "" if unknown."""
-    found = [r for r in readings(result, metric) if r.order != MEAN]
-    if not found:
+    """Which step has the largest estimate, by protocol and order; "" if unknown."""
+    by_protocol = _largest(result, metric)
+    if not by_protocol:
         return ""
+    by_step: dict[str, list[str]] = {}
+    for protocol, largest in by_protocol.items():
+        count = Counter(largest)
+        orders = f" in {{}} of {len(largest)} orders" if len(count) > 1 else ""
+        told = joined([_named(step) + orders.format(n) for step, n in count.most_common()])
+        by_step.setdefault(told, []).append(PROTOCOLS.get(protocol, protocol))
     unresolved = (
         ""
-        if any(r.defined for r in found)
+        if any(r.defined for r in readings(result, metric))
         else " The total is within noise under all of them, so this order of the estimates is open."
     )
-    count = Counter(r.largest for r in found)
-    if len(count) == 1 and None not in count:
-        (step,) = count
+    whole = {step for largest in by_protocol.values() for step in largest}
+    if len(whole) == 1 and None not in whole:
         return (
-            f"Along every order and under every damping protocol, {len(found)} readings in all, "
-            f"{_named(step)} has the largest estimated drop.{unresolved}"
+            "Under every damping protocol and along every order of the steps "
+            f"{next(iter(by_step))} has the largest estimated loss.{unresolved}"
         )
-    by_step: dict[str | None, list[str]] = {}
-    for reading in found:
-        names = by_step.setdefault(reading.largest, [])
-        name = PROTOCOLS.get(reading.protocol, reading.protocol)
-        if name not in names:
-            names.append(name)
-    parts = [
-        f"{_named(step)} in {times} (under {joined(by_step[step])})"
-        for step, times in count.most_common()
-    ]
-    return (
-        f"Over {len(found)} readings, a damping protocol and an order each, the largest "
-        f"estimated drop is {joined(parts)}.{unresolved}"
-    )
+    parts = [f"{told} under {joined(names)}" for told, names in by_step.items()]
+    same = all(len(set(largest)) == 1 for largest in by_protocol.values())
+    every = ", along every order of the steps" if same else ""
+    return f"The largest estimated loss{every}: {'; '.join(parts)}.{unresolved}"
+
+
+def _largest(result: Result, metric: str) -> dict[str, list[str | None]]:
+    """Protocol → the step with the largest estimate along every order."""
+    found: dict[str, list[str | None]] = {}
+    for reading in readings(result, metric):
+        if reading.order != MEAN:
+            found.setdefault(reading.protocol, []).append(reading.largest)
+    return found
+
+
+def order_matters(result: Result, metric: str = "lds") -> str:
+    """The end of a sentence: whether another order of the steps has another largest one."""
+    by_protocol = _largest(result, metric)
+    changed = [p for p, largest in by_protocol.items() if len(set(largest)) > 1]
+    if not by_protocol:
+        return ""
+    if not changed:
+        return ", whatever the order of the steps"
+    names = joined([PROTOCOLS.get(p, p) for p in changed])
+    return f"; another order of the steps changes the estimates under {names}"
 
 
 def _steps(array: xr.DataArray, **place: str) -> dict[str, Interval]:

@@ -12,7 +12,8 @@ from decomposition.report.content import Filled
 from decomposition.report.html import page
 from decomposition.report.result import Result
 from decomposition.report.sections import filled
-from decomposition.report.wording import isolated, plural
+from decomposition.report.sections.answer import studied
+from decomposition.report.wording import isolated
 from decomposition.results.read import open_result
 from decomposition.results.stack import stack
 from decomposition.results.upgrade import upgraded
@@ -48,8 +49,8 @@ def write_report(results: Source | Sequence[Source], folder: str | os.PathLike[s
 def report_html(tree: xr.DataTree) -> str:
     """The page as a string."""
     result = Result(tree)
-    made = f"Made {result.attr('created_at')} · result schema {result.attr('schema_version')}"
-    byline = f"{plural(len(result.cells), 'cell')} · {made}" if result.many else made
+    parts = (studied(result), f"made {str(result.attr('created_at'))[:10]}")
+    byline = " · ".join(part for part in parts if part)
     version = str(result.attr("library_version"))
     return page(report_title(result), byline, version, report_sections(result))
 

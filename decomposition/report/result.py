@@ -71,6 +71,11 @@ class Result:
         """An attribute of the root; "" if absent."""
         return self.tree.attrs.get(name, "")
 
+    def said(self, path: str, name: str) -> str:
+        """An attribute of the group at ``path`` as text; "" if absent."""
+        node = self._node(path)
+        return "" if node is None else str(node.attrs.get(name, ""))
+
     def json(self, name: str) -> Any:
         """An attribute of the root that holds JSON, decoded; {} if absent."""
         return json.loads(self.tree.attrs.get(name, "{}"))

@@ -17,9 +17,16 @@ import xarray as xr
 
 from decomposition.names import BASELINES, STEPS
 from decomposition.report.interval import Interval
-from decomposition.report.names import PROTOCOLS, SHARE_METRICS, STEP_LABELS, rung_label
+from decomposition.report.names import (
+    PROTOCOLS,
+    SHARE_METRICS,
+    STEP_LABELS,
+    STEP_MEANINGS,
+    rung_label,
+)
+from decomposition.report.orders import order_matters
 from decomposition.report.result import Result, interval, labels
-from decomposition.report.wording import joined, number, percent, span
+from decomposition.report.wording import fixed, joined, number, percent, span
 
 UNDAMPED = "frobenius_squared"
 """The metric that no damping enters."""
@@ -117,32 +124,39 @@ def cases(result: Result) -> list[tuple[str, str]]:
 
 
 def sentences(result: Result) -> list[str]:
-    """Three sentences: the loss, the step to blame, and what the protocol changes."""
+    """Three sentences: the loss, the step to blame, and what damping and order change."""
     found = [b for p in result.protocols if (b := blame(result, "lds", p)) and b.known]
     if not found:
         return [_without_attribution(result)]
-    return [_loss(result, found[0]), _step(found[0]), _survival(found)]
+    return [_loss(result, found[0]), _step(found[0]), _survival(result, found)]
+
+
+def under(protocol: str) -> str:
+    """``under equal λ``; of tuned damping what it is."""
+    if protocol == "tuned":
+        return "with every rung at its own best damping λ"
+    return f"under {PROTOCOLS.get(protocol, protocol)}"
 
 
 def _loss(result: Result, first: Blame) -> str:
     level = result.array("/shares", "level")
-    under = f"under {PROTOCOLS.get(first.protocol, first.protocol)}"
     where = ""
     if level is not None and {"hessian", "kfac"} <= set(labels(level, "rung")):
         ends = [interval(level, protocol=first.protocol, rung=r) for r in ("hessian", "kfac")]
-        where = f", from {span(ends[0])} to {span(ends[1])}"
-    total = first.total
+        where = f", from {fixed(ends[0].estimate)} to {fixed(ends[1].estimate)}"
+    total, how = first.total, f"{under(first.protocol)}{where}"
     if not first.defined:
         return (
-            f"What replacing the exact Hessian by K-FAC costs in LDS {under} is not resolved from "
-            f"zero: {span(total)}{where}."
+            "What replacing the exact Hessian by K-FAC costs in attribution quality (LDS) is not "
+            f"resolved from zero: {span(total)} {how}."
         )
     if total.estimate < 0:
         gain = Interval(-total.upper, -total.estimate, -total.lower)
-        return (
-            f"Replacing the exact Hessian by K-FAC raises the LDS {under} by {span(gain)}{where}."
-        )
-    return f"Replacing the exact Hessian by K-FAC costs {span(total)} of LDS {under}{where}."
+        return f"Replacing the exact Hessian by K-FAC raises the LDS by {span(gain)} {how}."
+    return (
+        f"Replacing the exact Hessian by K-FAC costs {span(total)} of attribution quality (LDS) "
+        f"{how}."
+    )
 
 
 def _step(first: Blame) -> str:
@@ -153,8 +167,8 @@ def _step(first: Blame) -> str:
     share = first.shares
     if first.largest is not None:
         return (
-            f"The largest step is {_named(first.largest)}, {percent(share[first.largest])} of it"
-            f"{_probability(first)}."
+            f"The largest step is {_named(first.largest)} ({STEP_MEANINGS[first.largest]}), "
+            f"{percent(share[first.largest])} of it{_probability(first)}."
         )
     names = [f"{_named(s)} ({percent(share[s])})" for s in first.leading]
     head = "Which step is largest is not resolved at this size"
@@ -169,7 +183,8 @@ def _probability(first: Blame) -> str:
     if chance is None or not math.isfinite(chance):
         return ""
     told = "> 0.99" if chance > 0.99 else f"= {chance:.2f}"
-    return f" (P {told} that {_named(first.recorded['candidate'])} is the largest)"
+    who = "" if first.largest is not None else f" that {_named(first.recorded['candidate'])} is it"
+    return f" (P {told}{who})"
 
 
 def _more(first: Blame) -> str:
@@ -181,10 +196,12 @@ def _more(first: Blame) -> str:
     return f"; about {masks:,} more masks would resolve it"
 
 
-def _survival(found: list[Blame]) -> str:
+def _survival(result: Result, found: list[Blame]) -> str:
+    order = order_matters(result)
     if len(found) == 1:
         return (
-            "Only one damping protocol was measured, so whether this holds under another is open."
+            "Only one damping protocol was measured, so whether this holds under another is "
+            f"open{order}."
         )
     if not any(b.defined for b in found):
         names = joined([PROTOCOLS.get(b.protocol, b.protocol) for b in found[1:]])
@@ -202,12 +219,12 @@ def _survival(found: list[Blame]) -> str:
     parts = [f"under {joined(names)} {outcome}" for outcome, names in outcomes.items()]
     largest = {b.largest for b in found}
     if None in largest:
-        head = "The verdict is not settled across damping protocols"
+        head = "The verdict is not settled across dampings"
     elif len(largest) == 1:
-        head = "The verdict survives a change of damping protocol"
+        head = "The verdict survives a change of damping"
     else:
-        head = "The verdict depends on the damping protocol"
-    return f"{head}: {'; '.join(parts)}."
+        head = "The verdict depends on the damping"
+    return f"{head}: {'; '.join(parts)}{order}."
 
 
 def spectral_sentence(result: Result) -> str:
@@ -227,8 +244,8 @@ def _without_attribution(result: Result) -> str:
         return _agreeing(result)
     if result.group("/attribution") is None:
         return (
-            "Attribution quality was not measured in this study (no retrained models), so what "
-            "the steps cost in LDS is not known."
+            "Attribution quality was not measured (no models were retrained), so what the steps "
+            "cost is not known."
         )
     return "The LDS was measured, but not for both ends of the chain, so no loss can be divided."
 

@@ -51,9 +51,15 @@ def signed(value: float, decimals: int = 3) -> str:
 
 
 def span(value: Interval, decimals: int = 3) -> str:
-    """``estimate [lower, upper]``; the estimate alone where it is exact."""
+    """``estimate [lower, upper]``; the estimate alone where it is exact.
+
+    A wide interval takes decimals away: half of its width keeps two digits.
+    """
     if not value.known:
         return "–"
+    half = (value.upper - value.lower) / 2
+    if half > 0 and math.isfinite(half):
+        decimals = max(0, min(decimals, 1 - math.floor(math.log10(half))))
     if value.exact:
         return fixed(value.estimate, decimals)
     bounds = f"{fixed(value.lower, decimals)}, {fixed(value.upper, decimals)}"

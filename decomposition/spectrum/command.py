@@ -182,7 +182,7 @@ def write_inspection(tree: xr.DataTree, out: Path) -> None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    from decomposition.report.drawing import draw
+    from decomposition.report.drawing import draw, png
     from decomposition.results.write import write_tree, write_whole
 
     write_tree(tree, out / SPECTRUM_NAME)
@@ -191,9 +191,8 @@ def write_inspection(tree: xr.DataTree, out: Path) -> None:
         table = frame.to_csv(float_format="%.9g")
         write_whole(out / "tables" / f"{name.replace('/', '_')}.csv", table.encode())
     for name, axes in figures(tree):
-        drawing = draw(axes, name)
-        write_whole(out / "figures" / f"{name}.svg", drawing.svg)
-        write_whole(out / "figures" / f"{name}.png", drawing.png)
+        write_whole(out / "figures" / f"{name}.svg", draw(axes, name).svg)
+        write_whole(out / "figures" / f"{name}.png", png(axes))
 
 
 def sections(tree: xr.DataTree) -> Iterator[tuple[str, xr.Dataset]]:

@@ -55,8 +55,9 @@ def read(page: str) -> _Reader:
 def test_page_has_every_section_and_is_small(case: str, pages: dict[str, Path]) -> None:
     page = text_of(pages[case])
     found = re.findall(r'<section id="([a-z]+)"', page)
-    first = "answer levels shares damping where spectra prediction resolution"
-    assert found == f"{first} limits methods provenance".split()
+    gone = {"no bank": "damping resolution", "one rung": "damping where resolution"}
+    every = "answer shares damping where spectra prediction resolution limits methods"
+    assert found == [s for s in every.split() if s not in gone.get(case, "").split()]
     assert len(page.encode()) < 5_000_000
 
 
@@ -105,10 +106,13 @@ def test_page_from_the_tree_equals_page_from_the_file(pages: dict[str, Path], tm
         ("undefined", "the first base model alone"),
         ("undefined", "The curve is too narrow here"),
         ("whole", "indefinite: λ < |λ_min|"),
-        ("whole", "Along every order and under every damping protocol"),
+        ("whole", "Under every damping protocol and along every order"),
         ("whole", "400 masks (extrapolated)"),
         ("whole", "belongs to the damping and not to the steps"),
-        ("undefined", "Shares of the LDS under equal λ are undefined"),
+        (
+            "undefined",
+            "Shares of the LDS are undefined, as the total is within noise, under equal λ",
+        ),
         ("whole", "repeated eigenvalue"),
         ("whole", "decompose run digits --out out/"),
     ],
@@ -124,7 +128,7 @@ def test_every_figure_has_a_finding_and_its_data(pages: dict[str, Path]) -> None
         label = re.search(r'role="img" aria-label="([^"]+)"', figure)
         assert label is not None
         assert len(label[1]) > 30
-        assert [f'.{kind}"' in figure for kind in ("svg", "png", "csv")] == [True] * 3
+        assert '.csv"' in figure
 
 
 def test_drawing_leaves_global_settings_alone(pages: dict[str, Path]) -> None:
@@ -174,7 +178,8 @@ def test_a_list_of_one_result_is_its_page(pages: dict[str, Path], tmp_path: Path
 
 def test_empty_result_gives_a_page(tmp_path: Path) -> None:
     tree = xr.DataTree(xr.Dataset(attrs=synthetic().attrs))
-    assert "The result holds no spectra" in write_report(tree, tmp_path).read_text("utf-8")
+    page = write_report(tree, tmp_path).read_text("utf-8")
+    assert "Not in this result: spectra; spectral errors" in page
 
 
 def test_unknown_values_are_dashes(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def test_claims_fit_a_phone_without_scrolling(browser: Browser, page: Path) -> N
     browser.open(page, width=360)
     table = "document.querySelector('table.claims')"
     assert browser.evaluate(f"{table}.scrollWidth <= {table}.parentElement.clientWidth")
-    label = f"getComputedStyle({table}.querySelector('.under')).display"
-    assert browser.evaluate(label) == "block"
+    label = f"getComputedStyle({table}.querySelector('td'), '::before').content"
+    assert browser.evaluate(label) == '"equal λ"'
 
 
 def test_every_cell_link_leads_to_a_part_that_a_key_opens(browser: Browser, page: Path) -> None:
@@ -63,6 +63,7 @@ def test_every_cell_link_leads_to_a_part_that_a_key_opens(browser: Browser, page
     assert browser.evaluate(
         f"{links}.every(a => document.querySelector(a.hash).tagName == 'DETAILS')"
     )
+    browser.evaluate("document.querySelector('#claims-more').open = true")
     browser.evaluate("document.querySelector('#claim-1 > summary').focus()")
     for kind in ("keyDown", "keyUp"):
         key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from decomposition.names import CHAIN, STEPS
 from decomposition.report.figures.canvas import (
     axes_or_new,
+    head,
+    label_lines,
     legend_outside,
+    log_scale,
     report_style,
     say_missing,
 )
@@ -21,6 +28,7 @@ from decomposition.report.figures.heat import draw_heat
 from decomposition.report.figures.points import (
     Point,
     band_height,
+    draw_lines,
     draw_points,
     limits,
     say_in_band,
@@ -28,14 +36,13 @@ from decomposition.report.figures.points import (
 from decomposition.report.interval import Interval
 from decomposition.report.layout import layout
 from decomposition.report.names import (
-    PROTOCOLS,
     SHARE_METRICS,
     protocol_label,
     rung_label,
     step_label,
 )
-from decomposition.report.orders import MEAN, order_names, readings
-from decomposition.report.palette import INK, MUTED, step_style
+from decomposition.report.orders import MEAN, Reading, readings
+from decomposition.report.palette import GRID, INK, MUTED, step_style
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import signed
 
@@ -85,12 +92,14 @@ def plot_levels(
     column: int = 0,
     rows: Sequence[int] | None = None,
     ax: Axes | None = None,
+    rungs: Sequence[str] = (),
 ) -> Axes:
-    """LDS of every rung in a band per cell (see ``bands_of``); the dashed line is the ceiling."""
+    """LDS in a band per cell (see ``bands_of``), of every rung or of ``rungs``; dashed: ceiling."""
     result = Result(tree)
     with report_style():
         level = result.known("/shares", "level")
-        rungs = [r for r in result.drawn if level is not None and r in labels(level, "rung")]
+        met = [] if level is None else labels(level, "rung")
+        rungs = [r for r in result.drawn if r in met and r in (rungs or met)]
         bands = bands_of(result, protocol, column, rows) if level is not None else []
         wide = result.many and len(layout(result).columns) > 1
         ax = axes_or_new(ax, 3.9 if wide else 4.8, 1.25 + len(bands) * band_height(len(rungs)))
@@ -113,7 +122,7 @@ def plot_levels(
             ax.plot([top, top], [at - 0.45, at + 0.45], color=MUTED, linestyle=(0, (3, 2)), lw=1.2)
         ax.axvline(0, color=MUTED, linewidth=0.8)
         ax.set_xlabel(f"LDS, {protocol_label(protocol)}" if result.many else "LDS")
-        ax.set_title(_title(result, protocol, column, "LDS of every rung"))
+        head(ax, _title(result, protocol, column, "LDS of every rung"))
         legend_outside(ax, [(styles[r], rung_label(r)) for r in rungs])
     return ax
 
@@ -147,7 +156,7 @@ def plot_beside(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = No
         draw_points(ax, list(names.values()), styles, points, ends)
         ax.axvline(0, color=MUTED, linewidth=0.8)
         ax.set_xlabel(f"LDS minus that of the rung, {protocol_label(protocol)}")
-        ax.set_title("Beside the chain, against each rung")
+        head(ax, "Beside the chain, against each rung")
         legend_outside(ax, [(styles[rung], rung_label(rung)) for rung in rungs])
     return ax
 
@@ -180,7 +189,7 @@ def plot_shares(
     rows: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Share of every step in a band per cell (see ``bands_of``); hollow: whatever the order."""
+    """Share of every step in a band per cell (see ``bands_of``); of one cell hollow: any order."""
     result = Result(tree)
     with report_style():
         bands = bands_of(result, protocol, column, rows)
@@ -192,6 +201,7 @@ def plot_shares(
             for band in bands
             if band.result is not None
             for mark, value in shares_of(band.result, metric, band.protocol).items()
+            if mark in steps or not result.many
         ]
         styles = {step: step_style(step) for step in steps}
         hollow = [s for s in (f"{step} {ORDER_FREE}" for step in steps) if s in _marks(points)]
@@ -217,7 +227,7 @@ def plot_shares(
         name = SHARE_METRICS.get(metric, metric)
         under = f", {protocol_label(protocol)}" if result.many else ""
         ax.set_xlabel(f"share of the {name}{' lost' if metric == 'lds' else ''} (%){under}")
-        ax.set_title(_title(result, protocol, column, f"Shares: {name}"))
+        head(ax, _title(result, protocol, column, f"Shares: {name}"))
         legend_outside(ax, [(step_style(s), step_label(s)) for s in steps])
     return ax
 
@@ -244,47 +254,49 @@ def shares_of(result: Result, metric: str, protocol: str) -> dict[str, Interval]
 def plot_orders(
     tree: xr.DataTree, metric: str = "lds", cell: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """A row per protocol and order, a column per step; the largest of each row is outlined.
+    """A row per protocol, a column per step: its share along the chain, and over the orders.
 
-    The colour is the drop, comparable over all rows; the number is the share, or the drop itself
-    where shares are undefined.
+    The colour is the drop, comparable over all rows; where shares are undefined the drop itself is
+    written. The largest estimate along every order is outlined, that of the chain alone dashed.
     """
     result = Result(tree, cell)
     found = readings(result, metric)
     with report_style():
         if not found:
             return say_missing(axes_or_new(ax), "no shares along several orders in this result")
-        steps = list(found[0].drops)
-        names = order_names(result) | {MEAN: "mean"}
-        values, texts, rows, bold, heads = [], [], [], [], {}
-        for reading in found:
-            if reading.protocol not in heads:
-                heads[reading.protocol] = len(rows)
-                values.append([np.nan] * len(steps))
-                texts.append([""] * len(steps))
-                rows.append("")
-                bold.append([False] * len(steps))
-            drops = [reading.drops[s].estimate for s in steps]
-            values.append(drops)
-            shares = [reading.shares[s].estimate if s in reading.shares else np.nan for s in steps]
-            texts.append(
-                [
-                    _share(s) if reading.defined else signed(d)
-                    for d, s in zip(drops, shares, strict=True)
-                ]
-            )
-            rows.append(names[reading.order])
-            bold.append([reading.largest == s for s in steps])
-        ax = axes_or_new(ax, height=0.9 + 0.24 * (len(rows) + 1))
-        draw_heat(ax, np.array(values), texts, rows, [step_label(s) for s in steps], np.array(bold))
-        for protocol, row in heads.items():
-            defined = any(r.defined for r in found if r.protocol == protocol)
-            name = f"{PROTOCOLS.get(protocol, protocol)}{'' if defined else ': drops shown'}"
-            ax.text(0.04, row + 0.55, name, fontweight="bold", va="center", fontsize=8.5, color=INK)
-        ax.set_title(
-            result.name or f"{SHARE_METRICS.get(metric, metric)}: share by protocol and order"
-        )
+        steps, protocols = list(found[0].drops), list(dict.fromkeys(r.protocol for r in found))
+        by = {p: [r for r in found if r.protocol == p and r.order != MEAN] for p in protocols}
+        ax = axes_or_new(ax, height=0.7 + 0.46 * len(protocols))
+        values = np.array([[by[p][0].drops[s].estimate for s in steps] for p in protocols])
+        texts = [[_over_orders(by[p], s) for s in steps] for p in protocols]
+        heads = [textwrap.fill(protocol_label(p), 15) for p in protocols]
+        first = np.array([[by[p][0].largest == s for s in steps] for p in protocols])
+        every = np.array([[all(r.largest == s for r in by[p]) for s in steps] for p in protocols])
+        draw_heat(ax, values, texts, heads, [step_label(s) for s in steps], every, first)
+        head(ax, result.name or _survival_title(by))
     return ax
+
+
+def _over_orders(orders: Sequence[Reading], step: str) -> str:
+    """The chain's number, and the range over the orders where it differs."""
+    defined = orders[0].defined
+    numbers = [(r.shares if defined else r.drops)[step].estimate for r in orders]
+    told = [_share(n) if defined else signed(n) for n in (numbers[0], min(numbers), max(numbers))]
+    if told[1] == told[2]:
+        return told[0]
+    return f"{told[0]}\n{told[1].removesuffix('%')} to {told[2].removesuffix('%')}"
+
+
+def _survival_title(by: Mapping[str, Sequence[Reading]]) -> str:
+    largest = [Counter(r.largest for r in orders) for orders in by.values()]
+    whole = Counter(r.largest for orders in by.values() for r in orders)
+    (step, count), total = whole.most_common(1)[0], sum(whole.values())
+    if len(whole) == 1 and step is not None:
+        return f"{step_label(step).capitalize()}, whatever protocol and order"
+    if step is None:
+        return "No step loses under most protocols and orders"
+    agreed = "" if all(len(one) == 1 for one in largest) else " and order"
+    return f"Depends on the damping{agreed}: {step_label(step)} in {count} of {total}"
 
 
 def _share(value: float) -> str:
@@ -292,22 +304,146 @@ def _share(value: float) -> str:
 
 
 def plot_at_damping(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = None) -> Axes:
-    """What each step takes at one λ for all rungs, over the whole grid; the largest is outlined."""
+    """What each step takes at one λ for all rungs; the strip below names the largest at each."""
     result = Result(tree, cell)
     drop = result.known("/shares/at_damping", "drop")
     with report_style():
         if drop is None:
             return say_missing(axes_or_new(ax), "no verdict at every damping in this result")
         steps = [s for s in STEPS if s in labels(drop, "step")]
-        middle = drop.sel(ci_bound="estimate", step=steps).transpose("multiplier", "step")
-        middle = middle.dropna("multiplier", how="all")
-        values = middle.values
-        ax = axes_or_new(ax, height=1.1 + 0.26 * len(values))
-        top = np.nan_to_num(values, nan=-np.inf)
-        bold = (top == top.max(1, keepdims=True)) & (values > 0)
-        texts = [[signed(value) for value in row] for row in values]
-        rows = [f"{m:.2g}" for m in middle["multiplier"].values.tolist()]
-        draw_heat(ax, values, texts, rows, [step_label(s) for s in steps], bold)
-        ax.set_ylabel("λ / (tr G / min(P, N·C))")
-        ax.set_title(result.name or f"Drop of LDS from {rung_label(CHAIN[0])} to K-FAC at every λ")
+        grid = [float(m) for m in drop["multiplier"].values]
+        values = {s: [interval(drop, multiplier=m, step=s) for m in grid] for s in steps}
+        ax = axes_or_new(ax, height=3.5)
+        points = [(m, s, v) for s in steps for m, v in zip(grid, values[s], strict=True)]
+        draw_lines(ax, {s: step_style(s) for s in steps}, points)
+        ax.axhline(0, color=MUTED, linewidth=0.8)
+        log_scale(ax, "x")
+        runs = largest_runs(values)
+        low, high = ax.get_ylim()
+        foot = low - 0.16 * (high - low)
+        ax.set_ylim(foot, high)
+        edges = _edges(grid)
+        for step, sure, start, stop in runs:
+            _strip(ax, (edges[start], edges[stop]), (foot, low), step, sure)
+        ends = [
+            (step_label(s), step_style(s).color, (values[s][0].estimate, values[s][-1].estimate))
+            for s in steps
+        ]
+        ax.set_xlim(edges[0], edges[-1])
+        ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
+        label_lines(ax, ends)
+        _mark_equal(ax, result)
+        ax.set(xlabel="one λ for all rungs / (tr G / min(P, N·C))", ylabel="LDS lost in the step")
+        head(ax, result.name or _runs_title(runs))
     return ax
+
+
+Run = tuple[str, bool, int, int]
+"""(largest step or "", whether that is resolved, first place on the grid, place after the last)."""
+
+
+def largest_runs(values: Mapping[str, Sequence[Interval]]) -> list[Run]:
+    """Runs of the grid over which one step has the largest estimated loss, split by certainty."""
+    found: list[Run] = []
+    for place in range(len(next(iter(values.values())))):
+        here = {s: v[place] for s, v in values.items() if v[place].known}
+        top = max(here, key=lambda s: here[s].estimate, default="")
+        if not top or here[top].estimate <= 0:
+            found.append(("", False, place, place + 1))
+            continue
+        rest = [v.upper for s, v in here.items() if s != top]
+        found.append((top, here[top].lower > max([0.0, *rest]), place, place + 1))
+    runs: list[Run] = []
+    for step, sure, start, stop in found:
+        if runs and runs[-1][:2] == (step, sure):
+            runs[-1] = (step, sure, runs[-1][2], stop)
+        else:
+            runs.append((step, sure, start, stop))
+    return runs
+
+
+def _runs_title(runs: Sequence[Run]) -> str:
+    told = list(dict.fromkeys(step for step, *_ in runs if step))
+    if not told:
+        return "No step loses at any common λ"
+    if len(told) == 1:
+        return f"{step_label(told[0]).capitalize()} costs most at every λ where any does"
+    return f"With growing λ: {', then '.join(map(step_label, told))}"
+
+
+def _edges(grid: Sequence[float]) -> list[float]:
+    """Between the places of a logarithmic grid, half a place beyond its ends."""
+    logs = np.log(grid)
+    half = np.diff(logs).mean() / 2 if len(logs) > 1 else 0.5
+    return np.exp([logs[0] - half, *(logs[:-1] + logs[1:]) / 2, logs[-1] + half]).tolist()
+
+
+def _strip(ax: Axes, x: tuple[float, float], y: tuple[float, float], step: str, sure: bool) -> None:
+    """One run of the strip, with the step's name where there is room."""
+    color = step_style(step).color if step else GRID
+    face = {"facecolor": color, "alpha": 0.75 if sure else 0.25, "linewidth": 0.0}
+    ax.add_patch(Rectangle((x[0], y[0]), x[1] - x[0], 0.9 * (y[1] - y[0]), **face))
+    name = step_label(step) if step else "none"
+    limits = np.log(ax.get_xlim())
+    room = np.log(x[1] / x[0]) / (limits[1] - limits[0])
+    if room > 0.018 * len(name):
+        middle = (math.sqrt(x[0] * x[1]), y[0] + 0.45 * (y[1] - y[0]))
+        ax.text(*middle, name, ha="center", va="center", fontsize=8, color=INK)
+
+
+def _mark_equal(ax: Axes, result: Result) -> None:
+    """Where on the axis the protocol of equal damping is read."""
+    at = result.array("/shares", "level_damping")
+    grid = result.array("/shares/at_damping", "damping_value")
+    if at is None or grid is None or "equal" not in labels(at, "protocol"):
+        return
+    if CHAIN[0] not in labels(at, "rung"):
+        return
+    value = float(at.sel(protocol="equal", rung=CHAIN[0]))
+    place = float(grid["multiplier"].values[int(np.abs(np.log(grid.values / value)).argmin())])
+    ax.axvline(place, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
+    look = {"xytext": (3, 0), "textcoords": "offset points", "fontsize": 8, "color": MUTED}
+    ax.annotate("equal λ", (place, ax.get_ylim()[1]), va="top", **look)
+
+
+def plot_largest(tree: xr.DataTree, ax: Axes | None = None) -> Axes:
+    """A row per cell, a column per λ for all rungs: the step with the largest loss there."""
+    result = Result(tree)
+    drop = result.known("/shares/at_damping", "drop")
+    with report_style():
+        if drop is None or not result.many:
+            return say_missing(axes_or_new(ax), "no verdict at every damping in this result")
+        steps = [s for s in STEPS if s in labels(drop, "step")]
+        grid = [float(m) for m in drop["multiplier"].values]
+        ax = axes_or_new(ax, 5.6, 1.3 + 0.19 * len(result.cells))
+        edges, met = _edges(grid), set()
+        for row, cell in enumerate(result.cells):
+            values = {
+                s: [interval(drop, cell=cell, multiplier=m, step=s) for m in grid] for s in steps
+            }
+            for step, sure, start, stop in largest_runs(values):
+                met.add(step)
+                face: Any = {"alpha": 0.8 if sure else 0.25, "linewidth": 0.0}
+                color = step_style(step).color if step else GRID
+                width = edges[stop] - edges[start]
+                place = (edges[start], row + 0.05)
+                ax.add_patch(Rectangle(place, width, 0.9, facecolor=color, **face))
+        ax.set(xlim=(edges[0], edges[-1]), ylim=(len(result.cells), 0), xscale="log")
+        log_scale(ax, "x")
+        ax.set_yticks(np.arange(len(result.cells)) + 0.5, _short_names(result))
+        ax.tick_params(axis="y", length=0, labelsize=8)
+        ax.grid(visible=False)
+        ax.set_xlabel("one λ for all rungs / (tr G / min(P, N·C))")
+        head(ax, "Which step costs most, in every cell at every λ")
+        legend_outside(ax, [(step_style(s), step_label(s)) for s in steps if s in met])
+    return ax
+
+
+def _short_names(result: Result) -> list[str]:
+    """What tells the cells apart, without what is the same in all of them."""
+    shown = layout(result)
+    name = {
+        cell: ", ".join(part for part in (shown.rows[r], shown.columns[c]) if part)
+        for (r, c), cell in shown.cells.items()
+    }
+    return [name[cell] for cell in result.cells]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -88,17 +90,71 @@ def hint(artist: Artist, text: str) -> None:
     artist.set_gid(HINT + text.encode("utf-8", "replace").hex())
 
 
-def beside(ax: Axes, x: float, y: float, text: str) -> None:
-    """A value to the right of a mark."""
+def head(ax: Axes, text: str) -> None:
+    """The figure's title: what it shows, in as many lines as its width asks for."""
+    figure = ax.get_figure()
+    width = figure.get_figwidth() if isinstance(figure, Figure) else 4.8
+    ax.set_title(textwrap.fill(text, max(int(9.2 * width), 24)))
+
+
+def beside(ax: Axes, x: float, y: float, text: str, left: bool = False) -> None:
+    """A value to the right of a mark, or to its left."""
     ax.annotate(
         text,
         (x, y),
-        xytext=(5, 0),
+        xytext=(-5 if left else 5, 0),
         textcoords="offset points",
+        ha="right" if left else "left",
         va="center",
         fontsize=8.5,
         color=INK,
     )
+
+
+def label_lines(ax: Axes, ends: Sequence[tuple[str, str, Sequence[float]]]) -> None:
+    """Names of lines at the side where they lie furthest apart, moved so that none touch.
+
+    Args:
+        ax: with its limits set.
+        ends: (name, colour, heights of its two ends).
+    """
+    known = [end for end in ends if np.isfinite(end[2]).all()]
+    if not known:
+        return
+    heights = np.array([end[2] for end in known])
+    nearest = [np.diff(np.sort(side)).min() if len(side) > 1 else 0.0 for side in heights.T]
+    right = bool(nearest[1] >= nearest[0])
+    places = _apart(heights[:, int(right)], 0.065 * float(np.ptp(ax.get_ylim())))
+    for (name, color, _), place in zip(known, places, strict=True):
+        ax.annotate(
+            name,
+            (float(right), place),
+            xycoords=("axes fraction", "data"),
+            xytext=(4 if right else -4, 0),
+            textcoords="offset points",
+            color=color,
+            fontsize=8.5,
+            ha="left" if right else "right",
+            va="center",
+        )
+    if not right:
+        ax.yaxis.tick_right()
+        ax.yaxis.set_label_position("right")
+        ax.spines["left"].set_visible(False)
+        ax.spines["right"].set_visible(True)
+
+
+def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
+    """The heights, moved as little as may be until neighbours are ``gap`` apart."""
+    order = np.argsort(heights, kind="stable")
+    places = heights[order].astype(float)
+    for _ in range(100):
+        for i in range(1, len(places)):
+            short = gap - (places[i] - places[i - 1])
+            if short > 0:
+                places[i - 1] -= short / 2
+                places[i] += short / 2
+    return places[np.argsort(order, kind="stable")]
 
 
 def legend_below(ax: Axes, columns: int = 4) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from decomposition.names import BASELINES, CHAIN
 from decomposition.report.figures.canvas import (
     axes_or_new,
+    head,
+    label_lines,
     legend_below,
     log_scale,
     report_style,
@@ -18,6 +20,7 @@ from decomposition.report.figures.canvas import (
 )
 from decomposition.report.figures.points import draw_lines
 from decomposition.report.interval import Interval
+from decomposition.report.layout import layout
 from decomposition.report.names import PROTOCOLS, protocol_label, rung_label, step_label
 from decomposition.report.palette import INK, MUTED, rung_styles, step_style
 from decomposition.report.result import GRID, Result, interval, labels
@@ -52,10 +55,10 @@ def plot_lds_curves(
     path, dim, axis_label = GRIDS[protocol]
     mean = result.known(path, "lds_mean")
     with report_style():
-        ax = axes_or_new(ax, height=4.3)
+        ax = axes_or_new(ax, height=3.6)
         if mean is None:
             return say_missing(ax, "no LDS against damping in this result")
-        rungs = [r for r in result.rungs if r in labels(mean, "rung")]
+        rungs = [r for r in result.rungs if r in labels(mean, "rung") and r not in UNDRAWN]
         grid = np.asarray(mean[dim].values, dtype=float)
         points = [
             (at, rung, interval(mean, **{"rung": rung, dim: at})) for rung in rungs for at in grid
@@ -64,16 +67,77 @@ def plot_lds_curves(
         draw_lines(ax, {r: result.styles[r] for r in rungs}, points, names=names)
         for rung in (r for r in rungs if r not in BASELINES):
             _star(ax, grid, mean.sel(rung=rung, ci_bound="estimate").values, result, rung)
-        ceiling = result.array("/attribution", "ceiling")
-        if ceiling is not None and interval(ceiling).known:
-            value = interval(ceiling)
-            ax.axhline(value.estimate, color=MUTED, linewidth=1.0, label="noise ceiling")
-            ax.axhspan(value.lower, value.upper, color=MUTED, alpha=0.15, linewidth=0)
         log_scale(ax, "x")
         ax.set_xlabel(axis_label)
         ax.set_ylabel("LDS (mean rank correlation)")
-        ax.set_title(result.name or f"LDS against damping, {PROTOCOLS.get(protocol, protocol)}")
+        head(ax, result.name or _best_title(result, mean, dim, protocol))
+        _name_lines(ax, result, {r: mean.sel(rung=r, ci_bound="estimate").values for r in rungs})
+    return ax
+
+
+UNDRAWN = ("block_hessian", "ekfac_hessian", "random")
+"""Rungs that no reader chooses between; the tables hold their numbers."""
+DIRECT = 7
+"""Most lines that are named where they end; more have a legend."""
+
+
+def _best_title(result: Result, mean: xr.DataArray, dim: str, protocol: str) -> str:
+    """The rung of the chain with the highest LDS of all."""
+    chain = [r for r in CHAIN if r in labels(mean, "rung")]
+    best = mean.sel(rung=chain, ci_bound="estimate").max(dim)
+    under = PROTOCOLS.get(protocol, protocol)
+    if not bool(best.notnull().any()):
+        return f"LDS against damping, {under}"
+    return f"{rung_label(str(best.idxmax('rung').item()))} reaches the highest LDS, {under}"
+
+
+def _name_lines(ax: Axes, result: Result, lines: Mapping[str, np.ndarray]) -> None:
+    """Names at the ends of few lines, a legend for many."""
+    known = {r: y[np.isfinite(y)] for r, y in lines.items() if np.isfinite(y).any()}
+    if len(known) > DIRECT:
         legend_below(ax, columns=3)
+        return
+    ends = [
+        (rung_label(r), result.styles[r].color, (float(y[0]), float(y[-1])))
+        for r, y in known.items()
+    ]
+    label_lines(ax, ends)
+
+
+def plot_levels_at_damping(tree: xr.DataTree, column: int = 0, ax: Axes | None = None) -> Axes:
+    """LDS of the chain at one λ for all rungs: a thin line per cell, a thick one for their mean.
+
+    Args:
+        tree: a result of many cells.
+        column: which checkpoint (see ``report.layout``).
+        ax: where to draw.
+    """
+    result = Result(tree)
+    level = result.known("/shares/at_damping", "level")
+    with report_style():
+        ax = axes_or_new(ax, 3.9, 3.2)
+        if level is None or not result.many:
+            return say_missing(ax, "no LDS over a grid of dampings in this result")
+        shown = layout(result)
+        cells = [cell for (_, at), cell in shown.cells.items() if at == column]
+        grid = level["multiplier"].values.astype(float)
+        means = {}
+        for rung in (r for r in CHAIN if r in labels(level, "rung")):
+            here = level.sel(cell=cells, rung=rung, ci_bound="estimate")
+            lines = here.transpose("multiplier", "cell").values
+            style, means[rung] = result.styles[rung], np.nanmean(lines, axis=1)
+            thin = np.vstack([lines, np.full((1, len(cells)), np.nan)])
+            x = np.tile([*grid, np.nan], len(cells))  # one path for all cells
+            ax.plot(x, thin.T.reshape(-1), color=style.color, linewidth=0.5, alpha=0.35)
+            ax.plot(grid, means[rung], color=style.color, linestyle=style.dash, linewidth=1.8)
+        known = level.sel(ci_bound="estimate", rung=list(means)).values
+        ax.set_ylim(min(0.0, float(np.nanmin(known))), float(np.nanmax(known)) + 0.02)
+        ax.set_xlim(grid[0], grid[-1])
+        log_scale(ax, "x")
+        ax.set_xlabel("one λ / (tr G / min(P, N·C))")
+        ax.set_ylabel("LDS")
+        head(ax, shown.columns[column] or "LDS at one λ for all rungs")
+        _name_lines(ax, result, means)
     return ax
 
 
@@ -168,7 +232,7 @@ def plot_factor(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None = No
         ax.axhline(0, color=MUTED, linewidth=0.8)
         ax.set_xlabel(factor_label(result.factor))
         ax.set_ylabel("LDS")
-        ax.set_title(protocol_label(protocol))
+        head(ax, protocol_label(protocol))
         legend_below(ax, columns=3)
     return ax
 
@@ -206,7 +270,7 @@ def plot_policies(tree: xr.DataTree, rung: str = "hessian", ax: Axes | None = No
         log_scale(ax, "x")
         ax.set_xlabel("damping λ (units of curvature)")
         ax.set_ylabel("LDS (mean rank correlation)")
-        ax.set_title(f"Negative eigenvalues of the {rung_label(rung)}, by policy")
+        head(ax, f"Negative eigenvalues of the {rung_label(rung)}, by policy")
         legend_below(ax, columns=2)
     return ax
 
@@ -224,17 +288,18 @@ def plot_resolution(
     result = Result(tree, cell)
     width = result.known("/shares/resolution", "width")
     with report_style():
-        ax = axes_or_new(ax, height=4.1)
+        ax = axes_or_new(ax, height=3.2)
         if width is None or protocol not in labels(width, "protocol"):
             return say_missing(ax, "no curve of interval widths in this result")
         amount, at_hand = width["masks"].values.astype(float), masks_at_hand(result)
         measured = amount <= (at_hand if at_hand is not None else np.inf)
-        drop = result.array("/shares", "drop")
+        drop, ends = result.array("/shares", "drop"), []
         for step in labels(width, "chain_step"):
             style = step_style(step)
             line = width.sel(protocol=protocol, chain_step=step).values
             look = {"color": style.color, "marker": style.marker, "markersize": 3.5}
-            ax.plot(amount[measured], line[measured], linestyle="-", label=step_label(step), **look)
+            ax.plot(amount[measured], line[measured], linestyle="-", **look)
+            ends.append((step_label(step), style.color, (float(line[0]), float(line[-1]))))
             beyond = np.flatnonzero(~measured)
             if beyond.size:
                 joint = np.append(max(beyond[0] - 1, 0), beyond)
@@ -243,11 +308,11 @@ def plot_resolution(
                 own = interval(drop, metric="lds", protocol=protocol, step=step)
                 ax.plot(at_hand, own.upper - own.lower, "o", ms=8, mfc="none", color=style.color)
         if at_hand is not None:
-            ax.axvline(at_hand, color=MUTED, linewidth=1.0, label="masks at hand")
+            ax.axvline(at_hand, color=MUTED, linewidth=1.0)
         log_scale(ax, "x")
         ax.set_ylim(bottom=0)
         ax.set_xlabel("masks (retrained subsets); dotted: extrapolated")
         ax.set_ylabel("width of the interval of the drop (LDS)")
-        ax.set_title(result.name or f"What more masks buy, {PROTOCOLS.get(protocol, protocol)}")
-        legend_below(ax, columns=2)
+        head(ax, result.name or f"What more masks buy, {PROTOCOLS.get(protocol, protocol)}")
+        label_lines(ax, ends)
     return ax

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from decomposition.names import BASELINES
-from decomposition.report.figures.canvas import axes_or_new, report_style, say_missing
+from decomposition.report.figures.canvas import axes_or_new, head, report_style, say_missing
 from decomposition.report.names import rung_label, step_label
 from decomposition.report.palette import INK, MUTED, PAPER, step_style
 from decomposition.report.result import Result, labels
@@ -31,6 +31,7 @@ def draw_heat(
     rows: Sequence[str],
     columns: Sequence[str],
     bold: np.ndarray | None = None,
+    dashed: np.ndarray | None = None,
     losses: bool = True,
 ) -> None:
     """Cells of ``values`` (rows, columns), first row on top; NaN has no cell.
@@ -41,6 +42,7 @@ def draw_heat(
         texts: what is written in each.
         rows, columns: their names.
         bold: cells with an outline.
+        dashed: cells with a dashed outline, unless they have the other.
         losses: whether orange is a loss and purple a gain, of equal depth for equal size; else
             the colour runs from 0 to the largest value.
     """
@@ -63,9 +65,12 @@ def draw_heat(
     ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
     ax.tick_params(length=0)
-    for row, column in np.argwhere(bold) if bold is not None else ():
-        place = (column + 0.02, row + 0.04)
-        ax.add_patch(Rectangle(place, 0.96, 0.92, fill=False, edgecolor=INK, linewidth=1.6))
+    nowhere = np.zeros(values.shape, dtype=bool)
+    bold = nowhere if bold is None else bold
+    for outlined, line in ((bold, "-"), ((nowhere if dashed is None else dashed) & ~bold, "--")):
+        for row, column in np.argwhere(outlined):
+            look = {"edgecolor": INK, "linewidth": 1.6, "linestyle": line}
+            ax.add_patch(Rectangle((column + 0.02, row + 0.03), 0.96, 0.94, fill=False, **look))
 
 
 def plot_contributions(tree: xr.DataTree, what: str = "layers", ax: Axes | None = None) -> Axes:
@@ -86,7 +91,7 @@ def plot_contributions(tree: xr.DataTree, what: str = "layers", ax: Axes | None 
         draw_heat(ax, values, texts, names, [step_label(s) for s in steps])
         ax.axhline(len(parts), color=INK, linewidth=1.0)
         ax.set_ylabel(name)
-        ax.set_title(title)
+        head(ax, title)
     return ax
 
 
@@ -123,7 +128,7 @@ def plot_layers(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = No
         ax.set_xticks(ax.get_xticks(), rungs, rotation=30, ha="right")
         ax.set_ylabel("layer")
         ax.set_xlabel(f"relative Frobenius error against {errors.attrs['against']}")
-        ax.set_title("Error by layer and rung")
+        head(ax, "Error by layer and rung")
     return ax
 
 
@@ -141,6 +146,6 @@ def plot_queries(tree: xr.DataTree, ax: Axes | None = None) -> Axes:
             sns.ecdfplot(x=here[np.isfinite(here)], ax=ax, **look)
         ax.axvline(0, color=MUTED, linewidth=1.0)
         ax.set(xlabel="LDS lost by one query (negative: gained)", ylabel="share of the queries")
-        ax.set_title("Loss by query at every step, tuned λ")
+        head(ax, "Loss by query at every step, tuned λ")
         ax.legend(loc="upper left", handlelength=3.4)
     return ax

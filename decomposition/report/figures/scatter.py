@@ -12,6 +12,7 @@ from decomposition.names import BASELINES
 from decomposition.report.figures.bands import BEYOND
 from decomposition.report.figures.canvas import (
     axes_or_new,
+    head,
     legend_below,
     legend_outside,
     log_scale,
@@ -96,7 +97,7 @@ def plot_prediction(
     result = Result(tree, cell)
     data = paired(result, metric)
     with report_style():
-        ax = axes_or_new(ax, height=4.1)
+        ax = axes_or_new(ax, height=3.8)
         if data is None:
             return say_missing(ax, "no spectral errors beside an LDS in this result")
         rungs = [r for r in result.rungs if r in labels(data["error"], "rung")]
@@ -114,7 +115,7 @@ def plot_prediction(
         log_scale(ax, "x")
         ax.set_xlabel(METRIC_LABELS.get(metric, metric))
         ax.set_ylabel("LDS lost against the Hessian, same λ")
-        ax.set_title(result.name or "LDS lost against spectral error")
+        head(ax, result.name or "LDS lost against spectral error")
         legend_below(ax, columns=3)
     return ax
 
@@ -164,7 +165,7 @@ def plot_error_and_level(
         styles = {r: result.styles[r] for r in rungs if r in set(frame["rung"])}
         _dots(ax, frame, "rung", styles, result.small)
         ax.set(xlabel=ERRORS.get(error, error), ylabel="LDS")
-        ax.set_title(protocol_label(protocol))
+        head(ax, protocol_label(protocol))
         legend_outside(ax, [(style, rung_label(r)) for r, style in styles.items()])
     return ax
 
@@ -244,7 +245,7 @@ def plot_frobenius(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None =
         ax.set_xlim(min([0.0, *places]) - 4, max(places) + 6)
         ax.set_ylim(*ends)
         ax.set(xlabel="share of ‖H − K‖² (%)", ylabel="share of the LDS lost (%)")
-        ax.set_title(protocol_label(protocol))
+        head(ax, protocol_label(protocol))
         legend_outside(ax, [(style, step_label(s)) for s, style in met.items()])
     return ax
 

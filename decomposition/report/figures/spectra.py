@@ -123,7 +123,7 @@ def plot_spectra(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = N
     result = Result(tree, cell)
     values = result.array("/spectrum", "eigenvalues")
     with report_style():
-        ax = axes_or_new(ax, height=4.3)
+        ax = axes_or_new(ax, height=3.8)
         if values is None:
             return say_missing(ax, "no spectra in this result")
         present = labels(values, "rung")
@@ -132,13 +132,13 @@ def plot_spectra(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = N
             for sign, more in ((1, {}), (-1, {"linestyle": (0, (1, 2)), "linewidth": 1.1})):
                 rank, size = ranked(here, sign)
                 if rank.size:
-                    label = rung_label(rung) + ("" if sign > 0 else ", negative")
+                    label = rung_label(rung) if sign > 0 else None
                     look: Any = {"color": style.color, "linestyle": style.dash, "label": label}
                     ax.plot(rank, size, **(look | more))
         log_scale(ax, "x", "y")
         ax.set_xlabel("rank (1 = largest magnitude of its sign)")
         ax.set_ylabel("|eigenvalue| (units of curvature)")
-        ax.set_title(result.name or "Eigenvalues of every rung")
+        ax.set_title(result.name or "Eigenvalues of every rung (thin: negative)")
         legend_below(ax, columns=3)
     return ax
 

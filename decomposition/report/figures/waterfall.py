@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from decomposition.names import BASELINES, CHAIN, CROSS_TERM, STEPS
-from decomposition.report.figures.canvas import axes_or_new, beside, report_style, say_missing
+from decomposition.report.figures.canvas import axes_or_new, beside, head, report_style, say_missing
 from decomposition.report.interval import Interval
 from decomposition.report.names import (
     PROTOCOLS,
@@ -21,6 +22,7 @@ from decomposition.report.names import (
 )
 from decomposition.report.palette import INK, MUTED, RungStyle, rung_styles, step_style
 from decomposition.report.result import Result, interval, labels
+from decomposition.report.verdict import blame
 from decomposition.report.wording import fixed, number, signed
 
 TOTAL = RungStyle(INK, "-", "s")
@@ -41,37 +43,47 @@ class Bar:
     """Whether the bar hangs from the row above."""
 
 
-def draw_bars(ax: Axes, bars: Iterable[Bar], floor: float | None = None) -> None:
-    """Floating bars, first one on top, each with its interval and its number."""
+def draw_bars(ax: Axes, bars: Iterable[Bar], floor: float = math.inf) -> None:
+    """Floating bars, first one on top, each with its interval and its number.
+
+    Args:
+        ax: where.
+        bars: one a row.
+        floor: an end that the axis has to hold.
+    """
     rows = list(bars)
-    reach = [0.0]
-    for y, bar in enumerate(rows):
+    spans = [_sides(bar) for bar in rows]
+    low = min([floor, *(side for sides in spans for side in sides)])
+    high = max(side for sides in spans for side in sides)
+    for y, (bar, sides) in enumerate(zip(rows, spans, strict=True)):
         end, color = bar.end, bar.style.color
-        sides = [end.estimate]
         if bar.start is not None:
             alpha = 0.35 if bar.joined else 0.25
             height = 0.62 if bar.joined else 0.42
             width = end.estimate - bar.start
             ax.barh(y, width, left=bar.start, height=height, color=color, alpha=alpha)
-            sides.append(bar.start)
             if bar.joined and y:
                 ax.plot([bar.start] * 2, [y - 1, y + 0.31], color=MUTED, linewidth=0.8)
-        if np.isfinite([end.lower, end.upper]).all():
-            sides += [end.lower, end.upper]
-            if not end.exact:
-                error = [[end.estimate - end.lower], [end.upper - end.estimate]]
-                look = {"color": color, "capsize": 2.5, "linewidth": 1.2}
-                ax.errorbar(end.estimate, y, xerr=np.abs(error), **look)
+        if not end.exact and np.isfinite([end.lower, end.upper]).all():
+            error = [[end.estimate - end.lower], [end.upper - end.estimate]]
+            look = {"color": color, "capsize": 2.5, "linewidth": 1.2}
+            ax.errorbar(end.estimate, y, xerr=np.abs(error), **look)
         ax.plot(end.estimate, y, marker=bar.style.marker, color=color, markersize=6)
-        beside(ax, max(sides), y, bar.text)
-        reach += sides
-    low, high = min(reach), max(reach)
-    low = low if floor is None else min(floor, low)
-    ax.set_xlim(low - (0.04 * (high - low) if low < 0 else 0), low + 1.32 * (high - low or 1.0))
+        # to the left of what reaches far to the right, where there is room
+        left = max(sides) > low + 0.75 * (high - low) and min(sides) > low + 0.3 * (high - low)
+        beside(ax, min(sides) if left else max(sides), y, bar.text, left)
+    far = max((max(s) for s in spans if min(s) <= low + 0.3 * (high - low)), default=low)
+    room = max(0.04, (far - low) / (high - low or 1.0) - 0.68)
+    ax.set_xlim(low - 0.04 * (high - low), high + room * (high - low or 1.0))
     ax.set_yticks(range(len(rows)), [bar.name for bar in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
+
+
+def _sides(bar: Bar) -> list[float]:
+    ends = (bar.start, bar.end.lower, bar.end.estimate, bar.end.upper)
+    return [end for end in ends if end is not None and math.isfinite(end)]
 
 
 def levels(result: Result, protocol: str) -> dict[str, Interval]:
@@ -107,16 +119,32 @@ def plot_waterfall(
         if not set(rows) & set(CHAIN):
             return say_missing(ax, "no LDS along the chain in this result")
         draw_bars(ax, _lds_bars(result, protocol, rows))
-        ax.set_xlabel("LDS (mean rank correlation over queries)")
-        ax.set_title(result.name or f"LDS by rung, {PROTOCOLS.get(protocol, protocol)}")
+        ax.set_xlabel(f"LDS (mean rank correlation over queries), {protocol_label(protocol)}")
+        head(ax, result.name or _finding(result, protocol))
     return ax
+
+
+def _finding(result: Result, protocol: str) -> str:
+    """Which step costs most, as the title of a waterfall."""
+    found = blame(result, "lds", protocol)
+    if found is None or not found.known:
+        return f"LDS by rung, {protocol_label(protocol)}"
+    if not found.defined:
+        return "The loss from Hessian to K-FAC is within noise"
+    if found.total.estimate < 0:
+        return "K-FAC scores above the Hessian"
+    if found.largest is None:
+        return "The largest step is not resolved"
+    return f"The {step_label(found.largest)} step costs most"
 
 
 def _lds_bars(result: Result, protocol: str, rows: dict[str, Interval]) -> list[Bar]:
     bars, drops, before = [], _drops(result, protocol), None
     styles = result.styles | {"ceiling": RungStyle(MUTED, "-", "|")}
     for name, value in rows.items():
-        start = 0.0 if name in BASELINES else before if name in CHAIN else None
+        if name == "random":  # zero by definition, and it would stretch the axis
+            continue
+        start = before if name in CHAIN else None
         drop = drops.get(name)
         change = f" ({signed(-drop.estimate)})" if drop is not None and drop.known else ""
         text = f"{fixed(value.estimate)}{change}"
@@ -173,9 +201,9 @@ def plot_spectral_waterfall(
             position = end.estimate
         whole = interval(total, **place)
         bars.append(Bar("total", 0.0, whole, TOTAL, number(whole.estimate), joined=False))
-        draw_bars(ax, bars)
+        draw_bars(ax, bars, 0.0)
         ax.set_xlabel(f"{SHARE_METRICS.get(metric, metric)} against H")
-        ax.set_title(result.name or _title(metric, protocol))
+        head(ax, result.name or _title(metric, protocol))
     return ax
 
 
@@ -239,7 +267,7 @@ def plot_ladder(
         draw_bars(ax, bars)
         ax.axvline(0, color=MUTED, linewidth=0.8)
         ax.set_xlabel(f"LDS, {protocol_label(protocol)}")
-        ax.set_title(result.name or "From the controlled protocol to the paper's")
+        head(ax, result.name or "From the controlled protocol to the paper's")
     return ax
 
 

@@ -7,124 +7,175 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import xarray as xr
 
-from decomposition.report.claims import OUTCOMES, SUPPORTED, Claim, claims, outcome
+from decomposition.report.claims import OUTCOMES, SUPPORTED, UNKNOWN, Claim, claims, outcome
 from decomposition.report.content import (
     Block,
-    Cell,
     ClaimTable,
     Columns,
     Details,
     Figure,
+    Items,
     Table,
     Text,
 )
+from decomposition.report.figures.bands import plot_largest
 from decomposition.report.figures.claims import plot_claims
 from decomposition.report.names import chain_of, chain_title, protocol_label, step_label
-from decomposition.report.orders import survival
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.levels import waterfall
 from decomposition.report.sections.shares import at_damping
-from decomposition.report.verdict import blame, held_back_sentences, sentences, spectral_sentence
-from decomposition.report.wording import isolated, joined, plural
+from decomposition.report.verdict import Blame, blame, held_back_sentences, sentences, under
+from decomposition.report.wording import fixed, joined, plural, span
 
+SHOWN = 2
+"""Warnings of a result that stand in view."""
+NOISY = 0.5
+"""Split-half reliability below which the truth is mostly noise."""
+REMOVED = "training examples removed one at a time"
 ONE_AT_A_TIME = ("leave_one_out", "pbrf")
 """Targets whose masks are single examples."""
 
 
 def answer(result: Result) -> list[Block]:
-    """The verdict and what was studied: of each cell where they are few, counted where many."""
+    """The verdict, what to use, what must not be missed; the waterfall and the strip over λ."""
     blocks: list[Block] = []
-    if result.attr("description"):
-        blocks.append(Text(str(result.attr("description"))))
     if not result.few:
-        blocks += [Text(_counted(result), kind="lead")]
+        blocks.append(Text(_counted(result), kind="lead"))
     for one in result.each() if result.few else ():
         name = f"{one.name}: " if result.many else ""
-        blocks.append(Text(name + " ".join(sentences(one)), kind="plain" if name else "lead"))
-        blocks += [] if result.many else _at_a_glance(one)
-        blocks += [Text(name + said, kind="note") for said in held_back_sentences(one)]
-        blocks.append(Text(name + f"{survival(one)} {spectral_sentence(one)}".strip()))
-    blocks.append(Text(_studied(result)))
-    if result.json("notes"):
-        count = plural(len(result.json("notes")), "warning")
-        blocks.append(Text(f"{count} came with this result: see “Limits”.", kind="note"))
-    return blocks
+        blocks.append(Text(name + " ".join(sentences(one)), kind="lead"))
+    for one in result.each() if result.few else ():
+        name = f"{one.name}: " if result.many else ""
+        said = [*held_back_sentences(one), *_ceiling(one)]
+        blocks += [Text(name + note, kind="note") for note in said]
+    use = result.said("/recommendation", "sentence")
+    if use:
+        blocks.insert(1, Text(use, kind="use"))
+    blocks += _warnings([str(note) for note in result.json("notes")])
+    target = _target(result)
+    if target:
+        blocks.append(Text(target, kind="about"))
+    if result.attr("description"):
+        blocks.append(Text(str(result.attr("description")), kind="about"))
+    return [*blocks, *_at_a_glance(result)]
 
 
 def _at_a_glance(one: Result) -> list[Block]:
     """The waterfall of the leading protocol, and which step is largest at every λ."""
+    if one.many:
+        return _everywhere(one)
     drawn = [waterfall(p, one, f"waterfall-{p}") for p in one.protocols[:1]]
     shown = tuple(figure for figure in (*drawn, at_damping(one, "at-damping")) if figure)
     return [Columns(shown)] if shown else []
 
 
+def _everywhere(result: Result) -> list[Block]:
+    """Of many cells: the step with the largest loss at every λ, cell by cell."""
+    if result.known("/shares/at_damping", "drop") is None:
+        return []
+    figure = Figure(
+        "largest",
+        f"The step that costs most LDS at one λ for all rungs, in each of "
+        f"{plural(len(result.cells), 'cell')}.",
+        f"One λ for all rungs. Full colour: the {intervals(result)[:-1]} of the drop lies above "
+        "zero and above those of all other steps; pale: not resolved; grey: no step loses.",
+        partial(plot_largest, result.tree),
+    )
+    return [figure]
+
+
+def _warnings(notes: list[str]) -> list[Block]:
+    """Those that came with the result: in view where they are few, else a click away."""
+    if len(notes) <= SHOWN:
+        return [Text(note, kind="note") for note in notes]
+    count = plural(len(notes), "warning")
+    pointer = Text(f"{count} came with this result; they open beneath.", kind="note")
+    return [pointer, Details("warnings", f"The {count}", (Items(tuple(notes)),))]
+
+
+def _ceiling(one: Result) -> list[str]:
+    """Truth that is mostly noise makes every LDS low."""
+    reliability = one.array("/attribution", "reliability")
+    if reliability is None:
+        return []
+    value = interval(reliability)
+    if not value.known or value.estimate >= NOISY:
+        return []
+    return [
+        f"The retrained outputs are mostly noise: split-half reliability {span(value)}. Every LDS "
+        "is low for that reason; more repeats (--repeats) raise it."
+    ]
+
+
 def _counted(result: Result) -> str:
-    """In how many cells which step is the largest, under each protocol."""
+    """In how many cells K-FAC loses, and which step is the largest there, under each protocol."""
     parts = []
     for protocol in result.protocols:
-        found = [blame(one, "lds", protocol) for one in result.each()]
-        ends = Counter(
-            "undefined (the total is within noise)"
-            if not one.defined
-            else f"{step_label(one.largest)}"
-            if one.largest
-            else "not resolved"
-            for one in found
-            if one is not None and one.known
-        )
+        found = [b for one in result.each() if (b := blame(one, "lds", protocol)) and b.known]
+        ends = Counter(_end(b) for b in found)
         if ends:
-            told = joined([f"{end} in {count}" for end, count in ends.most_common()])
-            parts.append(f"under {protocol_label(protocol)} {told}")
+            told = joined([f"{end} {count}" for end, count in ends.most_common()])
+            parts.append(f"{protocol_label(protocol)}: {told}")
     if not parts:
         return "Attribution quality was not measured, so what the steps cost is not known."
-    return f"The largest step of {plural(len(result.cells), 'cell')}: {'; '.join(parts)}."
-
-
-def _studied(result: Result) -> str:
-    sizes = [
-        plural(int(result.attr(name)), noun)
-        for name, noun in (
-            ("parameters", "parameter"),
-            ("examples", "training example"),
-            ("queries", "query"),
-        )
-        if str(result.attr(name)).isdigit()
-    ]
-    size = ", ".join(sizes).replace("querys", "queries")
-    masks = result.array("/bank", "masks")
-    data = result.group("/attribution")
-    about = {} if data is None else data.attrs
-    bank = ""
-    if masks is not None and about.get("target") in ONE_AT_A_TIME:
-        bank = f", {plural(masks.sizes['mask'], 'training example')} removed one at a time"
-    elif masks is not None:
-        bank = f", {plural(masks.sizes['mask'], 'retrained subset')}"
-    if result.many:
-        problem = f"{plural(len(result.cells), 'cell')}: {_names(result)}."
-    else:
-        problem = f"Problem: {isolated(result.attr('problem'))} ({size}{bank})."
     return (
-        f"{problem} Numbers in brackets are "
-        f"{intervals(result)} from a paired bootstrap; a number without brackets is exact, a "
-        "count, or called an estimate where it stands. "
-        f"{_meaning(str(about.get('target', 'loss')), str(about.get('measure', '')))}"
+        f"{_lost(result)} The largest step, counted over {plural(len(result.cells), 'cell')} – "
+        f"{'; '.join(parts)}."
     )
 
 
-def _names(result: Result) -> str:
-    names = list(result.names.values())
-    return joined(names) if result.few else f"{names[0]} to {names[-1]}"
+def _end(found: Blame) -> str:
+    if not found.defined:
+        return "undefined"
+    return step_label(found.largest) if found.largest else "not resolved"
 
 
-def _meaning(target: str, measure: str) -> str:
-    """What the page calls LDS."""
+def _lost(result: Result) -> str:
+    """In how many cells the chain loses LDS for certain, and how much in the median."""
+    found = [b for one in result.each() if (b := blame(one, "lds", result.protocols[0]))]
+    totals = [b.total for b in found if b.total.known]
+    if not totals:
+        return ""
+    lost = sum(total.lower > 0 for total in totals)
+    middle = float(np.median([total.estimate for total in totals]))
+    return (
+        f"Replacing the exact Hessian by K-FAC costs attribution quality (LDS) in {lost} of "
+        f"{plural(len(totals), 'cell')}, {fixed(middle)} in the median, "
+        f"{under(result.protocols[0])}."
+    )
+
+
+def studied(result: Result) -> str:
+    """What was studied, its size and its truth, for the line under the heading."""
+    if result.many:
+        names = list(result.names.values())
+        told = joined(names) if result.few else f"{names[0]} to {names[-1]}"
+        return f"{plural(len(result.cells), 'cell')}: {told}"
+    nouns = {"parameters": "parameter", "examples": "training example"}
+    parts = [
+        plural(int(result.attr(name)), noun)
+        for name, noun in nouns.items()
+        if str(result.attr(name)).isdigit()
+    ]
+    if str(result.attr("queries")).isdigit():
+        parts.append(f"{int(result.attr('queries')):,} queries")
+    masks = result.array("/bank", "masks")
+    alone = result.said("/attribution", "target") in ONE_AT_A_TIME
+    if masks is not None:
+        count = f"{masks.sizes['mask']:,}"
+        parts.append(f"{count} {REMOVED if alone else 'models retrained'}")
+    return " · ".join(parts)
+
+
+def _target(result: Result) -> str:
+    """What the page calls LDS where that is not the usual score."""
+    target = result.said("/attribution", "target")
     if target in ("", "loss"):
-        return (
-            "LDS is the linear datamodelling score: how well a rung's influence scores rank what "
-            "really happens to the queries when models are retrained on subsets."
-        )
+        return ""
+    measure = result.said("/attribution", "measure")
     return f"The target is {target}: what this page calls LDS is here {measure}."
 
 
@@ -135,19 +186,15 @@ def claims_blocks(result: Result) -> list[Block]:
         return []
     anchors = {claim.key: f"claim-{i}" for i, claim in enumerate(found, start=1)}
     chains = list(dict.fromkeys(map(chain_of, found[0].findings)))
-    blocks: list[Block] = [Text(_summary(found), kind="lead"), *_tables(found, anchors)]
-    blocks.append(
-        Text(
-            f"In brackets: {intervals(result)} of the effect over all cells. A claim is supported "
-            "or contradicted only where its test says so at that level; the rest is not resolved. "
-            "It can be decided over all cells together and still be open in each of them alone."
-        )
-    )
-    shown = tuple(Columns((_figure(result, found, chain),), wide=True) for chain in chains)
-    blocks.append(Details("claims-figure", "The same as a figure", shown))
     data = result.group("/claims")
     assert data is not None
-    return [*blocks, *(_cells(result, data, claim, anchors[claim.key]) for claim in found)]
+    return [
+        Text(f"{_summary(found)} In brackets: {intervals(result)} of the effect over all cells."),
+        *_tables(found, anchors),
+        *_effects(found),
+        *(_figure(result, found, chain) for chain in chains),
+        *(_cells(result, data, claim, anchors[claim.key]) for claim in found),
+    ]
 
 
 def own_claim_blocks(result: Result) -> list[Block]:
@@ -155,11 +202,19 @@ def own_claim_blocks(result: Result) -> list[Block]:
     found = claims(result)
     if not found or result.many:
         return []
-    said = (
-        f"{_summary(found)} One cell: what holds here need not hold elsewhere. In brackets: "
-        f"{intervals(result)} of the effect."
+    said = f"{_summary(found)} What holds in this one model need not hold elsewhere."
+    return [Text(said), *_tables(found, {}), *_effects(found)]
+
+
+def _effects(found: list[Claim]) -> list[Block]:
+    """What the number beside each verdict is, and when a verdict is given."""
+    told = tuple(f"{claim.text} Effect: {claim.effect}." for claim in found if claim.effect)
+    words = Text(
+        "A claim is supported or contradicted only where its test says so at the level of the "
+        "intervals; the rest is not resolved. It can be decided over all cells together and still "
+        "be open in each of them alone."
     )
-    return [Text(said), *_tables(found, {})]
+    return [Details("effects", "What each effect is", (words, Items(told)))] if told else []
 
 
 def _tables(found: list[Claim], anchors: dict[str, str]) -> Iterator[ClaimTable]:
@@ -186,9 +241,8 @@ def _summary(found: list[Claim]) -> str:
 
 
 def _caption(chain: str, count: int) -> str:
-    if count == 1:
-        return "Claims by damping protocol"
-    return f"{chain_title(chain)}: claims by damping protocol"
+    key = ", ".join(map(str, OUTCOMES))
+    return f"{chain_title(chain)}: {key}" if count > 1 else key.capitalize()
 
 
 def _figure(result: Result, found: list[Claim], chain: str) -> Figure:
@@ -208,27 +262,34 @@ def _figure(result: Result, found: list[Claim], chain: str) -> Figure:
 
 
 def _cells(result: Result, data: xr.Dataset, claim: Claim, anchor: str) -> Details:
-    protocols = list(claim.findings)
-    rows = tuple(
-        (result.names[one.cells[0]], *_row(one, claim.key, protocols)) for one in result.each()
-    )
-    heads = (f"{what}, {protocol_label(p)}" for p in protocols for what in ("verdict", "effect"))
-    found = Table(f"{anchor}-cells", claim.text, ("cell", *heads), rows)
-    note = "p-values are adjusted as the study says; the effect is that of the cell alone."
-    return Details(anchor, f"{claim.text} {plural(len(rows), 'cell')}", (found, Text(note)))
+    """A table for every chain: a row per cell, a column per protocol."""
+    tables: list[Block] = []
+    for chain in dict.fromkeys(map(chain_of, claim.findings)):
+        protocols = [p for p in claim.findings if chain_of(p) == chain]
+        rows = tuple(
+            (one.name, *(_verdict(one, claim.key, p) for p in protocols)) for one in result.each()
+        )
+        heads = (protocol_label(p) for p in protocols)
+        name = f"{anchor}-cells{'-' if chain else ''}{chain}"
+        tables.append(Table(name, claim.text, ("cell", *heads), rows))
+    count = plural(len(result.cells), "cell")
+    note = "In brackets the effect of the cell alone; p-values are adjusted as the study says."
+    return Details(anchor, f"{claim.text} {count}", (*tables, Text(note)))
 
 
-def _row(one: Result, key: str, protocols: list[str]) -> list[Cell]:
-    row: list[Cell] = []
+def _verdict(one: Result, key: str, protocol: str) -> str:
+    """Verdict, effect and p-value of a claim in a cell."""
     data = one.group("/claims")
     assert data is not None
-    for protocol in protocols:
-        here = {"claim": key, "protocol": protocol}
-        known = "verdict" in data and protocol in labels(data["protocol"], "protocol")
-        end = outcome(float(data["verdict"].sel(here))) if known else None
-        p = float(data["p_value"].sel(here)) if "p_value" in data else math.nan
-        effect = interval(data["effect"], **here) if "effect" in data else None
-        tested = end is not None and (math.isfinite(p) or (effect is not None and effect.known))
-        chance = "" if not math.isfinite(p) else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
-        row += [f"{end}{chance}" if tested else "not tested", effect]
-    return row
+    if "verdict" not in data or protocol not in labels(data["protocol"], "protocol"):
+        return "not tested"
+    here = {"claim": key, "protocol": protocol}
+    end, p = outcome(float(data["verdict"].sel(here))), math.nan
+    if "p_value" in data:
+        p = float(data["p_value"].sel(here))
+    effect = interval(data["effect"], **here) if "effect" in data else UNKNOWN
+    if end is None or not (math.isfinite(p) or effect.known):
+        return "not tested"
+    size = f" {span(effect)}" if effect.known else ""
+    chance = "" if not math.isfinite(p) else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
+    return f"{end}{size}{chance}"

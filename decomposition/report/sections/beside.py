@@ -19,13 +19,20 @@ def beside_blocks(result: Result) -> list[Block]:
     difference = result.known("/beside", "difference")
     if difference is None:
         return []
-    said = (
-        f"Its LDS minus that of every rung of the chain, paired, with {intervals(result)}: right "
-        "of zero it ranks the retrained models' outputs better than that rung. Its probability "
-        "is the share of resamples in which it does. Scores made elsewhere know no λ: their LDS "
-        "is the same under every protocol."
+    protocol, last = leading_protocol(result, difference), labels(difference, "rung")[-1]
+    told = joined(
+        [_against(difference, protocol, other, last) for other in labels(difference, "other")]
     )
-    return [Text(said), _figure(result, difference), *_tables(result, difference)]
+    how = (
+        "A probability is the share of resamples in which the difference is above zero. Scores "
+        "made elsewhere know no λ: their LDS is the same under every protocol."
+    )
+    return [
+        Text(f"{told[:1].upper()}{told[1:]}."),
+        _figure(result, difference),
+        Text(how),
+        *_tables(result, difference),
+    ]
 
 
 def _figure(result: Result, difference: xr.DataArray) -> Figure:
@@ -37,17 +44,18 @@ def _figure(result: Result, difference: xr.DataArray) -> Figure:
         for other in others
         for rung in rungs
     )
-    finding = joined([_against_last(difference, protocol, other, rungs[-1]) for other in others])
+    finding = joined([_against(difference, protocol, other, rungs[-1]) for other in others])
     return Figure(
         "beside",
         f"LDS minus that of each rung, {under}: {finding}.",
-        f"LDS minus that of each rung of the chain, {under}. {finding}.",
+        f"LDS minus that of each rung of the chain, {under}, paired, with {intervals(result)}: "
+        "right of zero it ranks the retrained models' outputs better than that rung.",
         partial(plot_beside, result.tree, cell=result.cell),
         Table("beside-data", f"LDS minus the rung's, {under}", ("what", "rung", "LDS"), rows),
     )
 
 
-def _against_last(difference: xr.DataArray, protocol: str, other: str, rung: str) -> str:
+def _against(difference: xr.DataArray, protocol: str, other: str, rung: str) -> str:
     value = interval(difference, protocol=protocol, other=other, rung=rung)
     name, against = rung_label(other, 60), rung_label(rung)
     if not value.known:

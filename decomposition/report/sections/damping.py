@@ -2,51 +2,135 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import xarray as xr
 
-from decomposition.names import BASELINES
-from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
+from decomposition.names import BASELINES, CHAIN
+from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text
 from decomposition.report.figures.curves import (
     GRIDS,
     most_negative,
     plot_lds_curves,
+    plot_levels_at_damping,
     plot_policies,
 )
 from decomposition.report.interval import Interval
+from decomposition.report.layout import layout
 from decomposition.report.names import POLICIES, PROTOCOLS, rung_label
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
+from decomposition.report.verdict import held_back
 from decomposition.report.wording import fixed, joined, number, span
 
 
 def damping_blocks(result: Result) -> list[Block]:
-    """A figure per protocol, then one table of every rung at its best λ, then the policies."""
+    """LDS over the grid of every protocol, every rung at its best λ, and the policies."""
     if result.array("/attribution", "lds_mean") is None:
-        return []
-    blocks: list[Block] = [
-        Text(
-            "Damping is a treatment: a rung that wins at one λ can lose at another. A star marks "
-            "a rung's best value; “edge” says that the best lies at the end of the grid, so the "
-            "true optimum may lie outside."
-        )
-    ]
+        return _at_damping(result) or agreement_blocks(result)
+    blocks: list[Block] = []
+    for one in result.each() if result.few else ():
+        name = f"{one.name}: " if one.name else ""
+        blocks += [Text(name + said) for said in _finding(one)]
+        blocks += [Text(name + said, kind="note") for said in _edges(one)]
     for protocol in GRIDS:
         name = f"lds-{protocol.replace('_', '-')}"
         summary = f"LDS against damping, {PROTOCOLS[protocol]}"
         blocks += figures(result, name, summary, partial(_figure, protocol))
+    blocks.append(
+        Text(
+            "A star marks a rung's best value; “edge” says that it lies at the end of the grid, so "
+            "the true optimum may lie outside. Agreement is with the scores of the exact Hessian."
+        )
+    )
     agreement = result.array("/attribution", "agreement")
     metrics = labels(agreement, "agreement_metric") if agreement is not None else []
-    names = {"spearman": "Spearman", "top10_jaccard": "top-10 Jaccard"}
-    agree = [f"{names.get(m, m)} with the reference" for m in metrics]
+    names = {"spearman": "rank correlation with H", "top10_jaccard": "top 10 shared with H"}
+    agree = [names.get(m, m) for m in metrics]
     columns = ("rung", "best LDS", "at λ", "on the grid", *agree)
     columns += ("agreement at λ",) if metrics else ()
     caption = "Every rung at its best λ; agreement at the nearest λ where it was measured"
     blocks += table(result, "best", caption, columns, _best)
     return [*blocks, *([] if result.many else _policies(result))]
+
+
+def _finding(one: Result) -> list[str]:
+    """Where the chain's rungs are best, and which is best there."""
+    mean = one.known("/attribution", "lds_mean")
+    best = {} if mean is None else _optima(one, mean, "damping")
+    chain = {r: found for r, found in best.items() if r in CHAIN}
+    if not chain:
+        return ["LDS over a grid of dampings; a rung that wins at one λ can lose at another."]
+    low, high = (pick(chain, key=lambda r: chain[r][1]) for pick in (min, max))
+    top = max(chain, key=lambda r: chain[r][0].estimate)
+    ratio = chain[high][1] / chain[low][1]
+    spread = (
+        f"The best λ differs by a factor of {number(ratio, 2)} along the chain, from "
+        f"{number(chain[low][1], 2)} ({rung_label(low)}) to {number(chain[high][1], 2)} "
+        f"({rung_label(high)})"
+        if ratio > 1
+        else f"Every rung of the chain is best at λ = {number(chain[low][1], 2)}"
+    )
+    return [f"{spread}; the highest LDS is that of {rung_label(top)}, {span(chain[top][0])}."]
+
+
+def _edges(one: Result) -> list[str]:
+    """Rungs whose optimum may lie outside the grid, unless the run has said so itself."""
+    edge = one.array("/attribution", "edge")
+    if edge is None or any("edge of the grid" in str(note) for note in one.json("notes")):
+        return []
+    unsolved = held_back(one)
+    on_edge = [
+        rung_label(r, 60)
+        for r in labels(edge, "rung")
+        if r not in (*BASELINES, *unsolved) and int(edge.sel(rung=r)) == 1
+    ]
+    if not on_edge:
+        return []
+    return [f"The best λ of {joined(on_edge)} lies on an edge of the grid: widen the grid."]
+
+
+def _at_damping(result: Result) -> list[Block]:
+    """Of many cells: the chain at one λ for all rungs, a figure per checkpoint."""
+    level = result.known("/shares/at_damping", "level")
+    if level is None or not result.many:
+        return []
+    rungs = [r for r in CHAIN if r in labels(level, "rung")]
+    mean = level.sel(ci_bound="estimate").mean("cell")
+    best = mean.idxmax("rung").dropna("multiplier")
+    parts = [
+        f"{rung_label(str(rung))} at {_range([float(m) for m, _ in run])}"
+        for rung, run in (
+            (rung, list(run))
+            for rung, run in itertools.groupby(
+                zip(best["multiplier"].values, best.values, strict=True), key=lambda pair: pair[1]
+            )
+        )
+    ]
+    said = (
+        "With one λ for all rungs, the highest LDS in the mean over the cells is that of "
+        f"{joined(parts)}, λ in units of tr G / min(P, N·C)."
+    )
+    shown = layout(result)
+    drawn = tuple(
+        Figure(
+            f"lds-at-damping-{column}",
+            f"LDS of {joined([rung_label(r) for r in rungs])} against one λ for all rungs, "
+            f"{title or 'all cells'}.",
+            "Thin lines are cells, thick ones their mean.",
+            partial(plot_levels_at_damping, result.tree, column=column),
+        )
+        for column, title in enumerate(shown.columns)
+    )
+    return [Text(said), Columns(drawn)]
+
+
+def _range(multipliers: list[float]) -> str:
+    ends = [f"{m:.2g}" for m in (multipliers[0], multipliers[-1])]
+    return ends[0] if len(multipliers) == 1 else " to ".join(ends)
 
 
 def _figure(protocol: str, one: Result, figure: str) -> Figure | None:
@@ -111,7 +195,7 @@ def _policies(result: Result) -> list[Block]:
     """A curve per policy of the Hessian, and the table of all indefinite rungs."""
     data = result.group("/policies")
     if data is None or "level" not in data:
-        return [missing("Negative-curvature policies are not compared in this result.")]
+        return []
     rungs = labels(data["level"], "rung")
     blocks: list[Block] = [
         Text(
@@ -164,3 +248,35 @@ def _policy_rows(one: Result) -> Iterator[Row]:
                 reading = "no λ of the grid can be inverted"
             name = POLICIES.get(policy, policy)
             yield (rung_label(rung, 120), name, value, at, most_negative(one, rung), reading)
+
+
+def agreement_blocks(result: Result) -> list[Block]:
+    """A table of every metric, dampings down and rungs across; where no truth was at hand."""
+    agreement, data = result.array("/attribution", "agreement"), result.group("/attribution")
+    if agreement is None or data is None:
+        return []
+    rungs, names = labels(agreement, "rung"), {"spearman": "rank correlation"}
+    names["top10_jaccard"] = "top 10 shared"
+    reference = rung_label(str(data.attrs.get("agreement_with", "")), 120)
+    blocks: list[Block] = [
+        Text(
+            "Agreement of each rung's scores with those of the best rung that could be solved "
+            f"({reference}): what the cheaper curvature changes in the scores, not whether they "
+            "predict retraining."
+        )
+    ]
+
+    def rows(metric: str, one: Result) -> Iterator[Row]:
+        found = one.array("/attribution", "agreement")
+        assert found is not None
+        for damping in found["damping"].values:
+            here = found.sel(agreement_metric=metric, damping=damping)
+            values = (float(here.sel(rung=r)) for r in rungs)
+            yield (float(damping), *(value if np.isfinite(value) else None for value in values))
+
+    for metric in labels(agreement, "agreement_metric"):
+        caption = f"Agreement with the best rung: {names.get(metric, metric)}"
+        columns = ("λ", *(rung_label(r, 120) for r in rungs))
+        name = f"agreement-{metric}"
+        blocks += table(result, name, caption, columns, partial(rows, metric))
+    return blocks

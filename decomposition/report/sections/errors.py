@@ -1,4 +1,4 @@
-"""Spectral error beside attribution: does the one predict the other, and whose error is it?"""
+"""The error of the matrix: whose it is, and whether it predicts the loss of attribution."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import xarray as xr
 
-from decomposition.names import CROSS_TERM
 from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text, missing
 from decomposition.report.figures.scatter import (
     ERRORS,
@@ -18,65 +18,92 @@ from decomposition.report.figures.scatter import (
     plot_frobenius,
     plot_prediction,
 )
+from decomposition.report.figures.waterfall import plot_spectral_waterfall
 from decomposition.report.interval import Interval
-from decomposition.report.names import METRIC_LABELS, protocol_label, step_label
+from decomposition.report.names import (
+    METRIC_LABELS,
+    SHARE_METRICS,
+    protocol_label,
+    rung_label,
+    step_label,
+)
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
-from decomposition.report.wording import joined, span
+from decomposition.report.sections.shares import step_tables
+from decomposition.report.sections.spectra import with_error
+from decomposition.report.verdict import spectral_sentence
+from decomposition.report.wording import joined, number, span
 
 _SHOWN = ("damped_inverse_queries", "relative_frobenius")
 """Metrics of which one is drawn, the first that is known."""
+_ESTIMATED = "Steps with whiskers are estimated with random probes; the others are exact."
 _CLEAR = 5e-4
 """A bound closer to zero than is told counts as zero."""
 
 
 def prediction_blocks(result: Result) -> list[Block]:
-    """Recorded rank correlation of every spectral metric with the LDS loss, and pictures."""
-    blocks: list[Block] = []
+    """What each step adds to the error of the matrix; whether errors predict the loss of LDS."""
     rho = result.known("/prediction", "rho")
+    blocks: list[Block] = [Text(_finding(result, rho))]
+    drawn = figures(result, "prediction", "LDS lost against spectral error", _figure)
+    if result.many:
+        blocks += _beside_the_loss(result)
+        drawn = [*_over_cells(result), *(drawn if result.few else [])]
+    blocks += drawn
     if rho is not None:
-        found = {m: interval(rho, metric=m) for m in labels(rho, "metric")}
-        found = {metric: value for metric, value in found.items() if value.known}
-        blocks += [
-            Text(
-                "Spearman correlation between a rung's spectral error against H and the LDS it "
-                "loses against H at the same λ (errors without λ: at each rung's tuned λ). +1 "
-                "means that the error orders the losses perfectly; overlaps are counted as "
-                "1 − overlap, so that large is always bad. A negative value means that the larger "
-                f"error went with the smaller loss. The {intervals(result)} come from resampling "
-                "rungs, which are few."
-            ),
-            Text(_reading(found)),
-        ]
-    if result.few and (rho is not None or result.many):
-        blocks += figures(result, "prediction", "LDS lost against spectral error", _figure)
-    columns = ("metric", "Spearman with the LDS lost", "cells", "rungs")
-    if rho is not None:
+        blocks.append(
+            Text(f"{_CORRELATION} The {intervals(result)} are over rungs, which are few.")
+        )
+        columns = ("error", "Spearman with the LDS lost", "cells", "rungs")
         caption = "Spectral error and LDS lost"
         blocks += table(result, "prediction", caption, columns, _correlations)
-    return [*blocks, *(_over_cells(result) if result.many else [])]
+    drop = result.array("/shares", "drop")
+    for metric in ("frobenius_squared", "damped_inverse_squared"):
+        if drop is None or metric not in labels(drop, "metric"):
+            continue
+        if drop.sel(metric=metric).notnull().any():
+            name = f"spectral-{metric.replace('_', '-')}"
+            if result.few:
+                blocks += figures(result, name, "Squared errors", partial(_waterfall, metric))
+            blocks += step_tables(result, metric)
+    return [*blocks, *_errors(result)]
+
+
+_CORRELATION = (
+    "Spearman correlation between a rung's spectral error against H and the LDS it loses against H "
+    "at the same λ (errors without λ: at each rung's tuned λ). +1: the error orders the losses "
+    "perfectly; negative: the larger error went with the smaller loss. Overlaps are counted as "
+    "1 − overlap, so that large is always bad. Errors with λ are pooled over all its values: at "
+    "small λ every error is large while the reference itself may score badly, so that a negative "
+    "sign can be the damping's doing."
+)
+
+
+def _finding(result: Result, rho: xr.DataArray | None) -> str:
+    if result.many:
+        found = frobenius_shares(result)
+        steps = list(dict.fromkeys(step for _, step in found))
+        return _sentence(found, steps) if found else "Errors of each rung as a matrix."
+    told = spectral_sentence(result)
+    if rho is None:
+        return told
+    by_metric = {m: interval(rho, metric=m) for m in labels(rho, "metric")}
+    return f"{told} {_reading({m: v for m, v in by_metric.items() if v.known})}"
 
 
 def _reading(found: dict[str, Interval]) -> str:
     signs: dict[str, list[str]] = {"larger": [], "smaller": [], "open": []}
     for metric, value in found.items():
         side = "larger" if value.lower > _CLEAR else "smaller" if value.upper < -_CLEAR else "open"
-        signs[side].append(METRIC_LABELS.get(metric, metric))
+        signs[side].append(METRIC_LABELS.get(metric, metric).partition(" (")[0])
     parts = []
     if signs["larger"]:
-        parts.append(f"larger error goes with larger loss for {joined(signs['larger'])}")
+        parts.append(f"a larger loss of LDS for {joined(signs['larger'])}")
     if signs["smaller"]:
-        parts.append(f"larger error goes with smaller loss for {joined(signs['smaller'])}")
+        parts.append(f"a smaller one for {joined(signs['smaller'])}")
     if signs["open"]:
-        parts.append(f"no direction is resolved for {joined(signs['open'])}")
-    text = "; ".join(parts)
-    pooled = (
-        " Errors with λ are pooled over all its values: at small λ every error is large while the "
-        "reference itself may score badly, so that such a sign can be the damping's doing."
-        if signs["smaller"]
-        else ""
-    )
-    return f"{text[:1].upper()}{text[1:]}.{pooled}"
+        parts.append(f"neither, as far as is resolved, for {joined(signs['open'])}")
+    return f"Over rungs and λ, a larger error goes with {'; with '.join(parts)}." if parts else ""
 
 
 def _figure(one: Result, figure: str) -> Figure | None:
@@ -114,19 +141,15 @@ def _correlations(one: Result) -> Iterator[Row]:
 
 
 def _over_cells(result: Result) -> list[Block]:
-    """LDS of every rung of every cell against two errors."""
-    shown = list(dict.fromkeys((*result.protocols[:1], *result.protocols[-1:])))
+    """LDS of every rung of every cell against two errors, under the first protocol."""
     found = [
         _levels_figure(result, error, protocol)
         for error in ERRORS
-        for protocol in shown
+        for protocol in result.protocols[:1]
         if errors_of(result, error, protocol) is not None
         and result.known("/shares", "level") is not None
     ]
-    if not found:
-        return [missing("There are no errors of the matrices to set against the LDS.")]
-    said = "Does a smaller error of the matrix come with a better score?"
-    return [Text(said), Columns(tuple(found))]
+    return [Columns(tuple(found))] if found else []
 
 
 def _levels_figure(result: Result, error: str, protocol: str) -> Figure:
@@ -141,22 +164,17 @@ def _levels_figure(result: Result, error: str, protocol: str) -> Figure:
     )
 
 
-def frobenius_blocks(result: Result) -> list[Block]:
-    """Whose error it is by the matrices, beside whose loss it is by the LDS: over many cells."""
-    found = frobenius_shares(result)
-    if not result.many or not found:
+def _beside_the_loss(result: Result) -> list[Block]:
+    """Whose error it is by the matrices, against whose loss it is by the LDS."""
+    found, share = frobenius_shares(result), result.known("/shares", "share")
+    if not found or share is None or "lds" not in labels(share, "metric"):
         return []
-    steps = list(dict.fromkeys(step for _, step in found))
-    share = result.known("/shares", "share")
-    assert share is not None
-    lds = share.sel(metric="lds") if "lds" in labels(share, "metric") else None
-    known = [
-        p for p in result.protocols if lds is not None and np.isfinite(lds.sel(protocol=p)).any()
-    ]
-    drawn: Block = Columns(tuple(_frobenius_figure(result, p, found) for p in known))
+    lds = share.sel(metric="lds")
+    known = [p for p in result.protocols if np.isfinite(lds.sel(protocol=p)).any()]
     if not known:
-        drawn = missing("No share of the LDS is defined, so there is nothing to set beside.")
-    return [Text(_sentence(found, steps)), drawn]
+        return [missing("No share of the LDS is defined, so there is nothing to set beside.")]
+    drawn = [_frobenius_figure(result, p, found) for p in known]
+    return [drawn[0], Columns(tuple(drawn[1:]))]
 
 
 def _sentence(found: dict[tuple[int, str], float], steps: list[str]) -> str:
@@ -164,16 +182,7 @@ def _sentence(found: dict[tuple[int, str], float], steps: list[str]) -> str:
     for step in steps:
         values = [v for (_, s), v in found.items() if s == step]
         parts.append(f"{step_label(step)} {100 * float(np.median(values)):.0f}%")
-    cross = (
-        " The cross term 2⟨H−G, G−K⟩ belongs to no step and is shown apart."
-        if CROSS_TERM in steps
-        else ""
-    )
-    return (
-        f"Median share of ‖H − K‖² over the cells: {joined(parts)}.{cross} On the dashed diagonal "
-        "a step would cost as much LDS as it costs error; below it the error overstates the loss. "
-        "The numbers of both are in the table of shares."
-    )
+    return f"Median share of ‖H − K‖² over the cells: {joined(parts)}."
 
 
 def _frobenius_figure(result: Result, protocol: str, found: dict[tuple[int, str], float]) -> Figure:
@@ -191,6 +200,66 @@ def _frobenius_figure(result: Result, protocol: str, found: dict[tuple[int, str]
     return Figure(
         f"frobenius-{protocol.replace('_', '-')}",
         f"Median shares, {label}: {joined(parts)}.",
-        f"Share of the LDS lost against share of the squared error, {label}.",
+        f"Share of the LDS lost against share of the squared error, {label}. On the dashed "
+        "diagonal a step would cost as much LDS as error; below it the error overstates the loss.",
         partial(plot_frobenius, result.tree, protocol=protocol),
     )
+
+
+def _waterfall(metric: str, one: Result, name: str) -> Figure | None:
+    drop = one.array("/shares", "drop")
+    if drop is None or not one.protocols:
+        return None
+    protocol = one.protocols[0]
+    values = {
+        s: interval(drop, metric=metric, protocol=protocol, step=s) for s in labels(drop, "step")
+    }
+    values = {s: v for s, v in values.items() if v.known}
+    if not values:
+        return None
+    parts = [f"{step_label(s)} {number(v.estimate)}" for s, v in values.items()]
+    title = SHARE_METRICS[metric]
+    of = f" in {one.name}" if one.name else ""
+    exact = all(value.exact for value in values.values())
+    how = "Exact: no sampling, so no intervals." if exact else _ESTIMATED
+    return Figure(
+        name,
+        f"Waterfall of the {title} of K-FAC against the Hessian{of}: {joined(parts)}.",
+        f"The {title} added by each step{of}. {how}",
+        partial(plot_spectral_waterfall, one.tree, metric=metric, protocol=protocol, cell=one.cell),
+        Table(
+            name,
+            f"{title} by step",
+            ("step", "drop"),
+            tuple((s, v.estimate if exact else v) for s, v in values.items()),
+        ),
+    )
+
+
+def _errors(result: Result) -> list[Block]:
+    """A row per rung, a column per error: against the Hessian, then against the GGN."""
+    blocks: list[Block] = []
+    for name, target in (("value", "H"), ("value_against_ggn", "G")):
+        array = result.known("/spectral_error", name)
+        if array is None:
+            continue
+        metrics = [m for m in labels(array, "metric") if array.sel(metric=m).notnull().any()]
+        columns = ("rung", *(METRIC_LABELS.get(m, m) for m in metrics))
+        caption = f"Spectral error against {target}; ± is a standard error"
+        rows = partial(_error_rows, name, metrics)
+        blocks += table(result, f"spectral-error-{target}", caption, columns, rows)
+    return blocks
+
+
+def _error_rows(name: str, metrics: list[str], one: Result) -> Iterator[Row]:
+    data = one.group("/spectral_error")
+    assert data is not None
+    spread = data.get(name.replace("value", "standard_error"))
+    for rung in (r for r in one.rungs if r in labels(data[name], "rung")):
+        cells: list[Cell] = []
+        for metric in metrics:
+            place = {"metric": metric, "rung": rung}
+            error = 0.0 if spread is None else float(spread.sel(place))
+            cells.append(with_error(float(data[name].sel(place)), error))
+        if any(cell is not None for cell in cells):
+            yield (rung_label(rung, 120), *cells)

@@ -15,65 +15,64 @@ from decomposition.report.content import (
     Columns,
     Details,
     Figure,
-    Items,
     Table,
     Text,
-    missing,
 )
 from decomposition.report.figures.bands import plot_levels
-from decomposition.report.figures.waterfall import levels, plot_spectral_waterfall, plot_waterfall
+from decomposition.report.figures.waterfall import levels, plot_waterfall
 from decomposition.report.layout import layout
 from decomposition.report.names import (
     PROTOCOLS,
-    SHARE_METRICS,
-    STEP_MEANINGS,
     protocol_label,
     rung_label,
     step_label,
 )
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
-from decomposition.report.wording import fixed, joined, number, span
+from decomposition.report.wording import fixed, joined, plural
 
 LINES_A_FIGURE = 96
 """More marks below each other than this make a figure that no screen holds."""
 
-_STEPS_IN_WORDS = tuple(f"{step_label(s)}: {STEP_MEANINGS[s]}" for s in STEPS)
-_ESTIMATED = "Steps with whiskers are estimated with random probes; the others are exact."
-
 
 def level_blocks(result: Result) -> list[Block]:
-    """LDS from the noise ceiling down to K-FAC, and the squared spectral error up to it."""
-    blocks: list[Block] = [
-        Text(
-            "From top to bottom each rung is one step cheaper than the one above it; the number in "
-            "brackets is the change. The first gap, from the noise ceiling to the exact Hessian, "
-            "is what influence functions lose with the exact curvature: it is no step of the "
-            "approximation and no part of the shares."
-        ),
-        Details("step-words", "What each step does", (Items(_STEPS_IN_WORDS),)),
-    ]
+    """Of many cells: the LDS of every rung, and its tables. That of one cell is in the answer."""
     level = result.known("/shares", "level")
-    if level is None:
-        blocks.append(missing("LDS along the chain was not measured: no waterfall can be drawn."))
-    else:
-        if result.many:
-            blocks += _in_bands(result, level)
-    drop = result.array("/shares", "drop")
-    for metric in ("frobenius_squared", "damped_inverse_squared"):
-        if drop is None or not result.few or metric not in labels(drop, "metric"):
-            continue
-        if drop.sel(metric=metric).notnull().any():
-            name = f"spectral-{metric.replace('_', '-')}"
-            blocks += figures(result, name, "Squared errors", partial(_spectral, metric))
-    if level is not None and result.few:
-        # the leading one of a single cell stands beside the answer
-        for protocol in result.protocols[0 if result.many else 1 :]:
-            draw = partial(waterfall, protocol)
-            blocks += figures(result, f"waterfall-{protocol}", "Waterfalls", draw)
-    if level is not None:
-        blocks += [*_tables(result), *_corrected(result), *_base_models(result)]
-    return blocks
+    if level is None or not result.many:
+        return []
+    draw = partial(waterfall, result.protocols[0])
+    each = figures(result, f"waterfall-{result.protocols[0]}", "Waterfalls", draw)
+    return [
+        Text(_spread_over(result, level)),
+        *_in_bands(result, level),
+        *(each if result.few else []),
+        *level_tables(result),
+    ]
+
+
+def _spread_over(result: Result, level: xr.DataArray) -> str:
+    """The cells' range of LDS at both ends of the chain, and how often K-FAC lies below."""
+    protocol = result.protocols[0]
+    here = level.sel(protocol=protocol, ci_bound="estimate")
+    ends = [r for r in (CHAIN[0], CHAIN[-1]) if r in labels(level, "rung")]
+    parts = [
+        f"{rung_label(r)} {fixed(float(v.min()), 2)} to {fixed(float(v.max()), 2)}"
+        for r in ends
+        if (v := here.sel(rung=r)).notnull().any()
+    ]
+    text = f"LDS over {plural(len(result.cells), 'cell')}, {protocol_label(protocol)}: "
+    text += joined(parts) or "not known for the chain"
+    if len(parts) < 2:
+        return f"{text}."
+    below = int((here.sel(rung=ends[1]) < here.sel(rung=ends[0])).sum())
+    return f"{text}; K-FAC lies below the Hessian in {below}."
+
+
+def level_tables(result: Result) -> list[Block]:
+    """LDS of every rung and where it is read, corrected for noise, and of each base model."""
+    if result.known("/shares", "level") is None:
+        return []
+    return [*_tables(result), *_corrected(result), *_base_models(result)]
 
 
 def waterfall(protocol: str, one: Result, name: str) -> Figure | None:
@@ -90,53 +89,22 @@ def waterfall(protocol: str, one: Result, name: str) -> Figure | None:
     return Figure(
         name.replace("_", "-"),
         f"Waterfall of LDS under {under}{of}: {joined(parts)}.",
-        f"LDS along the chain under {under}{of}. Bars are the steps, whiskers {intervals(one)}.",
+        f"LDS along the chain, {under}{of}: how well each rung's influence scores rank what really "
+        "happens to the queries when models are retrained on subsets; 1 is perfect. Bars are the "
+        f"steps, whiskers {intervals(one)}.",
         partial(plot_waterfall, one.tree, protocol=protocol, cell=one.cell),
         Table(name, f"LDS along the chain, {under}", ("rung", "LDS"), tuple(rows.items())),
     )
 
 
-def _spectral(metric: str, one: Result, name: str) -> Figure | None:
-    drop = one.array("/shares", "drop")
-    if drop is None or not one.protocols:
-        return None
-    protocol = one.protocols[0]
-    values = {
-        s: interval(drop, metric=metric, protocol=protocol, step=s) for s in labels(drop, "step")
-    }
-    values = {s: v for s, v in values.items() if v.known}
-    if not values:
-        return None
-    parts = [f"{step_label(s)} {number(v.estimate)}" for s, v in values.items()]
-    title = SHARE_METRICS[metric]
-    of = f" in {one.name}" if one.name else ""
-    exact = all(value.exact for value in values.values())
-    how = "Exact: no sampling, so no intervals." if exact else _ESTIMATED
-    return Figure(
-        name,
-        f"Waterfall of the {title} of K-FAC against the Hessian{of}: {joined(parts)}.",
-        f"The {title} added by each step{of}. {how}",
-        partial(plot_spectral_waterfall, one.tree, metric=metric, protocol=protocol, cell=one.cell),
-        Table(
-            name,
-            f"{title} by step",
-            ("step", "drop"),
-            tuple((s, v.estimate if exact else v) for s, v in values.items()),
-        ),
-    )
-
-
 def _in_bands(result: Result, level: xr.DataArray) -> list[Block]:
-    text = (
-        f"A band per cell, in it a mark per rung with its {intervals(result)[:-1]}. "
-        "The dashed line is the noise ceiling."
-    )
-    left = [rung_label(r, 60) for r in result.rungs if r not in result.drawn]
+    said = "A band per cell, in it a mark per rung of the chain; the dashed line is the ceiling."
+    left = [rung_label(r, 60) for r in result.rungs if r not in CHAIN]
     if left:
-        text = f"{text} In the table alone: {joined(left)}."
+        said = f"{said} In the table alone: {joined(left)}."
     protocols = [p for p in result.protocols if _known(level, p)]
     draw = partial(_band_figure, result, level)
-    return [Text(text), *band_figures(result, "levels", protocols, len(result.drawn), draw)]
+    return [*band_figures(result, "levels", protocols, len(CHAIN), draw), Text(said)]
 
 
 def _known(array: xr.DataArray, protocol: str) -> bool:
@@ -151,7 +119,7 @@ def _band_figure(
     shown = layout(result)
     cells = [shown.cells[r, column] for r in rows if (r, column) in shown.cells]
     parts = []
-    for rung in (r for r in result.drawn if r in labels(level, "rung")):
+    for rung in (r for r in CHAIN if r in labels(level, "rung")):
         found = level.sel(cell=cells, protocol=protocol, rung=rung, ci_bound="estimate").values
         if np.isfinite(found).any():
             low, high = float(np.nanmin(found)), float(np.nanmax(found))
@@ -161,7 +129,7 @@ def _band_figure(
         f"levels-{protocol.replace('_', '-')}-{column}-{rows[0]}",
         f"LDS over {len(cells)} cells, {protocol_label(protocol)}, {where}: {joined(parts)}.",
         f"LDS of every rung, {protocol_label(protocol)}, {where}.",
-        partial(plot_levels, result.tree, protocol=protocol, column=column, rows=rows),
+        partial(plot_levels, result.tree, protocol=protocol, column=column, rows=rows, rungs=CHAIN),
     )
 
 
@@ -232,7 +200,7 @@ def _tables(result: Result) -> list[Block]:
 def _levels(one: Result) -> Iterator[Row]:
     level, ceiling = one.array("/shares", "level"), one.array("/attribution", "ceiling")
     assert level is not None
-    if one.name and ceiling is not None:
+    if ceiling is not None:
         yield ("noise ceiling", "–", *(interval(ceiling) for _ in one.protocols))
     for rung in _rows(level):
         cells = (interval(level, protocol=p, rung=rung) for p in one.protocols)
@@ -260,12 +228,10 @@ def _corrected(result: Result) -> list[Block]:
     corrected = result.known("/shares", "corrected")
     if corrected is None:
         return []
-    ceiling = result.array("/attribution", "ceiling")
-    by = f" ({span(interval(ceiling))})" if ceiling is not None and not result.many else ""
     text = (
-        f"The LDS over the noise ceiling{by} is what a rung would reach against truth without "
-        "training noise. The ceiling's own uncertainty is part of these intervals. Drops "
-        "and shares are taken from the raw LDS."
+        "The LDS over the noise ceiling is what a rung would reach against truth without training "
+        "noise; the ceiling's own uncertainty is in its intervals. Drops and shares are of the "
+        "raw LDS."
     )
     columns = ("rung", *(PROTOCOLS.get(p, p) for p in result.protocols))
 
@@ -301,4 +267,4 @@ def _base_models(result: Result) -> list[Block]:
     )
     columns = ("rung", "damping", *(f"base model {m}" for m in models))
     caption = "LDS of each base model alone (estimates; no interval of its own)"
-    return [Text(text), *table(result, "base-models", caption, columns, rows)]
+    return [Text(text, kind="note"), *table(result, "base-models", caption, columns, rows)]

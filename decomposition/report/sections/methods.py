@@ -1,9 +1,9 @@
-"""Section 9: methods, ready to paste into a paper."""
+"""Methods, ready to paste into a paper."""
 
 from __future__ import annotations
 
 from decomposition.report.claims import OUTCOMES
-from decomposition.report.content import Block, Details, Formula, Items, Text
+from decomposition.report.content import Block, Formula, Items, Text
 from decomposition.report.formulas import FORMULAS
 from decomposition.report.result import Result, intervals
 from decomposition.report.wording import joined
@@ -46,10 +46,7 @@ def methods_blocks(result: Result) -> list[Block]:
         Text("References:"),
         Items(_REFERENCES),
     ]
-    return [
-        Details("definitions", "Definitions and references", tuple(blocks)),
-        Details("terms", "The words of this page", (_terms(result),)),
-    ]
+    return [Text("The words of this page:"), _terms(result), *blocks]
 
 
 def _terms(result: Result) -> Items:

@@ -6,8 +6,18 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import xarray as xr
 
-from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text, behind, missing
+from decomposition.report.content import (
+    Block,
+    Cell,
+    Columns,
+    Details,
+    Figure,
+    Table,
+    Text,
+    missing,
+)
 from decomposition.report.figures.curves import (
     factor_curves,
     factor_label,
@@ -21,7 +31,7 @@ from decomposition.report.layout import architecture
 from decomposition.report.names import protocol_label, rung_label
 from decomposition.report.result import Result, interval, intervals, labels, plain
 from decomposition.report.sections.by_cell import Row, figures, table
-from decomposition.report.wording import fixed, joined, percent, span
+from decomposition.report.wording import fixed, joined, span
 
 COORDINATES = {
     "dataset": "data",
@@ -49,21 +59,19 @@ TRUTH = {"ceiling": "noise ceiling", "reliability": "reliability"}
 def trend_blocks(result: Result) -> list[Block]:
     """The levels against the factor, the slopes with their intervals, and the table."""
     curves = [p for p in result.protocols if factor_curves(result, p)] if result.many else []
-    blocks: list[Block] = []
-    if curves:
-        blocks.append(Columns(tuple(_curve(result, protocol) for protocol in curves)))
+    drawn: list[Block] = [Columns((_curve(result, protocol),)) for protocol in curves]
     found = trends(result)
     if not found:
         slopes = missing("There are no slopes: too few values of anything vary between the cells.")
-        return [*blocks, slopes] if result.many else []
+        return [slopes, *drawn] if result.many else []
     clear = _clear(found)
     told = " ".join(clear) if clear else "No slope is clear of zero under every protocol."
-    blocks.append(Text(f"Slopes over the cells with {intervals(result)}; zero is no trend. {told}"))
-    order = list(dict.fromkeys(t.kind for t in found))
-    kinds = dict.fromkeys((t.kind, t.factor) for t in found)
-    shown = sorted(kinds, key=lambda kind: order.index(kind[0]))
-    blocks.append(Columns(tuple(_figure(result, found, *kind) for kind in shown)))
-    return [*blocks, behind("trends-all", _table(found))]
+    kinds = dict.fromkeys(t.kind for t in found)
+    for kind in kinds:
+        factors = dict.fromkeys(t.factor for t in found if t.kind == kind)
+        drawn.append(Columns(tuple(_figure(result, found, kind, f) for f in factors)))
+    how = f"Slopes over the cells with {intervals(result)}; zero is no trend."
+    return [Text(told), *drawn, Text(how), *_tables(found)]
 
 
 def _clear(found: list[Trend]) -> list[str]:
@@ -110,38 +118,54 @@ def _figure(result: Result, found: list[Trend], kind: str, factor: str) -> Figur
     )
 
 
-def _table(found: list[Trend]) -> Table:
+def _tables(found: list[Trend]) -> list[Block]:
+    """Slopes, then the p-values of no trend: a row per quantity, a column per protocol."""
     protocols = list(found[0].slopes)
-    rows: list[tuple[Cell, ...]] = []
-    for trend in found:
-        row: list[Cell] = [trend.quantity, trend.unit]
-        for protocol in protocols:
-            p = trend.p_values[protocol]
-            row += [trend.slopes[protocol], p if np.isfinite(p) else None]
-        rows.append(tuple(row))
-    heads = (f"{what}, {protocol_label(p)}" for p in protocols for what in ("slope", "p"))
-    return Table("trends", "Slopes with intervals", ("quantity", "unit", *heads), tuple(rows))
+    heads = [protocol_label(p) for p in protocols]
+    slopes = tuple((t.quantity, t.unit, *(t.slopes[p] for p in protocols)) for t in found)
+    chances = tuple(
+        (t.quantity, *(p if np.isfinite(p) else None for p in t.p_values.values())) for t in found
+    )
+    return [
+        Table("trends", "Slopes with intervals", ("quantity", "unit", *heads), slopes),
+        Table("trend-p-values", "p-values of no trend", ("quantity", *heads), chances),
+    ]
 
 
 def ladder_blocks(result: Result) -> list[Block]:
-    """A waterfall per protocol, cell by cell, and the table of drops and shares."""
+    """Of every change on the way to the paper's protocol what it costs, over the cells."""
     drop = result.known("/protocol_ladder", "drop")
     if drop is None or not ladders(result):
         return []
     protocols = [p for p in labels(drop, "protocol") if np.isfinite(drop.sel(protocol=p)).any()]
-    text = (
-        "Each bar is one change, with the ones above it in place; the line on it is its "
-        f"{intervals(result)[:-1]}. To the left is a loss of LDS."
-    )
-    blocks: list[Block] = [Text(text)]
+    blocks: list[Block] = [Text(_ladder_finding(result, drop, protocols[0]))]
     for protocol in protocols:
         summary = f"Ladders, {protocol_label(protocol)}"
         draw = partial(_ladder, protocol)
         blocks += figures(result, f"ladder-{protocol.replace('_', '-')}", summary, draw)
-    heads = (f"{what}, {protocol_label(p)}" for p in protocols for what in ("drop", "share"))
-    columns = ("rung", "change", *heads)
-    rows = partial(_changes, protocols)
-    return [*blocks, *table(result, "ladder", "Drop of each change", columns, rows)]
+    columns = ("rung", "change", *map(protocol_label, protocols))
+    for what, caption in (("drop", "Drop of each change"), ("share", "Share of each change")):
+        rows = partial(_changes, what, protocols)
+        blocks += table(result, f"ladder-{what}", caption, columns, rows, shares=what == "share")
+    return blocks
+
+
+def _ladder_finding(result: Result, drop: xr.DataArray, protocol: str) -> str:
+    """The change that takes most LDS in the median over the cells."""
+    middle = drop.sel(protocol=protocol, ci_bound="estimate")
+    if "cell" in middle.dims:
+        middle = middle.median("cell")
+    steps = [s for s in labels(drop, "ladder_step") if np.isfinite(middle.sel(ladder_step=s))]
+    if not steps:
+        return "What each change on the way to the paper's protocol costs is not known."
+    top = max(steps, key=lambda s: float(middle.sel(ladder_step=s)))
+    of = {step: rung for rung, steps in ladders(result).items() for step in steps}
+    return (
+        f"The change that costs most LDS ({protocol_label(protocol)}, median over the cells): "
+        f"{ladder_step_label(top)} in {rung_label(of[top])}, "
+        f"{fixed(float(middle.sel(ladder_step=top)))}. Each change is made with those before it in "
+        "place."
+    )
 
 
 def _ladder(protocol: str, one: Result, name: str) -> Figure | None:
@@ -163,18 +187,15 @@ def _ladder(protocol: str, one: Result, name: str) -> Figure | None:
     )
 
 
-def _changes(protocols: list[str], one: Result) -> Iterator[Row]:
-    drop, share = (one.array("/protocol_ladder", name) for name in ("drop", "share"))
-    assert drop is not None
+def _changes(what: str, protocols: list[str], one: Result) -> Iterator[Row]:
+    array = one.array("/protocol_ladder", what)
+    if array is None:
+        return
     for rung, steps in ladders(one).items():
         for step in steps:
-            row: list[Cell] = [rung_label(rung), ladder_step_label(step)]
-            for protocol in protocols:
-                place = {"protocol": protocol, "ladder_step": step}
-                part = interval(share, **place) if share is not None else None
-                row.append(interval(drop, **place))
-                row.append(percent(part) if part is not None and part.known else "undefined")
-            yield tuple(row)
+            cells = [interval(array, protocol=p, ladder_step=step) for p in protocols]
+            told = [c if c.known else "undefined" for c in cells]
+            yield (rung_label(rung), ladder_step_label(step), *told)
 
 
 def cell_blocks(result: Result) -> list[Block]:
@@ -200,7 +221,8 @@ def cell_blocks(result: Result) -> list[Block]:
         for name, values in named.items()
         if name not in varying
     ]
-    return [*([Text(f"The same in every cell – {'; '.join(same)}.")] if same else []), found]
+    said = f"The same in every cell: {'; '.join(same)}." if same else "One row a cell."
+    return [Text(said), Details("every-cell", "Every cell", (found,))]
 
 
 def _coordinate(name: str, value: object) -> Cell:

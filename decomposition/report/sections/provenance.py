@@ -1,4 +1,4 @@
-"""Section 10: how to make the result again, and what made it."""
+"""How to make the result again, and what made it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 from decomposition.report.content import Block, Cell, Code, Details, Table, Text, missing
 from decomposition.report.result import Result
+from decomposition.report.sections.methods import methods_blocks
 
 
 def provenance_blocks(result: Result) -> list[Block]:
@@ -13,7 +14,7 @@ def provenance_blocks(result: Result) -> list[Block]:
     command = str(result.attr("command"))
     head: list[Block] = [missing("The result does not say with which command it was made.")]
     if command:
-        head = [Text("The exact command:"), Code(command)]
+        head = [Text(f"Made again by: {command}")]
     blocks: list[Block] = [_run(result)]
     for name, caption, columns in (
         ("timings", "Time by stage", ("stage", "seconds")),
@@ -26,8 +27,8 @@ def provenance_blocks(result: Result) -> list[Block]:
             blocks.append(Table(name, caption, columns, rows))
     config = json.dumps(result.json("config"), indent=2, sort_keys=True, ensure_ascii=False)
     blocks += [Text("The whole configuration:"), Code(config, download="config.json")]
-    told = "The run, its times, versions, seeds and configuration"
-    return [*head, Details("run-details", told, tuple(blocks))]
+    told = "Definitions, references, the words of this page, the run and its configuration"
+    return [*head, Details("details", told, (*methods_blocks(result), *blocks))]
 
 
 def _run(result: Result) -> Table:

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from decomposition.report.content import Block, Figure, Table, Text, missing
+from decomposition.report.content import Block, Figure, Table, Text
 from decomposition.report.figures.curves import masks_at_hand, plot_resolution
 from decomposition.report.names import PROTOCOLS, step_label
 from decomposition.report.result import Result, interval, labels
@@ -23,17 +23,10 @@ _APART = 1.5
 
 def resolution_blocks(result: Result) -> list[Block]:
     """Interval width against masks, extrapolation marked; against repeats where measured."""
-    blocks: list[Block] = [
-        Text(
-            "More masks shrink the part of an interval that comes from the draw of the subsets; "
-            "what comes from the queries (and base models) stays. A curve that is flat says that "
-            "more masks buy nothing. Beyond the masks at hand the curve is extrapolated from the "
-            "observed variance."
-        )
-    ]
     width = result.array("/shares/resolution", "width")
     if width is None:
         return []
+    blocks: list[Block] = [Text(_finding(result, width)), Text(_HOW)]
     if result.few:
         blocks += figures(result, "resolution", "Width of the intervals", _figure)
     for one in result.each() if result.few else ():
@@ -46,6 +39,29 @@ def resolution_blocks(result: Result) -> list[Block]:
     rows = partial(_widths, amounts)
     blocks += table(result, "resolution", caption, ("step", "damping", *heads), rows)
     return [*blocks, *([] if result.many else _repeats(result))]
+
+
+_HOW = (
+    "More masks shrink the part of an interval that comes from the draw of the subsets; what comes "
+    "from the queries (and base models) stays. A flat curve says that more masks buy nothing. "
+    "Beyond the masks at hand the curve is extrapolated from the observed variance."
+)
+
+
+def _finding(result: Result, width: xr.DataArray) -> str:
+    """The widest interval now, and with ten times as many masks."""
+    at_hand, protocol = masks_at_hand(result), _protocol(result, width)
+    here = width.sel(protocol=protocol)
+    if result.many or at_hand is None or not here.notnull().any():
+        return "What more masks would buy."
+    now, then = (here.sel(masks=_near(width, m)) for m in (at_hand, 10 * at_hand))
+    widest = labels(width, "chain_step")[int(np.nanargmax(now.values))]
+    ends = [number(float(one.sel(chain_step=widest)), 2) for one in (now, then)]
+    masks = [plural(_near(width, m), "mask") for m in (at_hand, 10 * at_hand)]
+    return (
+        f"With {masks[0]} the widest interval of a step is that of {step_label(widest)}, {ends[0]} "
+        f"of LDS; {masks[1]} would make it {ends[1]}."
+    )
 
 
 def _widths(amounts: list[int], one: Result) -> Iterator[Row]:
@@ -119,7 +135,7 @@ def _figure(result: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Width of the interval of each step's drop under {under}, from {span}: {joined(parts)}.",
-        f"Rings: the study's own intervals. From {span}: {joined(parts)}.",
+        "Rings: the run's own intervals; dotted: extrapolated.",
         partial(plot_resolution, result.tree, protocol=protocol, cell=result.cell),
         Table(f"{name}-data", "Interval widths", ("step", "masks", "width"), rows),
     )
@@ -129,11 +145,7 @@ def _repeats(result: Result) -> list[Block]:
     relative = result.array("/shares/resolution", "relative_width")
     outputs = result.array("/bank", "outputs")
     if relative is None or relative.sizes["repeats"] < 2:
-        return [
-            missing(
-                "With one retraining per mask nothing can be said about what repeats would buy."
-            )
-        ]
+        return []
     at_hand = outputs.sizes["repeat"] if outputs is not None else 0
     rows = tuple(
         (int(r), float(relative.sel(repeats=r)), "extrapolated" if r > at_hand else "measured")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from decomposition.names import CROSS_TERM, STEPS
-from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
+from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text, missing
 from decomposition.report.figures.bands import plot_at_damping, plot_orders, plot_shares
 from decomposition.report.interval import Interval
 from decomposition.report.layout import layout
@@ -19,39 +18,66 @@ from decomposition.report.names import (
     PROTOCOLS,
     SHARE_METRICS,
     STEP_LABELS,
+    STEP_MEANINGS,
     protocol_label,
     rung_label,
     step_label,
 )
-from decomposition.report.orders import order_key, order_names, readings, survival
+from decomposition.report.orders import MEAN, Reading, order_names, readings, survival
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
-from decomposition.report.sections.levels import band_figures
-from decomposition.report.verdict import UNDAMPED, Blame, blame, cases
-from decomposition.report.wording import fixed, joined, percent, plural, span
+from decomposition.report.sections.levels import band_figures, level_tables, waterfall
+from decomposition.report.verdict import UNDAMPED, Blame, blame
+from decomposition.report.wording import fixed, joined, percent, span
 
 
 def share_blocks(result: Result) -> list[Block]:
-    """Shares in figures and in full: by protocol, at every damping, along every order."""
-    blocks: list[Block] = [
-        Text(
-            "A share is a step's drop divided by the total drop. A negative share is a step that "
-            "improves matters; it is shown, not clipped. Where the total is within noise the "
-            "shares are undefined. Unless an order is named, shares are read along the chain's "
-            "own order: linearisation, cross-layer, eigenbasis, eigenvalues."
-        )
+    """Shares by protocol and order, with every level, drop and share behind them."""
+    if result.many:
+        return [
+            *_in_bands(result),
+            *figures(result, "orders", "Every protocol and order", _glance),
+            *figures(result, "at-damping", "The steps at every damping", at_damping),
+            Text(_MEANING),
+            *step_tables(result, "lds"),
+            *_interactions_table(result),
+            *_mismatch(result),
+        ]
+    glance = _glance(result, "orders")
+    found = [b for p in result.protocols if (b := blame(result, "lds", p)) and b.known]
+    shares = [_figure(result, found)] if found else []
+    others = [waterfall(p, result, f"waterfall-{p}") for p in result.protocols[1:]]
+    return [
+        Text(survival(result) or "Shares along several orders of the steps are not here."),
+        *([glance] if glance is not None else shares),
+        *_undefined(result),
+        Text(_MEANING),
+        *level_tables(result),
+        *step_tables(result, "lds"),
+        *(shares if glance is not None else []),
+        Columns(tuple(figure for figure in others if figure is not None)),
+        *_at_every_damping(result),
+        *_interactions_table(result),
+        *_mismatch(result),
     ]
-    if result.few:
-        blocks += figures(result, "orders", "Every protocol and order", _glance)
-    blocks += _in_bands(result) if result.many else _by_metric(result)
-    if result.many:  # that of a single cell stands beside the answer
-        blocks += figures(result, "at-damping", "The steps at every damping", at_damping)
-    blocks += [*_share_tables(result), *_marginals(result), *_mismatch(result)]
-    return blocks
 
 
-def _found(one: Result) -> list[Blame]:
-    return [b for m, p in cases(one) if (b := blame(one, m, p)) and b.known]
+_MEANING = (
+    "A share is a step's drop divided by the total drop; a negative one is a step that helps, "
+    "shown and not clipped. Where the total is within noise shares are undefined. The chain's own "
+    f"order is order 1: {', '.join(f'{STEP_LABELS[s]} ({STEP_MEANINGS[s]})' for s in STEPS)}."
+)
+
+
+def _undefined(one: Result) -> list[Block]:
+    """A note for protocols under which there is nothing to divide."""
+    found = [blame(one, "lds", p) for p in one.protocols]
+    totals = {b.protocol: b.total for b in found if b is not None and b.known and not b.defined}
+    if not totals:
+        return []
+    parts = [f"{PROTOCOLS.get(p, p)} ({span(total)})" for p, total in totals.items()]
+    said = f"Shares of the LDS are undefined, as the total is within noise, under {joined(parts)}."
+    return [Text(said, kind="note")]
 
 
 def _glance(one: Result, name: str) -> Figure | None:
@@ -67,10 +93,9 @@ def _glance(one: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Shares of the LDS under every damping protocol and order. {survival(one)}",
-        f"{survival(one)} Colour: the drop (orange a loss, purple a gain), comparable over "
-        "all rows; number: the share, or the drop where shares are undefined; mean: over "
-        "the orders (Shapley value); outlined: the largest estimate of the row, which need "
-        f"not be resolved (intervals are in the tables). {order_key(one).capitalize()}.",
+        "Share of the loss that each step takes along the chain, and its range over the orders in "
+        "which the steps can be taken. Colour: the drop (orange a loss, purple a gain). Outlined: "
+        "the largest estimate along every order; dashed: along the chain alone.",
         partial(plot_orders, one.tree, cell=one.cell),
         Table(
             f"{name}-data",
@@ -81,18 +106,10 @@ def _glance(one: Result, name: str) -> Figure | None:
     )
 
 
-def _by_metric(result: Result) -> list[Block]:
-    found = _found(result)
-    return [
-        _figure(result, metric, [b for b in found if b.metric == metric])
-        for metric in dict.fromkeys(b.metric for b in found)
-    ]
-
-
-def _figure(result: Result, metric: str, found: list[Blame]) -> Figure:
+def _figure(result: Result, found: list[Blame]) -> Figure:
     parts = []
     for b in found:
-        name = _names(b)[1] + (" damping" if b.metric == UNDAMPED else "")
+        name = PROTOCOLS.get(b.protocol, b.protocol)
         if not b.defined:
             parts.append(f"undefined under {name}")
         elif b.largest is None:
@@ -100,21 +117,18 @@ def _figure(result: Result, metric: str, found: list[Blame]) -> Figure:
         else:
             step = f"{STEP_LABELS[b.largest]} ({percent(b.shares[b.largest])})"
             parts.append(f"the largest under {name} is {step}")
-    title = SHARE_METRICS.get(metric, metric)
     rows = tuple(
         (b.protocol, step, b.shares[step] if b.defined else None)
         for b in found
         for step in b.shares
     )
-    exact = all(b.total.exact for b in found)
-    lines = "exact, so without intervals" if exact else f"lines are {intervals(result)}"
     return Figure(
-        f"shares-{metric.replace('_', '-')}",
-        f"Shares of the {title}: {joined(parts)}.",
-        f"Shares of the {title}: {joined(parts)}. A band per damping protocol; {lines}; a hollow "
-        "mark is the share whatever the order of the steps.",
-        partial(plot_shares, result.tree, metric=metric),
-        Table(f"shares-{metric}", f"Shares of the {title}", ("protocol", "step", "share"), rows),
+        "shares-lds",
+        f"Shares of the LDS with their intervals: {joined(parts)}.",
+        f"A band per damping protocol; lines are {intervals(result)}; a hollow mark is the share "
+        "whatever the order of the steps.",
+        partial(plot_shares, result.tree),
+        Table("shares-lds", "Shares of the LDS", ("protocol", "step", "share"), rows),
     )
 
 
@@ -126,20 +140,22 @@ def _in_bands(result: Result) -> list[Block]:
         lds = share.sel(metric="lds", step=result.steps, ci_bound="estimate")
     if lds is None or not np.isfinite(lds).any():
         return [missing("No cell has defined shares of the LDS: every total is within noise.")]
-    undefined = [
-        f"{int(here.isnull().all('step').sum())} under {protocol_label(p)}"
-        for p in result.protocols
-        for here in (lds.sel(protocol=p),)
-    ]
-    text = (
-        f"What each step takes of the LDS that the chain loses, with {intervals(result)}. Shares "
-        f"are undefined, of {plural(len(result.cells), 'cell')}, in {joined(undefined)}. A hollow "
-        "mark is the share whatever the order of the steps."
+    counts = {p: int(lds.sel(protocol=p).isnull().all("step").sum()) for p in result.protocols}
+    undefined = [f"{count} under {protocol_label(p)}" for p, count in counts.items() if count]
+    median = {s: float(np.nanmedian(_first(result, lds, s))) for s in result.steps}
+    told = joined([f"{step_label(s)} {fixed(100 * v, 0)}%" for s, v in median.items()])
+    text = f"Median share over the cells, {protocol_label(result.protocols[0])}: {told}." + (
+        f" Undefined, as the total is within noise, in {joined(undefined)}." if undefined else ""
     )
     protocols = [p for p in result.protocols if np.isfinite(lds.sel(protocol=p)).any()]
-    lines = len(result.steps) * (1 if result.group("/shares/shapley") is None else 2)
     draw = partial(_band_figure, result, lds)
-    return [Text(text), *band_figures(result, "shares", protocols, lines, draw)]
+    return [Text(text), *band_figures(result, "shares", protocols, len(result.steps), draw)]
+
+
+def _first(result: Result, lds: xr.DataArray, step: str) -> np.ndarray:
+    """Shares of a step in every cell, under the first protocol that defines any."""
+    known = [p for p in result.protocols if np.isfinite(lds.sel(protocol=p)).any()]
+    return lds.sel(protocol=known[0], step=step).values
 
 
 def _band_figure(
@@ -191,8 +207,9 @@ def at_damping(one: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Drop of each step at one λ for all rungs{of}; largest estimate: {joined(parts)}.",
-        f"One λ for every rung, in units of tr G / min(P, N·C){of}. Largest estimate, outlined, "
-        f"which need not be resolved: {joined(parts)}.",
+        f"One λ for every rung{of}. Bands are {intervals(one)}; the strip names the step with the "
+        "largest estimate at every λ, pale where its interval is not clear of the others and of "
+        "zero.",
         partial(plot_at_damping, one.tree, cell=one.cell),
         Table(f"{name}-data", "Drop at one λ for all", ("λ / unit", "step", "drop"), rows),
     )
@@ -203,148 +220,118 @@ def _range(multipliers: list[float]) -> str:
     return ends[0] if len(multipliers) == 1 else " to ".join(ends)
 
 
-def _share_tables(result: Result) -> list[Block]:
-    share = result.array("/shares", "share")
-    cross = share is not None and CROSS_TERM in labels(share, "step")
-    steps = [STEP_LABELS[s] for s in STEPS] + (["cross term"] if cross else [])
-    columns = ("metric", "damping", *steps, "largest step")
-
-    def shares(one: Result) -> Iterator[Row]:
-        array = one.array("/shares", "share")
-        for b in _found(one):
-            row: list[Cell] = [*_names(b)]
-            row += [b.shares.get(step) if b.defined else "undefined" for step in STEPS]
-            if cross and array is not None:
-                value = interval(array, metric=b.metric, protocol=b.protocol, step=CROSS_TERM)
-                row.append(value if b.defined and value.known else None)
-            yield (*row, _verdict(b))
-
-    drops = ("metric", "damping", "step", "drop", "P(degrades)")
-    caption = "Drop of each step; positive is a degradation"
+def step_tables(result: Result, metric: str) -> list[Block]:
+    """Drops and shares of one metric: a row per order and step, a column per protocol."""
+    undamped = metric == UNDAMPED
+    protocols = result.protocols[:1] if undamped else result.protocols
+    heads = ["any λ"] if undamped else [PROTOCOLS.get(p, p) for p in protocols]
+    columns, of = ("order", "step", *heads), SHARE_METRICS.get(metric, metric)
+    end = "" if metric == "lds" else f"-{metric.replace('_', '-')}"
+    drops = partial(_drops, metric, protocols)
+    shares = partial(_shares, metric, protocols)
     return [
-        *table(result, "shares", "Share of each step", columns, shares, shares=True),
-        *table(result, "drops", caption, drops, _drops),
+        *table(result, f"drops{end}", f"Drop of each step: {of}", columns, drops),
+        *table(result, f"shares{end}", f"Share of each step: {of}", columns, shares, shares=True),
     ]
 
 
-def _drops(one: Result) -> Iterator[Row]:
-    drop = one.array("/shares", "drop")
-    degrades = one.array("/shares", "probability_degrades")
-    for b in _found(one):
-        for step in [*STEPS, CROSS_TERM]:
-            if drop is None or step not in labels(drop, "step"):
-                continue
-            place = {"metric": b.metric, "protocol": b.protocol, "step": step}
-            value = interval(drop, **place)
-            if value.known:
-                asked = degrades is not None and step != CROSS_TERM
-                yield (
-                    *_names(b),
-                    STEP_LABELS[step],
-                    value,
-                    float(degrades.sel(place)) if asked and degrades is not None else None,
-                )
-        if b.total.known:
-            yield (*_names(b), "total", b.total, None)
+def _by_order(one: Result, metric: str, protocols: list[str]) -> dict[str, dict[str, Reading]]:
+    """Order → protocol → its drops and shares; the chain's alone where no others are known."""
+    names = order_names(one) | {MEAN: "mean of the orders"}
+    found: dict[str, dict[str, Reading]] = {}
+    for reading in readings(one, metric):
+        found.setdefault(names[reading.order], {})[reading.protocol] = reading
+    if found:
+        return found
+    for protocol in protocols:
+        b = blame(one, metric, protocol)
+        if b is not None and b.known:
+            shares = b.shares if b.defined else {}
+            found.setdefault("order 1", {})[protocol] = Reading(protocol, "", b.drops, shares)
+    mean = one.known("/shares/shapley", "shapley")
+    if mean is None:
+        return found
+    for protocol in found.get("order 1", {}):
+        place = {"metric": metric, "protocol": protocol}
+        known = all(value in labels(mean, dim) for dim, value in place.items())
+        shares = {s: interval(mean, **place, step=s) for s in STEPS} if known else {}
+        reading = Reading(protocol, MEAN, {}, shares)
+        found.setdefault(names[MEAN], {})[protocol] = reading
+    return found
 
 
-def _names(b: Blame) -> tuple[str, str]:
-    damping = "any" if b.metric == UNDAMPED else PROTOCOLS.get(b.protocol, b.protocol)
-    return SHARE_METRICS.get(b.metric, b.metric), damping
-
-
-def _verdict(b: Blame) -> str:
-    if not b.defined:
-        return "undefined: total within noise"
-    return STEP_LABELS[b.largest] if b.largest is not None else "not resolved"
-
-
-def _marginals(result: Result) -> list[Block]:
-    """Tables: Shapley value with its spread, every order, first and last, interactions."""
-    if result.group("/shares/shapley") is None:
-        return [missing("Shares along other feasible orders, and their mean, are not here.")]
-    orders = result.array("/shares/orders", "share_by_order")
-    steps = [] if orders is None else [s for s in STEPS if s in labels(orders, "step")]
-    spread = "spread of the share over orders"
-    return [
-        *table(
-            result,
-            "shapley",
-            "Each step's mean over the feasible orders (Shapley value)",
-            ("metric", "damping", "step", "drop", "share", spread),
-            _shapley,
-        ),
-        *table(
-            result,
-            "orders",
-            "Share of each step along each feasible order",
-            ("metric", "damping", "order", *map(step_label, steps)),
-            _by_order,
-            shares=True,
-        ),
-        *table(
-            result,
-            "first-last",
-            "Each step taken as early and as late as it can be",
-            ("metric", "damping", "step", "drop, taken first", "drop, taken last"),
-            _first_last,
-        ),
-        *table(
-            result,
-            "interactions",
-            "How much more a step costs once another has been taken",
-            ("steps", "damping", "interaction (LDS)", "reading"),
-            _interactions,
-        ),
-    ]
-
-
-def _shapley(one: Result) -> Iterator[Row]:
-    data = one.group("/shares/shapley")
-    if data is None or "shapley" not in data:
+def _drops(metric: str, protocols: list[str], one: Result) -> Iterator[Row]:
+    found = _by_order(one, metric, protocols)
+    for order, by in found.items():
+        for step in STEPS:
+            row = [by[p].drops.get(step) if p in by else None for p in protocols]
+            if any(cell is not None and cell.known for cell in row):
+                yield (order, step_label(step), *row)
+    if not found:
         return
-    drop, spread = (data.get(name) for name in ("shapley_drop", "spread"))
-    for place in _places(data["shapley"], ("metric", "protocol", "step")):
-        share = interval(data["shapley"], **place)
-        lost = interval(drop, **place) if drop is not None else None
-        if not (share.known or (lost is not None and lost.known)):
-            continue
-        width = float(spread.sel(place)) if spread is not None else math.nan
-        points = f"{100 * width:.0f} points" if math.isfinite(width) else "–"
-        # a table of drops and shares: shares are told in per cent here, not by the table
-        yield (*_told(place), lost, percent(share) if share.known else "undefined", points)
+    cross = [_place(one, "drop", metric, p, step=CROSS_TERM) for p in protocols]
+    if any(value is not None and value.known for value in cross):
+        yield ("any", step_label(CROSS_TERM), *cross)
+    yield ("any", "total", *(_place(one, "total", metric, p) for p in protocols))
 
 
-def _by_order(one: Result) -> Iterator[Row]:
-    array = one.array("/shares/orders", "share_by_order")
-    if array is None:
-        return
-    names, steps = order_names(one), [s for s in STEPS if s in labels(array, "step")]
-    for place in _places(array, ("metric", "protocol", "order")):
-        cells = [interval(array, **place, step=s) for s in steps]
-        if any(cell.known for cell in cells):
-            told = _told({k: v for k, v in place.items() if k != "order"})
-            yield (*told, names.get(place["order"], place["order"]), *cells)
+def _shares(metric: str, protocols: list[str], one: Result) -> Iterator[Row]:
+    found = _by_order(one, metric, protocols)
+    for order, by in found.items():
+        for step in STEPS:
+            row = [_share(by.get(p), step) for p in protocols]
+            if any(cell is not None for cell in row):
+                yield (order, step_label(step), *row)
+    cross = [_place(one, "share", metric, p, step=CROSS_TERM) for p in protocols]
+    if found and any(value is not None and value.known for value in cross):
+        yield ("any", step_label(CROSS_TERM), *cross)
 
 
-def _first_last(one: Result) -> Iterator[Row]:
-    data = one.group("/shares/orders")
-    if data is None or not {"first", "last"} <= set(data.data_vars):
-        return
-    for place in _places(data["first"], ("metric", "protocol", "step")):
-        first, last = (interval(data[name], **place) for name in ("first", "last"))
-        if first.known or last.known:
-            yield (*_told(place), first, last)
+def _share(reading: Reading | None, step: str) -> Cell:
+    if reading is None:
+        return None
+    return reading.shares.get(step) if reading.defined else "undefined"
+
+
+def _place(one: Result, name: str, metric: str, protocol: str, **where: str) -> Interval | None:
+    """A number of ``/shares``; None where it has no place in the result."""
+    array = one.array("/shares", name)
+    place = {"metric": metric, "protocol": protocol} | where
+    if array is None or any(value not in labels(array, dim) for dim, value in place.items()):
+        return None
+    return interval(array, **place)
+
+
+def _at_every_damping(one: Result) -> list[Block]:
+    drop = one.known("/shares/at_damping", "drop")
+    if drop is None:
+        return []
+    steps = [s for s in STEPS if s in labels(drop, "step")]
+    rows = tuple(
+        (f"{m:.2g}", *(interval(drop, multiplier=m, step=s) for s in steps))
+        for m in drop["multiplier"].values.tolist()
+    )
+    caption = "Drop of each step at one λ for all rungs, in units of tr G / min(P, N·C)"
+    return [Table("at-damping", caption, ("λ / unit", *map(step_label, steps)), rows)]
+
+
+def _interactions_table(result: Result) -> list[Block]:
+    caption = "How much more LDS a step costs once another has been taken"
+    columns = ("steps", *(PROTOCOLS.get(p, p) for p in result.protocols))
+    return table(result, "interactions", caption, columns, _interactions)
 
 
 def _interactions(one: Result) -> Iterator[Row]:
     array = one.array("/shares/interactions", "interaction")
     if array is None:
         return
-    for protocol, pair in itertools.product(labels(array, "protocol"), labels(array, "pair")):
-        value = interval(array, protocol=protocol, pair=pair)
-        if value.known:
-            yield (_pair(pair), PROTOCOLS.get(protocol, protocol), value, _zero(value))
+    known = labels(array, "protocol")
+    for pair in labels(array, "pair"):
+        row = [
+            interval(array, protocol=p, pair=pair) if p in known else None for p in one.protocols
+        ]
+        if any(value is not None and value.known for value in row):
+            yield (_pair(pair), *row)
 
 
 def _pair(name: str) -> str:
@@ -355,27 +342,11 @@ def _pair(name: str) -> str:
     return f"{step_label(step)} after {step_label(other)}, from {rung_label(node)}"
 
 
-def _zero(value: Interval) -> str:
-    if value.lower > 0:
-        return "costs more"
-    return "costs less" if value.upper < 0 else "not resolved"
-
-
-def _places(array: xr.DataArray, dims: tuple[str, ...]) -> list[dict[str, str]]:
-    values = itertools.product(*(labels(array, dim) for dim in dims))
-    return [dict(zip(dims, value, strict=True)) for value in values]
-
-
-def _told(place: dict[str, str]) -> tuple[str, ...]:
-    words = SHARE_METRICS | PROTOCOLS | STEP_LABELS
-    return tuple(words.get(value, value) for value in place.values())
-
-
 def _mismatch(result: Result) -> list[Block]:
     """Every rung's gain from its own λ, and the part of the loss that is damping alone."""
     data = result.group("/shares/mismatch")
     if data is None or not {"gap", "mismatch"} <= set(data.data_vars):
-        return [missing("What a common damping costs beside the steps is not in this result.")]
+        return []
     columns = ("rung", "LDS tuned − LDS at equal λ", "share of the loss under equal λ")
     caption = "What equal damping costs each rung, against its own best λ"
     said: list[Block] = []

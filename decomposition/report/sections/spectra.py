@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from decomposition.report.content import Block, Cell, Figure, Table, Text, missing
+from decomposition.report.content import Block, Cell, Figure, Table, Text
 from decomposition.report.figures.pairs import pairs, plot_mismatch
 from decomposition.report.figures.spectra import (
     further_out,
@@ -17,7 +17,7 @@ from decomposition.report.figures.spectra import (
     plot_spectra,
     ranked,
 )
-from decomposition.report.names import METRIC_LABELS, rung_label
+from decomposition.report.names import rung_label
 from decomposition.report.result import Result, labels
 from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import isolated, joined, number, plural
@@ -48,24 +48,44 @@ FORMS = {
 
 
 def spectra_blocks(result: Result) -> list[Block]:
-    """Spectra overlaid, products against exact values, and the table of spectral errors."""
+    """Spectra overlaid, products against exact values, in numbers, and how each rung was held."""
     blocks: list[Block] = []
     if result.few:
         blocks += figures(result, "spectra", "Spectra", _spectra)
-        if result.array("/spectrum", "eigenvalues") is None:
-            exact = result.group("/spectral_density") is not None
-            blocks += [] if exact else [missing("The result holds no spectra.")]
-        blocks += figures(result, "mismatch", "Products against exact eigenvalues", _mismatch) or [
-            missing("Product eigenvalues beside exact ones are not in this result.")
-        ]
-    blocks += _estimated(result)
-    if result.group("/spectral_error") is None:
-        return [*blocks, missing("The result holds no spectral errors.")]
-    said = (
-        "Errors of each rung as a matrix, first against the exact Hessian H, then against the GGN "
-        "G. A number after ± is the standard error of a stochastic estimate."
-    )
-    return [*blocks, Text(said), *_errors(result)]
+        blocks += figures(result, "mismatch", "Eigenvalue mismatch", _mismatch)
+    blocks += [*_estimated(result), *_forms_blocks(result)]
+    return [Text(_finding(result)), *blocks] if blocks else []
+
+
+def _finding(result: Result) -> str:
+    """Negative eigenvalues of the Hessian, and how far product eigenvalues are off."""
+    parts = []
+    values = result.array("/spectrum", "eigenvalues")
+    if values is not None and not result.many and "hessian" in labels(values, "rung"):
+        here = values.sel(rung="hessian").values
+        known = here[np.isfinite(here)]
+        if known.size:
+            parts.append(
+                f"The Hessian has {plural(int((known < 0).sum()), 'negative eigenvalue')} of "
+                f"{known.size:,}, from {number(known.min(), 2)} to {number(known.max(), 2)}."
+            )
+    off = {} if result.many else _factors(result)
+    if off:
+        told = joined([f"{number(factor, 2)} in layer {name}" for name, factor in off.items()])
+        parts.append(f"In the median a product eigenvalue of K-FAC is off by a factor of {told}.")
+    return " ".join(parts) or "Spectra of the rungs, and the forms in which they were held."
+
+
+def _factors(one: Result) -> dict[str, float]:
+    """Layer → median factor between product and exact eigenvalues."""
+    found = {}
+    for name, data in one.children("/spectrum").items():
+        if {"ekfac_eigenvalues", "kfac_eigenvalues"} <= set(data.data_vars):
+            exact, product = pairs(data)
+            if exact.size:
+                factor = np.median(np.maximum(product / exact, exact / product))
+                found[isolated(name, 40)] = float(factor)
+    return found
 
 
 def _spectra(one: Result, name: str) -> Figure | None:
@@ -91,8 +111,7 @@ def _spectra(one: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Eigenvalues by rung{of}: {joined(parts)}.{more}",
-        f"Magnitude against rank{of}; thin dotted lines are negative eigenvalues.{more} The data "
-        "are thinned to the points drawn; result.nc holds every eigenvalue.",
+        f"Magnitude against rank{of}; thin dotted lines are negative eigenvalues.",
         partial(plot_spectra, one.tree, cell=one.cell),
         Table(name, "Eigenvalues", ("rung", "sign", "rank", "magnitude"), tuple(rows)),
     )
@@ -100,63 +119,27 @@ def _spectra(one: Result, name: str) -> Figure | None:
 
 def _mismatch(one: Result, figure: str) -> Figure | None:
     rows: list[tuple[Cell, ...]] = []
-    parts = []
     for name, data in one.children("/spectrum").items():
-        if not {"ekfac_eigenvalues", "kfac_eigenvalues"} <= set(data.data_vars):
-            continue
-        exact, product = pairs(data)
-        rows += [(name, float(e), float(k)) for e, k in zip(exact, product, strict=True)]
-        if exact.size:
-            factor = float(np.median(np.maximum(product / exact, exact / product)))
-            parts.append(f"block {isolated(name)} by a factor of {number(factor)}")
+        if {"ekfac_eigenvalues", "kfac_eigenvalues"} <= set(data.data_vars):
+            exact, product = pairs(data)
+            rows += [(name, float(e), float(k)) for e, k in zip(exact, product, strict=True)]
     if not rows:
         return None
     of = f" of {one.name}" if one.name else ""
-    finding = f"In the median a product eigenvalue{of} is off in {joined(parts)}."
+    told = joined(
+        [f"layer {name} by a factor of {number(f, 2)}" for name, f in _factors(one).items()]
+    )
     return Figure(
         figure,
-        f"K-FAC's product eigenvalues against exact ones. {finding}",
-        f"Along the same Kronecker eigenvectors; above the line K-FAC overestimates. {finding}",
+        f"K-FAC's product eigenvalues against exact ones{of}: in the median off in {told}.",
+        "Along the same Kronecker eigenvectors; above the line K-FAC overestimates.",
         partial(plot_mismatch, one.tree, cell=one.cell),
-        Table(figure, "Paired eigenvalues", ("block", "EK-FAC", "K-FAC"), tuple(rows)),
+        Table(figure, "Paired eigenvalues", ("layer", "EK-FAC", "K-FAC"), tuple(rows)),
     )
 
 
-def _errors(result: Result) -> list[Block]:
-    blocks: list[Block] = []
-    for name, target in (("value", "H"), ("value_against_ggn", "G")):
-        array = result.array("/spectral_error", name)
-        if array is None:
-            continue
-        rungs = [r for r in result.rungs if r in labels(array, "rung")]
-        columns = ("metric", *(rung_label(r) for r in rungs))
-        caption = f"Spectral error against {target}"
-        rows = partial(_error_rows, name, rungs)
-        blocks += table(result, f"spectral-error-{target}", caption, columns, rows)
-    return blocks
-
-
-def _error_rows(name: str, rungs: list[str], one: Result) -> Iterator[Row]:
-    data = one.group("/spectral_error")
-    assert data is not None
-    spread = data.get(name.replace("value", "standard_error"))
-    for metric in labels(data[name], "metric"):
-        here = data[name].sel(metric=metric)
-        error = (
-            {} if spread is None else {r: float(spread.sel(metric=metric, rung=r)) for r in rungs}
-        )
-        cells = (_with_spread(float(here.sel(rung=r)), error.get(r, 0.0)) for r in rungs)
-        yield (METRIC_LABELS.get(metric, metric), *cells)
-
-
-def _with_spread(value: float, spread: float) -> Cell:
-    if np.isfinite(spread) and spread > ROUNDING * abs(value):
-        return f"{number(value)} ± {number(spread, 1)}"
-    return value
-
-
-def forms_blocks(result: Result) -> list[Block]:
-    """Forms, norms and solves of the rungs, and their agreement without retrained models."""
+def _forms_blocks(result: Result) -> list[Block]:
+    """Forms, norms and solves of the rungs."""
     form = result.array("/forms", "form")
     if form is None:
         return []
@@ -177,7 +160,7 @@ def forms_blocks(result: Result) -> list[Block]:
         "largest residual",
     )
     blocks += table(result, "forms", "How each rung was held", columns, _forms)
-    return [*blocks, *_agreement(result)]
+    return blocks
 
 
 def _forms(one: Result) -> Iterator[Row]:
@@ -195,39 +178,6 @@ def _forms(one: Result) -> Iterator[Row]:
             int(here["products"]) / systems if systems else None,
             float(here["residual"]) if systems else None,
         )
-
-
-def _agreement(result: Result) -> list[Block]:
-    """A table of every metric, dampings down and rungs across; where no truth was at hand."""
-    agreement = result.array("/attribution", "agreement")
-    data = result.group("/attribution")
-    if agreement is None or data is None or "lds_mean" in data:
-        return []
-    rungs, names = labels(agreement, "rung"), {"spearman": "rank correlation"}
-    names["top10_jaccard"] = "top 10 shared"
-    reference = rung_label(str(data.attrs.get("agreement_with", "")), 120)
-    blocks: list[Block] = [
-        Text(
-            "Agreement of each rung's scores with those of the best rung that could be solved "
-            f"({reference}): what the cheaper curvature changes in the scores, not whether they "
-            "predict retraining."
-        )
-    ]
-
-    def rows(metric: str, one: Result) -> Iterator[Row]:
-        found = one.array("/attribution", "agreement")
-        assert found is not None
-        for damping in found["damping"].values:
-            here = found.sel(agreement_metric=metric, damping=damping)
-            values = (float(here.sel(rung=r)) for r in rungs)
-            yield (float(damping), *(value if np.isfinite(value) else None for value in values))
-
-    for metric in labels(agreement, "agreement_metric"):
-        caption = f"Agreement with the best rung: {names.get(metric, metric)}"
-        columns = ("λ", *(rung_label(r, 120) for r in rungs))
-        name = f"agreement-{metric}"
-        blocks += table(result, name, caption, columns, partial(rows, metric))
-    return blocks
 
 
 def _estimated(result: Result) -> list[Block]:

@@ -19,7 +19,6 @@ from decomposition.report.content import (
     PictureRow,
     Table,
     Text,
-    missing,
 )
 from decomposition.report.figures.heat import (
     AXES,
@@ -44,46 +43,56 @@ QUERIES_SHOWN = 4
 
 def where_blocks(result: Result) -> list[Block]:
     """Layers, bands and queries by what they lose, and the queries that change most."""
+    layers = figures(result, "layers", "Error by layer and rung", _layers)
     if result.many:
-        return figures(result, "layers", "Error by layer and rung", _layers)
-    blocks: list[Block] = []
-    if result.array("/base_models", "level") is not None:
-        blocks.append(
-            Text(
-                "This section and the curves over damping describe the first base model alone; "
-                "their intervals cover masks and queries, not base models.",
-                kind="note",
-            )
-        )
-    blocks += _contributions(result)
-    blocks += figures(result, "layers", "Error by layer and rung", _layers) or [
-        missing("Spectral errors by layer are not in this result.")
+        return [Text("Relative Frobenius error of each layer's own block."), *layers] * bool(layers)
+    blocks: list[Block] = [
+        *(_contributions(result) or _least_known(result)),
+        *layers,
+        *_queries(result),
+        *_galleries(result, _worst_first(result)),
     ]
-    blocks += _queries(result)
-    return blocks + (
-        _galleries(result, _worst_first(result))
-        or [missing("The result holds no images of its examples.")]
-    )
+    if blocks and result.array("/base_models", "level") is not None:
+        said = (
+            "This section and the curves over damping describe the first base model alone; their "
+            "intervals cover masks and queries, not base models."
+        )
+        blocks.insert(1, Text(said, kind="note"))
+    return blocks
 
 
-def _layers(one: Result, name: str) -> Figure | None:
+def _least_known(one: Result) -> list[Block]:
+    """Without a split of the LDS, the layer whose block is furthest off."""
+    worst = _worst_layer(one)
+    return [Text(f"{worst} What the layers cost in LDS was not measured.")] if worst else []
+
+
+def _worst_layer(one: Result) -> str:
+    """The layer with the largest error of the last rung; "" where none is known."""
     errors = layer_errors(one)
     if errors is None:
-        return None
+        return ""
     rungs = labels(errors, "rung")
     shown = CHAIN[-1] if CHAIN[-1] in rungs else rungs[-1]
     last = errors.sel(rung=shown)
     if not np.isfinite(last.values).any():
-        return None
+        return ""
     worst = labels(errors, "block")[int(np.nanargmax(last.values))]
+    of = f" in {one.name}" if one.name else ""
+    return (
+        f"The layer with the largest error of {rung_label(shown)}{of} is {isolated(worst)} "
+        f"({number(float(last.max()), 2)})."
+    )
+
+
+def _layers(one: Result, name: str) -> Figure | None:
+    errors, finding = layer_errors(one), _worst_layer(one)
+    if errors is None or not finding:
+        return None
+    rungs = labels(errors, "rung")
     rows = tuple(
         (block, *(float(errors.sel(block=block, rung=r)) for r in rungs))
         for block in labels(errors, "block")
-    )
-    of = f" in {one.name}" if one.name else ""
-    finding = (
-        f"The layer with the largest error of {rung_label(shown)}{of} is {isolated(worst)} "
-        f"({number(float(last.max()))})."
     )
     return Figure(
         name,
@@ -99,31 +108,35 @@ def _contributions(result: Result) -> list[Block]:
     """Both splits of the steps' losses, as far as the result holds them."""
     blocks: list[Block] = []
     tables: list[Block] = []
-    for what, noun in _NOUNS.items():
+    for what in _NOUNS:
         data = result.group(f"/where/{what}")
         if data is None or not {"contribution", "total"} <= set(data.data_vars):
-            blocks.append(missing(f"LDS lost by {noun} is not in this result."))
             continue
         if not blocks:
-            blocks.append(
-                Text(
-                    "A step is taken one part at a time, from the first row down, and each part "
-                    "is given what it changes; the parts add up to the step's total. Every rung "
-                    "is read at its tuned λ without cross-fitting, so the totals can differ from "
-                    "those of the shares within their intervals. Another sequence of the parts "
-                    "would divide the same total differently."
-                )
-            )
+            blocks.append(Text(f"Of each step's change in LDS: {_most(data, what)}."))
         blocks.append(_split(result, data, what))
         tables.append(_split_table(data, what))
-    return [*blocks, *tables]
+    if not blocks:
+        return []
+    how = (
+        "A step is taken one part at a time, from the first row down, and each part is given what "
+        "it changes. Every rung is read at its tuned λ without cross-fitting, so the totals can "
+        "differ from those of the shares within their intervals. Another sequence of the parts "
+        "would divide the same total differently. No layer owns the cross-layer step."
+    )
+    return [*blocks, Text(how), *tables]
+
+
+def _most(data: xr.Dataset, what: str) -> str:
+    """The part that counts most in each step."""
+    array = data["contribution"]
+    return joined([_largest(array, s, AXES[what][0], what) for s in labels(array, "step")])
 
 
 def _split(result: Result, data: xr.Dataset, what: str) -> Figure:
     dim, name, _ = AXES[what]
     array = data["contribution"]
-    finding = joined([_largest(array, step, dim, what) for step in labels(array, "step")])
-    left_out = "" if what == "bands" else _unsplit(labels(array, "step"))
+    finding = _most(data, what)
     rows = tuple(
         (step, part, interval(array, **{"step": step, dim: part}))
         for step in labels(array, "step")
@@ -133,7 +146,7 @@ def _split(result: Result, data: xr.Dataset, what: str) -> Figure:
         f"where-{what}",
         f"LDS lost by {_NOUNS[what]} and step. The part that counts most in each step: {finding}.",
         f"LDS lost (orange) or gained (purple) by {name} at each step, tuned λ; the last row is "
-        f"the step's total. The part that counts most: {finding}.{left_out}",
+        "the step's total.",
         partial(plot_contributions, result.tree, what=what),
         Table(f"where-{what}-data", f"LDS by {name}", ("step", name, "contribution"), rows),
     )
@@ -146,13 +159,7 @@ def _largest(array: xr.DataArray, step: str, dim: str, what: str) -> str:
     part = labels(array, dim)[int(np.nanargmax(np.abs(values.values)))]
     value = span(interval(array, **{"step": step, dim: part}))
     noun = "layer" if what == "layers" else "ranks"
-    return f"{step_label(step)}: {noun} {isolated(part, 40)}, {value}"
-
-
-def _unsplit(steps: list[str]) -> str:
-    if "cross_layer" in steps:
-        return ""
-    return " The cross-layer step is what couples layers, so no layer owns it."
+    return f"{noun} {isolated(part, 40)} has most of {step_label(step)} ({value})"
 
 
 def _split_table(data: xr.Dataset, what: str) -> Table:
@@ -176,7 +183,7 @@ def _queries(result: Result) -> list[Block]:
     """Every query's drop at every step, and those that change most."""
     data = result.group("/where/queries")
     if data is None or "drop" not in data:
-        return [missing("LDS by query with intervals is not in this result.")]
+        return []
     return [_query_figure(result, data), _query_table(result, data["drop"])]
 
 
