@@ -20,15 +20,18 @@ from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
 from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.vanishing import check_curvature
 from decomposition.device import CPU, full_precision, resolve_device
+from decomposition.ledger import SCORE, Ledger, spending
 from decomposition.linalg import from_numpy
 from decomposition.problem import Problem
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import SuppliedBank
+from decomposition.scores.cost_group import GRADIENTS, decompose
 from decomposition.scores.effects import Effects, Measured, Ruled
 from decomposition.scores.elsewhere import sign_note
 from decomposition.scores.gradients import (
     Gradients,
     GradientSource,
+    QueryFunction,
     StreamedGradients,
     target_gradients,
 )
@@ -49,9 +52,11 @@ from decomposition.targets.truth import Truth, check_truth, measured_truth
 
 @dataclass
 class Clock:
-    """Wall-clock seconds of every stage, added up over base models."""
+    """Wall-clock seconds of every stage, added up over base models; and of the rungs' parts."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    """What the rungs of the first base model took."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -136,9 +141,7 @@ def prepare(
     with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
         build = build_lattice if settings.lattice and not plan.no_lattice else build_chain
         rungs = build(trained, extra, plan, progress)
-        gradients: GradientSource = (
-            target_gradients(trained, function) if dense else StreamedGradients(trained, function)
-        )
+        gradients = _gradients(trained, function, dense)
         check_curvature(
             problem, trained, rungs, gradients if isinstance(gradients, Gradients) else None
         )
@@ -147,6 +150,7 @@ def prepare(
     by_examples = settings.target != "pbrf"  # responses take an eigenbasis
     found = truth() if by_examples else Truth(None)
     with clock.stage("spectra"):
+        decompose(rungs)
         known = known_of(rungs, trained.num_examples, settings.seed, progress=progress)
     if not by_examples:
         found = truth()
@@ -210,6 +214,13 @@ def _ruled(
         strengths if rule.one_damping else {},
         refused,
     )
+
+
+def _gradients(problem: Problem, function: QueryFunction, dense: bool) -> GradientSource:
+    with spending(GRADIENTS, SCORE):
+        return (
+            target_gradients(problem, function) if dense else StreamedGradients(problem, function)
+        )
 
 
 def _signs(

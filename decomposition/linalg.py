@@ -19,6 +19,7 @@ from torch import Tensor
 
 from decomposition.errors import DampingError, DecompositionError
 from decomposition.inputs import wide
+from decomposition.ledger import DECOMPOSE, spending
 from decomposition.memory import out_of_memory
 
 Result = TypeVar("Result")
@@ -54,8 +55,13 @@ def eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tenso
     Raises:
         DecompositionError: no convergence.
     """
-    if matrix.device.type != "cpu":
-        return _elsewhere(matrix, lambda m: tuple(torch.linalg.eigh(m)), _eigh_on_cpu)
+    with spending(object(), DECOMPOSE):
+        if matrix.device.type != "cpu":
+            return _elsewhere(matrix, lambda m: tuple(torch.linalg.eigh(m)), _eigh_on_cpu)
+        return _eigh(matrix)
+
+
+def _eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
     # A symmetric C-ordered copy is its own Fortran-ordered transpose: LAPACK overwrites it.
     work = to_numpy(matrix).copy()
     try:

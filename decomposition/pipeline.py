@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from decomposition.retraining.base import other_base
 from decomposition.retraining.supplied import SuppliedBank
 from decomposition.scores import attribution as scores
 from decomposition.scores.bank_group import bank_group, examples_group, top_group
+from decomposition.scores.cost_group import cost_group, solve_once
 from decomposition.scores.elsewhere import Given, given_scores
 from decomposition.scores.gradients import Gradients
 from decomposition.scores.protocols import TUNED, rank_bound
@@ -66,7 +68,8 @@ def compute_cell(
         bank: models retrained elsewhere.
         folder: where banks are kept, and found again.
         progress: show bars.
-        clock: gets the seconds of every stage.
+        clock: gets the seconds of every stage, and of each rung; a query is solved once more by
+            every rung for that.
 
     Returns:
         The measured groups of ``results/schema``; the attribute ``notes`` is a JSON list.
@@ -74,15 +77,19 @@ def compute_cell(
     Raises:
         DecompositionError: as the stages.
     """
-    clock = clock or Clock()
+    timed, clock = clock is not None, clock or Clock()
     place = resolve_device(settings.device)
     budget = bytes_of(settings.memory)
     plan = plan_chain(problem, budget, settings.products, place, settings.krylov_steps)
     check_decay_held(problem, plan)
     theirs = given_scores(given, problem, settings, beside(settings.also, extra))
-    base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)
+    with clock.ledger.opened() if timed else nullcontext():
+        base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)
     notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
-    groups = {"/cells": _cell_group(base.problem)}
+    groups = {
+        "/cells": _cell_group(base.problem),
+        "/cost": cost_group(base.problem, plan, base.rungs, beside(settings.also, extra)),
+    }
     scored: list[scores.Scored] = []
     design = ceiling = repeats = None
     with clock.stage("scores"):
@@ -110,6 +117,10 @@ def compute_cell(
         groups |= _curvature_groups(
             base, plan, groups.get("/attribution"), dampings, settings, progress
         )
+    if timed:
+        scale = base.known.frobenius.traces["ggn"] / rank_bound(base.problem)
+        with clock.stage("scores"), clock.ledger.opened():
+            solve_once(base.rungs, base.gradients, float(scale), settings.negative)
     notes += [] if plan.dense else _estimated_notes(groups, settings, plan)
     if settings.detail:
         groups |= _shown(base)

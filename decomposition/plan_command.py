@@ -6,26 +6,20 @@ from collections.abc import Iterator
 
 from decomposition.chain.approximations import approximations
 from decomposition.chain.approximations.method import most_memory
-from decomposition.chain.plan import (
-    Plan,
-    Rates,
-    duration,
-    plan_chain,
-    predicted_seconds,
-    product_seconds,
-)
+from decomposition.chain.cost import Cost, Costs, Rates, product_seconds
+from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.shared_factors import check_decay_held
 from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
 from decomposition.names import CHAIN
 from decomposition.problem import Problem
-from decomposition.resources import bytes_of, size_text
+from decomposition.resources import bytes_of, duration, size_text
 from decomposition.retraining.cost import retraining_cost
 from decomposition.settings import Settings
 from decomposition.spectrum.known import planned_products
 
-Row = tuple[str, str, int, float, str]
-"""Rung, form, bytes, seconds and why."""
+Row = tuple[str, str, Cost, str]
+"""Rung, form, what it takes by itself, and why."""
 
 
 def plan_text(problem: Problem, settings: Settings | None = None) -> str:
@@ -43,30 +37,40 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
     plan = plan_chain(problem, budget, settings.products, krylov_steps=settings.krylov_steps)
     check_decay_held(problem, plan)
     rates = Rates.measure(problem, settings.products)
-    seconds = predicted_seconds(problem, plan, rates, settings.damping_points)
+    costs = Costs(problem, plan)
     said = [_retraining(problem, plan, settings)]
-    rows = [
-        (name, choice.way, choice.memory, seconds[name], choice.reason)
+    rows: list[Row] = [
+        (name, choice.way, costs.of(name), choice.reason)
         for name, choice in plan.choices.items()
         if settings.lattice or name in CHAIN
     ]
-    rows += _approximations(problem, plan, rates, settings)
+    rows += _approximations(costs, settings)
     if not plan.dense:
         said.insert(0, _spectra(problem, plan, rates))
-    return "\n".join(_lines(problem, plan, rows, said))
+    table = _table(rows, rates, costs, settings.damping_points)
+    return "\n".join(_lines(problem, plan, table, said))
 
 
-def _approximations(
-    problem: Problem, plan: Plan, rates: Rates, settings: Settings
-) -> Iterator[Row]:
+def _approximations(costs: Costs, settings: Settings) -> Iterator[Row]:
     """A row for every approximation beside the chain."""
-    one_pass = problem.num_outputs * rates.exact_sweep * problem.num_examples
-    products = product_seconds(problem, plan, rates)
+    most = most_memory(costs.plan)
     for name, method in approximations(settings.also).items():
-        work, memory = method.work(problem, settings.damping_points), method.memory(problem)
-        seconds = work.passes * one_pass + work.products * products[work.of]
-        why = method.summary if memory <= most_memory(plan) else "does not fit: it would be refused"
-        yield name, method.form, memory, seconds, why
+        fits = method.memory(costs.problem) <= most
+        why = method.summary if fits else "does not fit: it would be refused"
+        yield name, method.form, method.cost(costs), why
+
+
+def _table(rows: list[Row], rates: Rates, costs: Costs, dampings: int) -> Iterator[str]:
+    """The rungs, each as if it were taken alone."""
+    examples, queries = costs.examples, costs.problem.num_queries
+    wide = max(10, *(len(row[0]) for row in rows))
+    heads = (f"{'rung':<{wide}} {'form':<12} {'memory':>10}", "once", "a query", "a run")
+    yield "{} {:>9} {:>9} {:>9}  why".format(*heads)
+    for rung, form, cost, why in rows:
+        works = (cost.build + cost.decompose, cost.solve, cost.at_once(queries, dampings))
+        once, query, run = (duration(rates.seconds(work, examples)) for work in works)
+        memory = size_text(cost.memory)
+        yield f"{rung:<{wide}} {form:<12} {memory:>10} {once:>9} {query:>9} {run:>9}  {why}"
 
 
 def _spectra(problem: Problem, plan: Plan, rates: Rates) -> str:
@@ -99,7 +103,7 @@ def _retraining(problem: Problem, plan: Plan, settings: Settings) -> str:
     )
 
 
-def _lines(problem: Problem, plan: Plan, rows: list[Row], said: list[str]) -> Iterator[str]:
+def _lines(problem: Problem, plan: Plan, table: Iterator[str], said: list[str]) -> Iterator[str]:
     yield (
         f"{problem.name}: P = {problem.num_parameters:,} parameters, N = "
         f"{problem.num_examples:,} training examples, C = {problem.num_outputs} outputs, "
@@ -107,14 +111,13 @@ def _lines(problem: Problem, plan: Plan, rows: list[Row], said: list[str]) -> It
         f"{describe(problem.device)}"
     )
     yield ""
-    wide = max(10, *(len(row[0]) for row in rows))
-    yield f"{'rung':<{wide}} {'form':<12} {'memory':>10} {'time':>9}  why"
-    for rung, form, memory, seconds, why in rows:
-        yield (f"{rung:<{wide}} {form:<12} {size_text(memory):>10} {duration(seconds):>9}  {why}")
+    yield from table
     yield ""
+    together = max(choice.memory for choice in plan.choices.values())
     yield (
-        "Time: building the rung and solving for all queries at all dampings, from rates measured "
-        "just now; memory: the peak, shared between rungs."
+        "Each rung taken by itself, from rates measured just now. Once: building and decomposing "
+        "it; a query: solving for it at one λ; a run: both, for all queries at all dampings. "
+        f"Memory: its peak; a run, whose rungs share matrices, peaks at {size_text(together)}."
     )
     if not plan.dense:
         yield (

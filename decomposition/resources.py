@@ -59,3 +59,13 @@ def free_memory() -> int:
         except (OSError, ValueError):
             continue  # no such control group, or one without a limit
     return max(1, min(found)) if found else _FALLBACK
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it, to about two digits."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "< 1 ms"
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -20,6 +20,7 @@ from decomposition.results import provenance, write_result
 from decomposition.results.write import REPORT_NAME, RESULT_NAME, check_writable, output_folder
 from decomposition.retraining.bank import Bank
 from decomposition.retraining.supplied import as_supplied
+from decomposition.scores.cost_group import measured
 from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
 from decomposition.shares.claims import claims_group
@@ -99,6 +100,8 @@ def run(
         progress=progress,
         clock=clock,
     )
+    rungs = [str(name) for name in tree["cost"].to_dataset()["rung"].values]
+    tree["cost"].attrs |= measured(clock.ledger, rungs)
     with clock.stage("shares"):
         for path, group in share_groups(tree, settings).items():
             tree[path] = xr.DataTree(group)

@@ -14,8 +14,9 @@ from torch import Tensor
 import decomposition.device
 from decomposition import Recipe, Settings, run
 from decomposition.chain import LATTICE, build_lattice
+from decomposition.chain.cost import Rates
 from decomposition.chain.paper_protocol import ladder_rungs
-from decomposition.chain.plan import Rates, plan_chain
+from decomposition.chain.plan import plan_chain
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
 from decomposition.curvature.dual import dual_rungs

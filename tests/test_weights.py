@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from decomposition import CustomLoss, Problem, Recipe, Settings, build_chain, influence_scores, run
 from decomposition.chain import build_lattice
-from decomposition.chain.plan import Rates
+from decomposition.chain.cost import Rates
 from decomposition.chain.rungs import FullGGN, fisher_rungs, sampled_kfac
 from decomposition.curvature import DenseCurvature, Sampled
 from decomposition.curvature.dual import dual_rungs

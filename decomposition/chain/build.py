@@ -10,6 +10,7 @@ from decomposition.chain.shared_factors import Parts
 from decomposition.checks import printable
 from decomposition.curvature import Curvature
 from decomposition.errors import DecompositionError
+from decomposition.ledger import spending
 from decomposition.names import BASELINES, CHAIN, LATTICE, STEPS
 from decomposition.problem import Problem
 
@@ -73,7 +74,16 @@ def _built(
     names: tuple[str, ...], parts: Parts, extra: Mapping[str, Approximation] | None
 ) -> dict[str, Curvature]:
     check_extra(extra)
-    return add_extra({name: NODES[name](parts) for name in names}, parts, extra)
+    chain: dict[str, Curvature] = {}
+    for name in names:
+        with spending(account_of(name)):
+            chain[name] = NODES[name](parts)
+    return add_extra(chain, parts, extra)
+
+
+def account_of(rung: str) -> tuple[str, str]:
+    """Under which name a rung's cost is kept in a ledger."""
+    return ("rung", rung)
 
 
 RESERVED = frozenset((*LATTICE, *BASELINES))
@@ -109,7 +119,8 @@ def add_extra(
     """Append the user's rungs, checked."""
     for name, approximation in (extra or {}).items():
         own = isinstance(approximation, Rung)
-        curvature = approximation.build(parts) if own else approximation(parts.problem)
+        with spending(account_of(name)):
+            curvature = approximation.build(parts) if own else approximation(parts.problem)
         if not isinstance(curvature, Curvature):
             raise DecompositionError(
                 f"extra rung {name!r} must be a decomposition.curvature.Curvature, got "

@@ -8,13 +8,11 @@
 
 Rungs beside the chain (other Fishers, weights and biases apart) follow the same rule: what is
 Kronecker is structured, and any other Gauss–Newton matrix takes the form that its number of rows
-allows. The choice depends on sizes and the budget alone. Times are predicted from rates that are
-measured on this machine in a few seconds.
+allows. The choice depends on sizes and the budget alone; what a form costs is counted in ``cost``.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,11 +22,9 @@ import torch
 from decomposition.checks import checked, one_of
 from decomposition.curvature.dual import kept_bytes
 from decomposition.curvature.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
-from decomposition.device import chunk_bytes, free_memory_on, synchronise
+from decomposition.device import chunk_bytes, free_memory_on
 from decomposition.errors import DecompositionError
-from decomposition.inputs import rows_in
-from decomposition.layers import ExactBlock, LinearBlock
-from decomposition.linalg import eigh, matmul
+from decomposition.layers import ExactBlock
 from decomposition.names import CHAIN, LATTICE
 from decomposition.problem import Problem
 from decomposition.resources import FRACTION, size_text
@@ -41,13 +37,8 @@ DENSE_COPIES = 9.5
 OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
-GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
-"""Sides of the matrices that are timed, examples of the sweep, and numbers in its columns: many
-columns of a small model are swept at once, as when its Hessian is formed."""
 UNLIMITED = 2**62
 """A budget in which every rung is dense."""
-ON_CUDA = 4
-"""All of them times this there, where less leaves the device idle."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +110,12 @@ def plan_chain(
     at_work = min(problem.num_queries, max(1, at_once))
     # of every query a gradient and a solution, and the vectors of those at work
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
-    whole, structured = int(DENSE_COPIES * 8 * p**2), _structured(problem)
+    whole, structured = int(DENSE_COPIES * 8 * p**2), structured_bytes(problem)
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:
         if whole <= budget:
             return "dense", whole, f"all P × P matrices of P = {p:,} fit"
-        gram = _dual(problem, rows, device)
+        gram = dual_bytes(problem, rows, device)
         if rows < p and gram + columns <= budget:
             return "dual", gram + columns, f"N·C = {rows:,} is less than P = {p:,}"
         side = f"N·C = {rows:,}"
@@ -165,7 +156,7 @@ def _no_lattice(problem: Problem, krylov_steps: int) -> str:
     )
 
 
-def _structured(problem: Problem) -> int:
+def structured_bytes(problem: Problem) -> int:
     """Factors, their eigenvectors and eigenvalues, and exact blocks."""
     total = 0
     for block in problem.blocks:
@@ -176,124 +167,10 @@ def _structured(problem: Problem) -> int:
     return 8 * total
 
 
-def _dual(problem: Problem, rows: int, device: torch.device) -> int:
+def dual_bytes(problem: Problem, rows: int, device: torch.device) -> int:
     """Gram matrices with their eigenvectors, the rows where they are kept, and one block's."""
     own = sum(2 * min(rows, block.size) ** 2 for block in problem.blocks)
     largest = max(block.size for block in problem.blocks)
     kept = rows * problem.num_parameters
     held = kept if 8 * kept <= kept_bytes(device) else rows * largest
     return 8 * (own + 5 * rows**2 + held + rows * largest)
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What this machine, or the problem's device, does in a second, measured."""
-
-    eigh: float
-    """Seconds per n³ of a symmetric eigendecomposition."""
-    product: float
-    """Seconds per multiply-add of a float64 matrix product."""
-    sweep: float
-    """Seconds per example and column of a Hessian-vector product of this model."""
-    exact_sweep: float
-    """The same in float64, the precision of all that is not a matrix-free product."""
-
-    @staticmethod
-    def measure(problem: Problem, products: Precision = "float64") -> Rates:
-        """A few seconds."""
-        from decomposition.curvature.products import hessian_product
-
-        device, generator = problem.device, torch.Generator().manual_seed(0)
-        more = ON_CUDA if device.type == "cuda" else 1
-        side, small = more * GEMM_SIDE, more * EIGH_SIDE
-        square = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
-        symmetric = square[:small, :small] @ square[:small, :small].T
-        count = min(more * PROBE_EXAMPLES, problem.num_examples)
-        few = problem.of_examples(slice(0, count))
-        columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.num_parameters))
-        v = torch.randn(problem.num_parameters, columns, generator=generator, dtype=torch.float64)
-        v = v.to(device)
-
-        def sweep(precision: Precision) -> float:
-            product = hessian_product(few, getattr(torch, precision))
-            return _seconds(lambda: product.matvec(v), device) / (columns * rows_in(few.train[0]))
-
-        exact = sweep("float64")
-        return Rates(
-            _seconds(lambda: eigh(symmetric), device) / small**3,
-            _seconds(lambda: matmul(square, square), device) / side**3,
-            exact if products == "float64" else sweep(products),
-            exact,
-        )
-
-
-def predicted_seconds(
-    problem: Problem, plan: Plan, rates: Rates, dampings: int
-) -> dict[str, float]:
-    """Seconds of every rung: built, and its queries solved at so many λ."""
-    p, n, outputs = problem.num_parameters, problem.num_examples, problem.num_outputs
-    rows = n * outputs
-    blocks = [block.size for block in problem.blocks]
-    sweep, exact_sweep = rates.sweep * n, rates.exact_sweep * n
-    solves = plan.krylov_steps * problem.num_queries * sweep
-    by_rows = rates.product * rows * p**2
-    dual = sum(rates.product * rows**2 * size for size in blocks)
-    own = sum(rates.eigh * min(rows, size) ** 3 for size in blocks)
-    factors = problem.num_outputs * exact_sweep
-    # R of every query, Rᵀ at every λ: each is one half of a product
-    swept = (1 + dampings) * problem.num_queries * exact_sweep / 2
-    blockwise = len(blocks) * OF_A_BLOCK
-    by_blocks = sum(rates.eigh * size**3 for size in blocks)
-    along_basis = sum(b.d_out for b in problem.blocks if isinstance(b, LinearBlock))
-    if not problem.plain:
-        along_basis = OF_A_BLOCK * p
-    times = {
-        ("hessian", "dense"): p * exact_sweep * (0.2 if problem.plain else 1.0) + rates.eigh * p**3,
-        ("hessian", "matrix-free"): solves,
-        ("ggn", "dense"): by_rows / (outputs if problem.plain else 1) + rates.eigh * p**3,
-        ("ggn", "dual"): dual + rates.eigh * rows**3 + swept,
-        ("ggn", "matrix-free"): solves,
-        ("block_hessian", "dense"): by_blocks,
-        ("block_hessian", "matrix-free"): solves * blockwise,
-        ("block_ggn", "dense"): by_blocks,
-        ("block_ggn", "dual"): own + swept * blockwise,
-        ("block_ggn", "matrix-free"): solves * blockwise,
-        ("ekfac_hessian", "structured"): along_basis * exact_sweep,
-        ("ekfac", "structured"): factors,
-        ("kfac", "structured"): 0.0,
-    }
-    return {rung: times[rung, plan.way(rung)] for rung in plan.choices}
-
-
-def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, float]:
-    """Seconds of one column multiplied with each rung in its form; by its factors: none."""
-    sweep = rates.sweep * problem.num_examples
-    times = {
-        "dense": rates.product * problem.num_parameters**2,
-        "dual": rates.exact_sweep
-        * problem.num_examples,  # J v and Jᵀ u cost about what forward over reverse does
-        "structured": 0.0,
-        "matrix-free": sweep,
-    }
-    swept = plan.way("block_ggn") in ("dual", "matrix-free")
-    apart = {"block_ggn": len(problem.blocks) * OF_A_BLOCK} if swept else {}
-    return {rung: times[plan.way(rung)] * apart.get(rung, 1.0) for rung in CHAIN}
-
-
-def duration(seconds: float) -> str:
-    """A predicted time as people say it."""
-    if seconds < 1:
-        return "< 1 s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    work()
-    synchronise(device)
-    started = time.perf_counter()
-    work()
-    synchronise(device)
-    return time.perf_counter() - started

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from decomposition.chain.cost import Cost, Costs
 from decomposition.chain.eigenvalues import kfac
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import (
@@ -32,6 +33,10 @@ class Rung(ABC):
     @abstractmethod
     def build(self, parts: Parts) -> Curvature:
         """The curvature, from these parts."""
+
+    def cost(self, costs: Costs) -> Cost | None:
+        """What it takes by itself; None where that is not counted."""
+        return None
 
     def __call__(self, problem: Problem) -> Curvature:
         """The curvature at the model's present parameters, by itself."""
@@ -57,6 +62,10 @@ class HessianRung(Rung):
         """The chain's H, decomposed once for both where it is a matrix."""
         return UnderPolicy(parts.another_hessian(), self.policy)
 
+    def cost(self, costs: Costs) -> Cost:
+        """That of H."""
+        return costs.hessian()
+
 
 @dataclass(frozen=True)
 class BlockGGN(Rung):
@@ -69,6 +78,10 @@ class BlockGGN(Rung):
         """Views of the Fisher's matrix, Gram matrices of its rows, or products."""
         return parts.block_ggn(self.fisher, self.separate_bias)
 
+    def cost(self, costs: Costs) -> Cost:
+        """With the columns of this Fisher."""
+        return costs.block_ggn(self.fisher.rows(costs.problem.num_outputs))
+
 
 @dataclass(frozen=True)
 class FullGGN(Rung):
@@ -79,6 +92,10 @@ class FullGGN(Rung):
     def build(self, parts: Parts) -> Curvature:
         """Dense, by its Gram matrix, or by its products."""
         return parts.ggn(self.fisher)
+
+    def cost(self, costs: Costs) -> Cost:
+        """With the columns of this Fisher."""
+        return costs.ggn(self.fisher.rows(costs.problem.num_outputs))
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,10 @@ class EKFAC(Rung):
     def build(self, parts: Parts) -> BlockDiagonal:
         """In the same bases as the K-FAC of these choices."""
         return parts.ekfac(self.fisher, self.separate_bias, self.sharing)
+
+    def cost(self, costs: Costs) -> Cost:
+        """With the columns of this Fisher."""
+        return costs.ekfac(self.fisher.rows(costs.problem.num_outputs))
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,10 @@ class KFAC(Rung):
         bases = parts.bases(self.fisher, self.separate_bias, self.sharing)
         decay = parts.problem.curvature_decay
         return kfac(bases, self.factored_damping, parts.stand_ins(self.fisher), decay)
+
+    def cost(self, costs: Costs) -> Cost:
+        """With the columns of this Fisher."""
+        return costs.kfac(self.fisher.rows(costs.problem.num_outputs))
 
 
 def sampled_kfac(samples: int = 1, seed: int = 0) -> KFAC:

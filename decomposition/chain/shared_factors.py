@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Hashable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ from decomposition.curvature.products import (
     hessian_product,
 )
 from decomposition.errors import DecompositionError
-from decomposition.layers import ExactBlock
+from decomposition.layers import Block, ExactBlock
+from decomposition.ledger import spending
 from decomposition.problem import Problem
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
@@ -67,6 +69,8 @@ class Parts:
         check_decay_held(problem, self.plan)
         self._progress = progress
         self._dtype: torch.dtype = getattr(torch, self.plan.products)
+        self._hessian: Curvature | None = None
+        self._whole: DenseCurvature | None = None
         self._ggn: dict[Fisher, Curvature] = {}
         self._sources: dict[Fisher, RowSource] = {}
         self._dual: dict[Fisher, tuple[DualCurvature, BlockDiagonal]] = {}
@@ -75,34 +79,48 @@ class Parts:
         self._exact: dict[Fisher, StandIns] = {}
         self._diagonals: dict[tuple[Fisher, bool, Sharing], dict[str, Tensor]] = {}
 
-    @cached_property
+    @property
     def hessian(self) -> Curvature:
         """H; where it is not finite, the error names the example."""
-        return self.another_hessian()
+        with spending("hessian of the chain"):
+            if self._hessian is None:
+                self._hessian = self.another_hessian()
+            return self._hessian
 
     def another_hessian(self) -> Curvature:
         """H with a record of solves of its own, if it is solved by iteration."""
         if self.plan.dense:
-            return self._dense_hessian
+            return self._dense_hessian()
         product = hessian_product(self.problem, self._dtype)
         return self._iterated(product, "hessian")
 
-    @cached_property
     def _dense_hessian(self) -> DenseCurvature:
-        return linearisation.hessian(self.problem)
+        with spending("dense hessian"):
+            if self._whole is None:
+                self._whole = linearisation.hessian(self.problem)
+            return self._whole
+
+    def _for_blocks(
+        self, matrix: Hashable, blocks: Iterable[Block]
+    ) -> AbstractContextManager[None]:
+        """Around asking for a matrix of which no more than some diagonal blocks are taken."""
+        share = sum(block.size**2 for block in blocks) / self.problem.num_parameters**2
+        return spending(("blocks", matrix, share), share=share)
 
     def block_hessian(self) -> Curvature:
         """⊕_l H_ll."""
         if self.plan.dense:
-            return cross_layer.block_diagonal(self._dense_hessian)
+            with self._for_blocks("hessian", self.problem.blocks):
+                return cross_layer.block_diagonal(self._dense_hessian())
         product = block_hessian_product(self.problem, self._dtype)
         return self._iterated(product, "block_hessian")
 
     def ggn(self, fisher: Fisher = EXACT) -> Curvature:
         """G, or the matrix of another Fisher."""
-        if fisher not in self._ggn:
-            self._ggn[fisher] = self._new_ggn(fisher)
-        return self._ggn[fisher]
+        with spending(("ggn", fisher)):
+            if fisher not in self._ggn:
+                self._ggn[fisher] = self._new_ggn(fisher)
+            return self._ggn[fisher]
 
     def reference(self, name: str) -> Curvature:
         """H or G, as ``hessian`` or ``ggn``: what an approximation is one of."""
@@ -120,7 +138,8 @@ class Parts:
         """⊕_l G_ll of any Fisher, with weights and biases together or apart."""
         way, blocks = self._way(fisher), self.problem.blocks
         if way == "dense":
-            full = self.ggn(fisher)
+            with self._for_blocks(fisher, blocks):
+                full = self.ggn(fisher)
             assert isinstance(full, DenseCurvature)
             if separate_bias:
                 return cross_layer.separate_bias(full, blocks)
@@ -179,7 +198,8 @@ class Parts:
         if self.problem.plain:  # its terms tell the diagonal, and it has no stand-ins
             return {}
         if self.plan.dense:
-            return dict(self._dense_hessian.diagonal_blocks())
+            with self._for_blocks("hessian", self._exact_blocks):
+                return dict(self._dense_hessian().diagonal_blocks())
         return {
             block.name: MatrixFreeCurvature(
                 hessian_product(self.problem, part=block.slice), name=block.name
@@ -192,48 +212,62 @@ class Parts:
     ) -> dict[str, KroneckerBasis]:
         """Kronecker eigenbases of layers, or of weights and biases."""
         key = (fisher, separate_bias, sharing)
-        if key not in self._bases:
-            if (fisher, sharing) not in self._factors:
-                factors = kronecker_factors(self.problem, fisher, sharing)
-                self._factors[fisher, sharing] = factors
-            factors = self._factors[fisher, sharing]
-            self._bases[key] = kronecker_bases(self.problem, factors, separate_bias)
-        return self._bases[key]
+        with spending(("bases", key)):
+            if key not in self._bases:
+                factors = self._kronecker_factors(fisher, sharing)
+                self._bases[key] = kronecker_bases(self.problem, factors, separate_bias)
+            return self._bases[key]
+
+    def _kronecker_factors(self, fisher: Fisher, sharing: Sharing) -> Factors:
+        key = (fisher, sharing)
+        with spending(("factors", key)):
+            if key not in self._factors:
+                self._factors[key] = kronecker_factors(self.problem, fisher, sharing)
+            return self._factors[key]
 
     def diagonals(
         self, fisher: Fisher = EXACT, separate_bias: bool = False, sharing: Sharing = "expand"
     ) -> dict[str, Tensor]:
         """EK-FAC's eigenvalues in those bases."""
         key = (fisher, separate_bias, sharing)
-        if key not in self._diagonals:
-            bases = self.bases(fisher, separate_bias, sharing)
-            self._diagonals[key] = ggn_diagonals(self.problem, bases, fisher)
-        return self._diagonals[key]
+        with spending(("diagonals", key)):
+            if key not in self._diagonals:
+                bases = self.bases(fisher, separate_bias, sharing)
+                self._diagonals[key] = ggn_diagonals(self.problem, bases, fisher)
+            return self._diagonals[key]
 
     def stand_ins(self, fisher: Fisher = EXACT) -> StandIns:
         """Blocks without a Kronecker form, with their blocks of the GGN.
 
         Views of the GGN if it is there, so that both are decomposed once; otherwise made alone.
         """
-        exact = [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
+        exact = self._exact_blocks
         if not exact:
             return ()
-        views = self._ggn[fisher].diagonal_blocks() if fisher in self._ggn else {}
-        if views:
-            return [(block, views[block.name]) for block in exact]
-        if fisher not in self._exact:
-            self._exact[fisher] = linearisation.ggn_blocks(self.problem, exact, fisher)
-        return self._exact[fisher]
+        if fisher in self._ggn:
+            with self._for_blocks(fisher, exact):
+                views = self.ggn(fisher).diagonal_blocks()
+            if views:
+                return [(block, views[block.name]) for block in exact]
+        with spending(("exact blocks", fisher)):
+            if fisher not in self._exact:
+                self._exact[fisher] = linearisation.ggn_blocks(self.problem, exact, fisher)
+            return self._exact[fisher]
+
+    @property
+    def _exact_blocks(self) -> list[ExactBlock]:
+        return [block for block in self.problem.blocks if isinstance(block, ExactBlock)]
 
     def _way(self, fisher: Fisher) -> str:
         rows = self.problem.num_examples * fisher.rows(self.problem.num_outputs)
         return self.plan.gauss_newton(rows)[0]
 
     def _dual_rungs(self, fisher: Fisher) -> tuple[DualCurvature, BlockDiagonal]:
-        if fisher not in self._dual:
-            source = self._rows(fisher)
-            self._dual[fisher] = dual_rungs(self.problem, self._progress, fisher, source)
-        return self._dual[fisher]
+        with spending(("dual", fisher)):
+            if fisher not in self._dual:
+                source = self._rows(fisher)
+                self._dual[fisher] = dual_rungs(self.problem, self._progress, fisher, source)
+            return self._dual[fisher]
 
     def _rows(self, fisher: Fisher) -> RowSource:
         if fisher not in self._sources:

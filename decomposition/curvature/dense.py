@@ -11,6 +11,7 @@ from torch import Tensor
 from decomposition.curvature.estimate import Estimate
 from decomposition.curvature.operator import PROBES, Diagonalised
 from decomposition.errors import DecompositionError, NonFiniteError
+from decomposition.ledger import DECOMPOSE, spending
 from decomposition.linalg import eigh, matmul
 from decomposition.reals import real_tensor
 
@@ -40,6 +41,7 @@ class DenseCurvature(Diagonalised):
         self._slices = dict(blocks or {})
         self._blocks: dict[str, DenseCurvature] = {}
         self._eigen: tuple[Tensor, Tensor] | None = None
+        self._account = object()
         _check_symmetric(self.matrix)
 
     def dense(self) -> Tensor:
@@ -51,9 +53,10 @@ class DenseCurvature(Diagonalised):
 
     def decomposition(self) -> tuple[Float[Tensor, " P"], Float[Tensor, "P P"]]:
         """Eigenvalues, ascending, and eigenvectors in columns."""
-        if self._eigen is None:
-            self._eigen = eigh(self.matrix)
-        return self._eigen
+        with spending(self._account, DECOMPOSE):
+            if self._eigen is None:
+                self._eigen = eigh(self.matrix)
+            return self._eigen
 
     def basis_values(self) -> Tensor:
         """μ, ascending."""

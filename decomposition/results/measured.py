@@ -35,6 +35,24 @@ _FORMS = Group(
     ),
 )
 
+_COST = Group(
+    "/cost",
+    "What each rung takes by itself, parts that it shares with others included, to be built, "
+    "decomposed, and solved for one query at one λ; `score`: the gradients of all training "
+    "examples, which every rung needs. Counted, the same on every machine; NaN: not counted.",
+    (
+        variable("examples", "rung phase", "count", "training examples passed forward"),
+        variable("backward_passes", "rung phase", "count", "backward passes of one example"),
+        variable("products", "rung phase", "count", "columns swept through H or G"),
+        variable("operations", "rung phase", "count", "floating-point operations"),
+        variable("memory", "rung", "bytes", "at the peak, beyond the gradients"),
+    ),
+    attributes=(
+        Attribute("processor_seconds", dict, "rung → phase → seconds of all threads, measured"),
+        Attribute("clock_seconds", dict, "rung → phase → seconds on the clock, measured"),
+    ),
+)
+
 _SPECTRA = (
     Group(
         "/spectrum",
@@ -275,5 +293,5 @@ _LEVELS = (
     ),
 )
 
-MEASURED = (_CELLS, _FORMS, *_SPECTRA, *_ERRORS, *_ATTRIBUTION, *_LEVELS)
+MEASURED = (_CELLS, _FORMS, _COST, *_SPECTRA, *_ERRORS, *_ATTRIBUTION, *_LEVELS)
 """Parents before children."""

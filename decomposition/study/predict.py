@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from decomposition.chain.plan import Plan, Rates, plan_chain, predicted_seconds
+from decomposition.chain.cost import Rates, predicted_seconds
+from decomposition.chain.plan import Plan, plan_chain
 from decomposition.linalg import eigh, matmul
 from decomposition.resources import bytes_of, cores
 from decomposition.retraining.bank import BankTraining

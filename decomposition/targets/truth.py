@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from decomposition.chain.plan import duration
 from decomposition.curvature import Curvature
 from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
+from decomposition.resources import duration
 from decomposition.retraining.cost import retraining_cost
 from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.supplied import BankFileError, SuppliedBank

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from decomposition import Problem, Settings, build_chain
-from decomposition.chain.plan import Plan, Rates, plan_chain, product_seconds
+from decomposition.chain.cost import Rates, product_seconds
+from decomposition.chain.plan import Plan, plan_chain
 from decomposition.curvature.dual import DualCurvature
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.names import CHAIN

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from decomposition import Recipe, Settings, run
 from decomposition.chain import build_lattice
-from decomposition.chain.plan import Rates, plan_chain
+from decomposition.chain.cost import Rates
+from decomposition.chain.plan import plan_chain
 from decomposition.curvature import Curvature
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.estimate import squared_norm

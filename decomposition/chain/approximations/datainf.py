@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, SolverAlone, Work
+from decomposition.chain.approximations.method import Method, SolverAlone
+from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import Empirical
 from decomposition.curvature.fisher import jacobian_rows
@@ -42,9 +43,11 @@ class DataInf(Method):
     summary = "the mean of per-example damped inverses, layer by layer (DataInf)"
     form = "solver"
 
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """One pass for the gradients, and one for all queries and dampings."""
-        return Work(passes=2)
+    def cost(self, costs: Costs) -> Cost:
+        """A pass for the gradients, and a pass over them for every vector and λ."""
+        passed = Work(multiplications=costs.examples * costs.size)
+        kept = min(8 * costs.examples * costs.size, KEPT_BYTES)
+        return Cost(costs.score, Work(), costs.query + passed * 2, passed * 2, kept)
 
     def made(self, parts: Parts) -> DataInfCurvature:
         """From the gradients of the training examples."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from decomposition.chain.approximations.method import Method, Work
+from decomposition.chain.approximations.method import Method
+from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import KroneckerBasis
 from decomposition.curvature.diagonal import DiagonalCurvature
@@ -30,9 +31,12 @@ class Diagonal(Method):
     summary = "the diagonal of the GGN"
     form = "diagonal"
 
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """One pass."""
-        return Work(passes=1)
+    def cost(self, costs: Costs) -> Cost:
+        """One pass, and the numbers of a vector."""
+        scaled = Work(multiplications=costs.size)
+        again = scaled + Work(multiplications=costs.examples * costs.size)
+        build = costs.along_bases(costs.problem.num_outputs)
+        return Cost(build, Work(), costs.query + scaled, again, 8 * costs.size)
 
     def made(self, parts: Parts) -> DiagonalCurvature:
         """From the layers' terms, and from the blocks that stand in."""

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, SolverAlone, Work
+from decomposition.chain.approximations.method import Method, SolverAlone
+from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import flag, one_of, whole
 from decomposition.curvature import Curvature, Diagonalised
@@ -18,7 +19,6 @@ from decomposition.curvature.matrix_free import KRYLOV_NUMBERS
 from decomposition.curvature.operator import Solutions
 from decomposition.device import chunk_bytes
 from decomposition.memory import shrinking
-from decomposition.problem import Problem
 
 
 class Plain(Protocol):
@@ -58,10 +58,17 @@ class IteratedMethod(Method):
     preconditioned: bool = False
     """Whether by EK-FAC."""
 
-    def work(self, problem: Problem, dampings: int) -> Work:
+    def cost(self, costs: Costs) -> Cost:
         """Steps of every query; preconditioned ones start anew at every damping."""
-        anew = dampings if self.preconditioned else 1
-        return Work(products=self.k * problem.num_queries * anew, of=self.of)
+        build, product = costs.product(self.of)
+        held = self.memory(costs.problem) + costs.held(self.of)
+        if not self.preconditioned:
+            again = Work(multiplications=costs.size * (self.k + costs.examples))
+            return Cost(build, Work(), costs.query + product * self.k, again, held)
+        ekfac = costs.ekfac()
+        step = product + ekfac.again
+        solve = costs.query + step * self.k
+        return Cost(build + ekfac.build, ekfac.decompose, solve, solve, held + ekfac.memory)
 
     def made(self, parts: Parts) -> Curvature:
         """Nothing is solved yet."""

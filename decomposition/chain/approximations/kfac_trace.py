@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decomposition.chain.approximations.method import Method
+from decomposition.chain.cost import Cost, Costs
 from decomposition.chain.eigenbasis import in_kronecker_basis
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal
@@ -23,6 +24,10 @@ class KFACTrace(Method):
     name = "kfac_trace"
     summary = "K-FAC with every layer's trace matched to its exact block's"
     form = "structured"
+
+    def cost(self, costs: Costs) -> Cost:
+        """That of EK-FAC."""
+        return costs.ekfac()
 
     def made(self, parts: Parts) -> BlockDiagonal:
         """In the same eigenbasis as K-FAC and EK-FAC."""

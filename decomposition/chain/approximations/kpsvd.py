@@ -18,13 +18,14 @@ terms are kept where they are few, and made again in every pass where they are n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work
+from decomposition.chain.approximations.method import Method
+from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.eigenvalues import kfac
 from decomposition.chain.shared_factors import Parts
 from decomposition.curvature import BlockDiagonal, KroneckerBasis
@@ -37,6 +38,8 @@ from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 ITERATIONS = 100
+HALF_STEPS = 40
+"""Of most problems, counted as a cost: two for each of twenty iterations."""
 TOLERANCE = 1e-10
 """Relative growth of ‖A‖‖S‖ in an iteration at which it ends."""
 KEPT_BYTES = 2**30
@@ -53,10 +56,14 @@ class KPSVD(Method):
     summary = "the Kronecker product nearest to each layer's block of the GGN (power iteration)"
     form = "structured"
 
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """Two half-steps an iteration, most layers settling within twenty; from kept terms each
-        takes a tenth of what it takes to make them."""
-        return Work(passes=4 if _kept(problem) else 2 * 20)
+    def cost(self, costs: Costs) -> Cost:
+        """Two half-steps an iteration, most layers settling within twenty, each as many
+        multiplications as the factors; terms that are not kept are made again for each."""
+        factors = costs.factors(costs.problem.num_outputs)
+        made = 1 if _kept(costs.problem) else HALF_STEPS
+        passes = replace(factors, multiplications=0.0) * made
+        steps = Work(multiplications=factors.multiplications) * HALF_STEPS
+        return costs.in_bases(factors + passes + steps)
 
     def made(self, parts: Parts) -> BlockDiagonal:
         """In its own eigenbasis, which is not that of K-FAC."""

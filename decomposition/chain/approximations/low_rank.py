@@ -18,7 +18,8 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work
+from decomposition.chain.approximations.method import Method
+from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import one_of, seed, whole
 from decomposition.curvature import Curvature, DenseCurvature, EigenpairCurvature
@@ -53,9 +54,16 @@ class LowRank(Method):
         p = problem.num_parameters
         return 8 * p * (min(p, 2 * self.k + 20) + 2 * min(p, self.k))
 
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """Products of the iteration; they are as many where G is decomposed, and then for free."""
-        return Work(products=3 * min(self.k, problem.num_parameters))
+    def cost(self, costs: Costs) -> Cost:
+        """Products of the iteration, as if G were not decomposed anyway."""
+        build, product = costs.product("ggn")
+        k = min(self.k, costs.size)
+        if self.rest == "mean":  # the trace of G is that of EK-FAC
+            build = build + costs.ekfac().build
+        along = Work(multiplications=2 * k * costs.size)
+        again = along + Work(multiplications=costs.examples * costs.size)
+        held = self.memory(costs.problem) + costs.held("ggn")
+        return Cost(build, product * (3 * k), costs.query + along, again, held)
 
     def made(self, parts: Parts) -> EigenpairCurvature:
         """From the GGN as the plan has it."""

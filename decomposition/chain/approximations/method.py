@@ -9,6 +9,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.chain.cost import Cost, Costs
 from decomposition.chain.plan import Plan
 from decomposition.chain.rungs import Rung
 from decomposition.chain.shared_factors import Parts
@@ -19,18 +20,6 @@ from decomposition.errors import DampingError, DecompositionError
 from decomposition.memory import OutOfMemoryError
 from decomposition.problem import Problem
 from decomposition.resources import size_text
-
-
-@dataclass(frozen=True)
-class Work:
-    """What an approximation costs, in units of what the chain does."""
-
-    passes: float = 0
-    """Over the examples, each as dear as one that makes Kronecker factors."""
-    products: int = 0
-    """Columns multiplied with a rung of the chain."""
-    of: str = "ggn"
-    """Name of the rung that columns are multiplied with."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +51,9 @@ class Method(Rung):
         """Bytes at its peak, beyond what the chain takes; 0 where that is little."""
         return 0
 
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """What it takes to build it and to solve all queries at so many λ."""
-        return Work()
+    @abstractmethod
+    def cost(self, costs: Costs) -> Cost:
+        """What it takes by itself, whatever the run has anyway."""
 
     def build(self, parts: Parts) -> Curvature:
         """The curvature.

@@ -19,13 +19,14 @@ Cost: k products with G and P k numbers; or one pass over the terms and k⁴ num
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.chain.approximations.method import Method, Work
+from decomposition.chain.approximations.method import Method
+from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import seed, whole
 from decomposition.curvature import (
@@ -65,9 +66,15 @@ class Projected(Method):
         """M, its image, and the reflectors."""
         return 8 * problem.num_parameters * 4 * min(self.k, problem.num_parameters)
 
-    def work(self, problem: Problem, dampings: int) -> Work:
+    def cost(self, costs: Costs) -> Cost:
         """One product with every column."""
-        return Work(products=min(self.k, problem.num_parameters))
+        build, product = costs.product("ggn")
+        k = min(self.k, costs.size)
+        along = Work(multiplications=2 * k * costs.size)
+        again = along + Work(multiplications=costs.examples * costs.size)
+        made = build + product * k + along * k
+        held = self.memory(costs.problem) + costs.held("ggn")
+        return Cost(made, Work(cubes=k**3), costs.query + along, again, held)
 
     def made(self, parts: Parts) -> EigenpairCurvature:
         """From the GGN as the plan has it."""
@@ -105,9 +112,25 @@ class ProjectedLayers(Method):
         blocks = [block for block in problem.blocks if isinstance(block, LinearBlock)]
         return sum(8 * 4 * (b.groups * _columns(b, self.k)) ** 2 for b in blocks)
 
-    def work(self, problem: Problem, dampings: int) -> Work:
-        """One pass."""
-        return Work(passes=1)
+    def cost(self, costs: Costs) -> Cost:
+        """One pass, in which the layers' terms are projected."""
+        problem, outputs = costs.problem, costs.problem.num_outputs
+        blocks = [block for block in problem.blocks if isinstance(block, LinearBlock)]
+        kept = [b.groups * _columns(b, self.k) for b in blocks]
+        whole = costs.in_bases(costs.factors(outputs))
+        passes = replace(
+            whole.build,
+            multiplications=costs.examples
+            * outputs
+            * float(sum(b.size for b in blocks) + sum(m**2 for m in kept)),
+        )
+        cubes = sum(m**3 for m in kept) + sum(b.size**3 for b in costs.stand_ins)
+        return replace(
+            whole,
+            build=passes,
+            decompose=Work(cubes=cubes),
+            memory=whole.memory + self.memory(problem),
+        )
 
     def made(self, parts: Parts) -> BlockDiagonal:
         """From the layers' projected terms."""
