@@ -29,6 +29,19 @@ CROSS_TERM = "cross_term"
 CI_BOUNDS = ("lower", "estimate", "upper")
 """The coordinate of ``ci_bound``; an exact quantity repeats its value three times."""
 
+_METHOD_LABELS = {
+    "diagonal": "diagonal",
+    "kfac_trace": "K-FAC, trace",
+    "kpsvd": "KPSVD",
+    "low_rank": "low rank",
+    "projected": "projected",
+    "projected_layers": "proj. layers",
+    "datainf": "DataInf",
+    "neumann": "Neumann",
+    "cg": "CG",
+}
+_WORDS = {"hessian": "of H", "ggn": "of G", "ekfac": "+ EK-FAC"}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -37,3 +50,13 @@ class Step:
     name: str
     before: str
     after: str
+
+
+def rung_name(rung: str) -> str:
+    """The rung's name for people; one that is not ours as it is."""
+    if rung in RUNG_LABELS:
+        return RUNG_LABELS[rung]
+    method, *arguments = rung.split(":")
+    if method not in _METHOD_LABELS:
+        return rung
+    return " ".join([_METHOD_LABELS[method], *(_WORDS.get(a, a) for a in arguments)])

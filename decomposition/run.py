@@ -25,6 +25,7 @@ from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
 from decomposition.shares.claims import claims_group
 from decomposition.shares.group import share_groups
+from decomposition.shares.recommendation import recommendation_group
 from decomposition.shares.regret import regret_group
 from decomposition.targets.truth import settings_of
 
@@ -105,7 +106,11 @@ def run(
     with clock.stage("shares"):
         for path, group in share_groups(tree, settings).items():
             tree[path] = xr.DataTree(group)
-        over = {"/claims": claims_group, "/regret": regret_group}
+        over = {
+            "/claims": claims_group,
+            "/regret": regret_group,
+            "/recommendation": recommendation_group,
+        }
         for path, made in over.items():
             group = made([tree], settings.level)
             if group is not None:

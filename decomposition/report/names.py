@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decomposition.names import RUNG_LABELS
+from decomposition.names import rung_name
 from decomposition.report.wording import isolated
 
 STEP_LABELS = {
@@ -48,29 +48,15 @@ POLICIES = {
     "clip": "clip: max(μ, 0)",
     "shift": "shift: μ − μ_min",
 }
-_METHOD_LABELS = {
-    "diagonal": "diagonal",
-    "kfac_trace": "K-FAC, trace",
-    "kpsvd": "KPSVD",
-    "low_rank": "low rank",
-    "projected": "projected",
-    "projected_layers": "proj. layers",
-    "datainf": "DataInf",
-    "neumann": "Neumann",
-    "cg": "CG",
-}
-_WORDS = {"hessian": "of H", "ggn": "of G", "ekfac": "+ EK-FAC"}
 CHAIN_MARK = ", "
 """Between the name of a chain and that of a damping protocol."""
 
 
 def rung_label(rung: str, limit: int = 18) -> str:
     """The rung's name for people; a user's name as it is, cut to ``limit`` characters."""
-    if rung in RUNG_LABELS:
-        return RUNG_LABELS[rung]
-    method, *arguments = rung.split(":")
-    if method in _METHOD_LABELS:
-        return " ".join([_METHOD_LABELS[method], *(_WORDS.get(a, a) for a in arguments)])
+    name = rung_name(rung)
+    if name != rung:
+        return name
     # matplotlib leaves names that start with an underscore out of a legend
     return ("\u200b" if rung.startswith("_") else "") + isolated(rung, limit)
 

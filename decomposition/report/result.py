@@ -10,9 +10,9 @@ from typing import Any
 
 import xarray as xr
 
-from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, CROSS_TERM
+from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, CROSS_TERM, RUNG_LABELS
 from decomposition.report.interval import Interval
-from decomposition.report.names import PROTOCOLS, RUNG_LABELS
+from decomposition.report.names import PROTOCOLS
 from decomposition.report.palette import RungStyle, rung_styles
 from decomposition.report.wording import isolated
 from decomposition.results.schema import CELL

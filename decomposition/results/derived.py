@@ -170,7 +170,32 @@ _DETAIL = (
     ),
 )
 
+_RECOMMENDATION = Group(
+    "/recommendation",
+    "Which rung to use, at which damping: the cheapest that is not resolved to be worse than the "
+    "best one, at dampings of their own; of many cells, by their mean.",
+    (
+        variable("behind", "rung ci_bound", LDS, "LDS of the best rung minus this one's"),
+        variable("p_value", "rung", "1", "of being the best one; NaN: uncounted", required=True),
+        variable("cost", "rung", "count", "operations for all queries at one λ; NaN: not counted"),
+        variable("frontier", "rung", "0 or 1", "no cheaper rung scores as high", "int"),
+        variable("regret", "ci_bound", LDS, "of the recommended rung in a cell"),
+        variable("holds", "", "0 or 1", "it is not resolved to be worse there", "int"),
+    ),
+    attributes=(
+        Attribute("sentence", str, "the recommendation in plain words"),
+        Attribute("recommended", str, "rung; empty where none can be recommended"),
+        Attribute("rule", str, "the protocol that says its damping"),
+        Attribute("resolved", int, "1: every other rung is resolved to be worse"),
+        Attribute("best", str, "rung of the highest LDS"),
+        Attribute("better", str, "the cheapest rung of a higher LDS; empty: there is none"),
+        Attribute("cheaper", str, "the best rung that costs less; empty: there is none"),
+        Attribute("more_masks", int, "to tell the best one from it, where masks can"),
+    ),
+)
+
 _OVER_CELLS = (
+    _RECOMMENDATION,
     Group(
         "/claims",
         "Claims as tested: 1 supported, 0 not resolved, −1 contradicted, in a cell and over all.",

@@ -10,11 +10,14 @@ import numpy as np
 import xarray as xr
 
 from decomposition.results.schema import CELL, SCHEMA_VERSION, group_of
+from decomposition.shares.recommendation import recommendation_group
 
-POOLED = ("/claims", "/regret", "/trends")
+POOLED = ("/claims", "/regret", "/recommendation", "/trends")
 """Groups over cells: those of one result say nothing of others."""
 ABOUT = {"parameters": "parameters", "examples": "examples_used", "queries": "queries"}
 """Attribute of a result's root → variable of ``/cells``."""
+LEVEL = 0.95
+"""Coverage of intervals over results that were computed with different ones."""
 FILL: dict[str, Any] = {"f": np.nan, "i": 0, "u": 0, "b": False}
 """Kind of NumPy dtype → what stands where a result holds nothing; text is empty."""
 
@@ -43,8 +46,12 @@ def stack(trees: Sequence[xr.DataTree]) -> xr.DataTree:
             if "/shares" in groups
         }
         found["/shares"].attrs["verdict"] = json.dumps(verdicts)
+    attributes = _attributes(parts)
+    advice = recommendation_group(trees, float(attributes.get("ci_level", LEVEL)))
+    if advice is not None:
+        found["/recommendation"] = advice
     stacked = xr.DataTree.from_dict(found)
-    stacked.attrs = _attributes(parts)
+    stacked.attrs = attributes
     return stacked
 
 

@@ -14,6 +14,7 @@ from decomposition.results.schema import CELL, GROUPS
 from decomposition.scores.levels import Levels, read_levels
 from decomposition.shares.claims import claims_group, shared_protocols
 from decomposition.shares.group import share_groups
+from decomposition.shares.recommendation import recommendation_group
 from decomposition.shares.regret import regret_group
 from decomposition.shares.steps import drops, shares_of
 from decomposition.study.cell import Cell, shape_of
@@ -41,6 +42,7 @@ def combine(
     over = {
         "/claims": claims_group(trees, level),
         "/regret": regret_group(trees, level),
+        "/recommendation": recommendation_group(trees, level),
         "/trends": trends_group(cells, trees, factor, level),
         "/protocol_ladder": ladder_group(trees, level),
     }

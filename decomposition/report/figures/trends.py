@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from decomposition.names import RUNG_LABELS
 from decomposition.report.figures.canvas import (
     axes_or_new,
     legend_outside,
@@ -17,7 +18,7 @@ from decomposition.report.figures.canvas import (
 from decomposition.report.figures.curves import factor_label
 from decomposition.report.figures.points import band_height, draw_points, limits
 from decomposition.report.interval import Interval
-from decomposition.report.names import RUNG_LABELS, STEP_LABELS, protocol_label, step_label
+from decomposition.report.names import STEP_LABELS, protocol_label, step_label
 from decomposition.report.palette import MUTED, rung_styles
 from decomposition.report.result import Result, interval, labels
 
