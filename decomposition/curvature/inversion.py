@@ -251,7 +251,7 @@ def per_layer(curvature: Curvature, layers: Mapping[str, slice], formed: bool = 
         return BlockDiagonal({n: ScaledDamping(b, means[n]) for n, b in blocks.items()})
     if basis is None or not formed:
         raise NotAvailableError(
-            "it couples layers, so that a damping of each layer asks for its matrix: raise --memory"
+            "a damping of each layer asks for its matrix, or its layers': raise --memory"
         )
     diagonal = basis.dense().diagonal()
     means = {name: float(diagonal[part].mean()) for name, part in layers.items()}

@@ -131,7 +131,7 @@ def test_the_sentence_tells_where_a_rule_is_safe_and_where_it_costs_most() -> No
     found = _planted({"hessian": [MUCH, LITTLE], "ggn": [LITTLE] * 2, "kfac": [LITTLE] * 2})
     assert regret_sentence(found, "mean") == (
         "λ = 0.1 × the mean eigenvalue needs no retraining: it loses at most 0.004 [−0.001, 0.010] "
-        "of LDS on GGN and K-FAC in each of 2 cells; loses 0.077 [0.049, 0.105] in the mean of 2 "
+        "of LDS on GGN and K-FAC in each of 2 cells; loses 0.077 [0.050, 0.105] in the mean of 2 "
         "cells on Hessian (at most 0.15; below 0.02 in 1 of them)"
     )
 
