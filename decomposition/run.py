@@ -24,6 +24,7 @@ from decomposition.scores.cost_group import measured
 from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
 from decomposition.shares.claims import claims_group
+from decomposition.shares.claims_map import claims_map
 from decomposition.shares.group import share_groups
 from decomposition.shares.recommendation import recommendation_group
 from decomposition.shares.regret import regret_group
@@ -108,6 +109,7 @@ def run(
             tree[path] = xr.DataTree(group)
         over = {
             "/claims": claims_group,
+            "/claims/map": claims_map,
             "/regret": regret_group,
             "/recommendation": recommendation_group,
         }

@@ -213,6 +213,19 @@ _OVER_CELLS = (
         ),
     ),
     Group(
+        "/claims/map",
+        "Claims at one λ for all rungs, in units of tr G / min(P, N·C): where each holds.",
+        (
+            variable("effect", "claim multiplier ci_bound", "as /claims says", "of a cell"),
+            variable("p_value", "claim multiplier", "1", "adjusted over cells and dampings"),
+            variable("verdict", "claim multiplier", "−1, 0, 1", "in a cell", "int"),
+            variable("loss", "multiplier ci_bound", LDS, "LDS of H minus LDS of K-FAC"),
+            variable("optimum", "rung", "1", "multiplier at which the rung's LDS is highest"),
+            variable("damping_value", "multiplier", "curvature", "absolute λ"),
+        ),
+        attributes=(Attribute("sentences", dict, "claim → where it holds, in words"),),
+    ),
+    Group(
         "/regret",
         "LDS under the tuned damping minus that under another protocol or rule, on every rung.",
         (

@@ -63,6 +63,8 @@ class Claim:
     """(3,) effect with its interval."""
     exact: str = ""
     """For an exact error: the share of which it speaks."""
+    against: str = "not reproduced"
+    """What a resolved verdict against it is called."""
 
 
 def _each(steps: Sequence[str]) -> NDArray[np.float64]:
@@ -124,6 +126,7 @@ CLAIMS = (
         everywhere=True,
         contrasts=_each,
         effect=_order,
+        against="reversed",
     ),
     Claim(
         "overall",
@@ -131,6 +134,7 @@ CLAIMS = (
         "LDS of the Hessian minus LDS of K-FAC",
         contrasts=_total,
         effect=_loss,
+        against="reversed",
     ),
     Claim(
         "error",
@@ -266,14 +270,14 @@ def _test(
     steps = [step.name for step in chain]
     found = [drops(one.levels.of(protocol), one.levels.nodes, chain) for one in cells]
     alpha = 0.5 * (1.0 - level)
-    sides = np.array([_sides(claim, drop, steps) for drop in found])  # (K, 2)
-    adjusted = np.stack([holm(side) for side in sides.T], -1)
-    verdict = _decide(adjusted, alpha)
+    p_values = np.array([sides(claim, drop, steps) for drop in found])  # (K, 2)
+    adjusted = np.stack([holm(side) for side in p_values.T], -1)
+    verdict = decide(adjusted, alpha)
     mean = Draws(
         np.mean([drop.estimate for drop in found], axis=0),
         np.mean([drop.draws for drop in found], axis=0),
     )
-    pooled = int(_decide(np.array([_sides(claim, mean, steps)]), alpha)[0])
+    pooled = int(decide(np.array([sides(claim, mean, steps)]), alpha)[0])
     if claim.everywhere:
         pooled = int(verdict.min()) if verdict.min() == verdict.max() else NOT_RESOLVED
         pooled = CONTRADICTED if (verdict == CONTRADICTED).any() else pooled
@@ -286,7 +290,7 @@ def _test(
     )
 
 
-def _sides(claim: Claim, drop: Draws, steps: Sequence[str]) -> tuple[float, float]:
+def sides(claim: Claim, drop: Draws, steps: Sequence[str]) -> tuple[float, float]:
     """One-sided p-values that speak for the claim and against it."""
     assert claim.contrasts is not None
     contrasts = drop.combine(claim.contrasts(steps))
@@ -308,7 +312,8 @@ def _p_positive(contrasts: Draws) -> NDArray[np.float64]:
     return np.where(np.isnan(contrasts.estimate), 1.0, p)
 
 
-def _decide(p_values: NDArray[np.float64], alpha: float) -> NDArray[np.int64]:
+def decide(p_values: NDArray[np.float64], alpha: float) -> NDArray[np.int64]:
+    """Verdicts (K,) from p-values (K, 2) for a claim and against it."""
     return np.where(
         p_values[:, 0] <= alpha,
         SUPPORTED,

@@ -13,6 +13,7 @@ from decomposition.names import CI_BOUNDS
 from decomposition.results.schema import CELL, GROUPS
 from decomposition.scores.levels import Levels, read_levels
 from decomposition.shares.claims import claims_group, shared_protocols
+from decomposition.shares.claims_map import claims_map
 from decomposition.shares.group import share_groups
 from decomposition.shares.recommendation import recommendation_group
 from decomposition.shares.regret import regret_group
@@ -41,6 +42,7 @@ def combine(
     groups["/cells"] = groups["/cells"].assign_coords(coordinates(cells))
     over = {
         "/claims": claims_group(trees, level),
+        "/claims/map": claims_map(trees, level),
         "/regret": regret_group(trees, level),
         "/recommendation": recommendation_group(trees, level),
         "/trends": trends_group(cells, trees, factor, level),
