@@ -206,6 +206,7 @@ _OVER_CELLS = (
             variable("pooled_effect", "claim protocol ci_bound", "as /claims says", "over cells"),
             variable("pooled_verdict", "claim protocol", "−1, 0, 1", "over cells", "int"),
             variable("counts", "claim protocol outcome", "count", "cells by outcome", "int"),
+            variable("neighbours", "protocol outcome", "1", "share of a cell's steps"),
         ),
         attributes=(
             Attribute("texts", dict, "claim → its sentence"),

@@ -205,13 +205,14 @@ def claims_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
         return None
     errors = [tree["spectral_error"].to_dataset() for tree in trees]
     cells = [_Cell(*both) for both in zip(read, errors, strict=True)]
-    names, rows = [], []
+    names, rows, neighbours = [], [], []
     for prefix, chain in CHAINS.items():
         nodes = {node for step in chain for node in (step.before, step.after)}
         if all(nodes <= set(one.levels.nodes) for one in cells):
             for protocol in shared_protocols([one.levels for one in cells]):
                 names.append(prefix + protocol)
                 rows.append([_test(claim, cells, chain, protocol, level) for claim in CLAIMS])
+                neighbours.append(_neighbours(cells, chain, protocol, level))
     if not rows:
         return None
     table = [[row[i] for row in rows] for i in range(len(CLAIMS))]
@@ -232,6 +233,7 @@ def claims_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
                 stack("pooled_verdict").astype(np.int8),
             ),
             "counts": (("claim", "protocol", "outcome"), counts),
+            "neighbours": (("protocol", "cell", "outcome"), np.stack(neighbours)),
         },
         {
             "claim": [claim.name for claim in CLAIMS],
@@ -288,6 +290,22 @@ def _test(
         claim.effect(mean, steps, level),
         pooled,
     )
+
+
+def _neighbours(
+    cells: Sequence[_Cell], chain: Sequence[Step], protocol: str, level: float
+) -> NDArray[np.float64]:
+    """(K, 3) share of the pairs of neighbours whose order holds, is not resolved, is reversed.
+
+    Adjusted by Holm over all pairs of all cells. A chain without a reversal is consistent in the
+    sense of ≥.
+    """
+    found = [drops(one.levels.of(protocol), one.levels.nodes, chain) for one in cells]
+    both = [(_p_positive(one), _p_positive(Draws(-one.estimate, -one.draws))) for one in found]
+    p_values = np.array(both).transpose(0, 2, 1)  # (K, S, 2)
+    adjusted = np.stack([holm(side) for side in p_values.reshape(-1, 2).T], -1)
+    verdict = decide(adjusted, 0.5 * (1.0 - level)).reshape(p_values.shape[:2])
+    return np.stack([(verdict == value).mean(1) for value in OUTCOMES.values()], -1)
 
 
 def sides(claim: Claim, drop: Draws, steps: Sequence[str]) -> tuple[float, float]:

@@ -86,6 +86,16 @@ def test_effects_are_what_they_say() -> None:
     assert float(reverse["effect"]) == -1.0
 
 
+def test_pairs_of_neighbours_hold_are_reversed_or_are_not_resolved() -> None:
+    """0.9 > 0.8 = 0.8 < 0.9 > 0.5: half of the steps lose, one gains, one does nothing."""
+    found = claims(scored((0.9, 0.8, 0.8, 0.9, 0.5)))["neighbours"].sel(cell=0)
+    assert found.to_series().to_dict() == {
+        "supported": 0.5,
+        "not resolved": 0.25,
+        "contradicted": 0.25,
+    }
+
+
 def test_a_share_of_nothing_is_undefined() -> None:
     found = claims(scored(FLAT)).sel(claim="loss")
     assert np.isnan(found["effect"].values).all()
