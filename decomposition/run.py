@@ -23,11 +23,8 @@ from decomposition.retraining.supplied import as_supplied
 from decomposition.scores.cost_group import measured
 from decomposition.scores.elsewhere import Given
 from decomposition.settings import Settings
-from decomposition.shares.claims import claims_group
-from decomposition.shares.claims_map import claims_map
 from decomposition.shares.group import share_groups
-from decomposition.shares.recommendation import recommendation_group
-from decomposition.shares.regret import regret_group
+from decomposition.shares.over_cells import over_cells
 from decomposition.targets.truth import settings_of
 
 
@@ -107,16 +104,8 @@ def run(
     with clock.stage("shares"):
         for path, group in share_groups(tree, settings).items():
             tree[path] = xr.DataTree(group)
-        over = {
-            "/claims": claims_group,
-            "/claims/map": claims_map,
-            "/regret": regret_group,
-            "/recommendation": recommendation_group,
-        }
-        for path, made in over.items():
-            group = made([tree], settings.level)
-            if group is not None:
-                tree[path] = xr.DataTree(group.squeeze("cell", drop=True))
+        for path, group in over_cells([tree], settings.level).items():
+            tree[path] = xr.DataTree(group.squeeze("cell", drop=True))
     tree.attrs = provenance(
         problem=problem.name,
         config={

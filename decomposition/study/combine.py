@@ -12,11 +12,9 @@ from decomposition.chain.paper_protocol import LADDERS
 from decomposition.names import CI_BOUNDS
 from decomposition.results.schema import CELL, GROUPS
 from decomposition.scores.levels import Levels, read_levels
-from decomposition.shares.claims import claims_group, shared_protocols
-from decomposition.shares.claims_map import claims_map
+from decomposition.shares.claims import shared_protocols
 from decomposition.shares.group import share_groups
-from decomposition.shares.recommendation import recommendation_group
-from decomposition.shares.regret import regret_group
+from decomposition.shares.over_cells import over_cells
 from decomposition.shares.steps import drops, shares_of
 from decomposition.study.cell import Cell, shape_of
 from decomposition.study.trends import trends_group
@@ -41,13 +39,10 @@ def combine(
     groups = {path: _stacked([one.get(path) for one in own]) for path in paths}
     groups["/cells"] = groups["/cells"].assign_coords(coordinates(cells))
     over = {
-        "/claims": claims_group(trees, level),
-        "/claims/map": claims_map(trees, level),
-        "/regret": regret_group(trees, level),
-        "/recommendation": recommendation_group(trees, level),
         "/trends": trends_group(cells, trees, factor, level),
         "/protocol_ladder": ladder_group(trees, level),
     }
+    groups |= over_cells(trees, level)
     return groups | {path: group for path, group in over.items() if group is not None}
 
 
