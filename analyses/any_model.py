@@ -12,6 +12,7 @@ positions that *expand* and that *reduce*. ``--quick`` takes small networks and 
 from __future__ import annotations
 
 import argparse
+import math
 
 import xarray as xr
 
@@ -36,10 +37,11 @@ def table(result: xr.DataTree) -> str:
             float(level.sel(rung=rung, ci_bound=bound)) for bound in ("lower", "estimate", "upper")
         )
         known = rung in errors["rung"].values
-        pair = [
-            f"{float(errors[name].sel(rung=rung)):.3f}" if known else ""
+        both = [
+            float(errors[name].sel(rung=rung)) if known else math.nan
             for name in ("value", "value_against_ggn")
         ]
+        pair = ["" if math.isnan(error) else f"{error:.3f}" for error in both]
         lines.append(f"{rung:14}{pair[0]:>10}{pair[1]:>8}   {value:6.3f} ({low:.3f} to {high:.3f})")
     return "\n".join(lines)
 

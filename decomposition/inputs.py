@@ -6,7 +6,8 @@ of the computation; whole numbers (tokens, positions) and booleans stay what the
 
 Every forward pass of ours is one of those here, in elementary operations.
 
-Outputs (N, C, d1, …) with positions become rows (N, C·T), T = d1·…, here and nowhere else.
+Outputs (N, C, d1, …) with positions become rows (N, C·T), T = d1·…, here and nowhere else. Models
+of Hugging Face transformers return an object: its logits are the outputs.
 """
 
 from __future__ import annotations
@@ -93,10 +94,32 @@ def arguments(x: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
 
 
 def call(model: nn.Module, x: Inputs) -> Any:
-    """What the model returns, as it is: outputs (N, C, d1, …) if it is one for a Problem."""
+    """What the model returns: outputs (N, C, d1, …) if it is one for a Problem."""
     positional, named = arguments(x)
     with ElementaryOperations():
-        return model(*positional, **named)
+        return outputs_of(model(*positional, **named))
+
+
+def outputs_of(found: Any) -> Any:
+    """The logits of an output of transformers, classes second; anything else as it is.
+
+    Logits of sequences are (N, T, C) there; of images they are (N, C, h, w), as here.
+    """
+    if not is_of_transformers(type(found), "ModelOutput") or "logits" not in found:
+        return found
+    logits = found["logits"]
+    return logits.movedim(2, 1) if logits.ndim == 3 else logits
+
+
+def is_of_transformers(kind: type, name: str) -> bool:
+    """Whether a class is the one of this name in Hugging Face transformers, or made from it.
+
+    Known without importing the library, which takes seconds.
+    """
+    return any(
+        one.__name__ == name and one.__module__.partition(".")[0] == "transformers"
+        for one in kind.__mro__
+    )
 
 
 def apply(model: nn.Module, x: Inputs) -> Float[Tensor, "N CT"]:
@@ -110,8 +133,19 @@ def apply_with(
     """f(x) with these parameters and buffers in place of the model's own of the same names."""
     positional, named = arguments(x)
     with ElementaryOperations():
-        outputs = torch.func.functional_call(model, dict(parameters), positional, named)
-    return outputs.flatten(1)
+        found = torch.func.functional_call(model, dict(parameters), positional, named)
+    return outputs_of(found).flatten(1)
+
+
+def about_transformers(model: nn.Module) -> str:
+    """What keeps its models from deciding by values, as the end of a message; empty for others."""
+    if not any(is_of_transformers(type(part), "PreTrainedModel") for part in model.modules()):
+        return ""
+    return (
+        "; models of transformers look into a mask unless they are made with "
+        "attn_implementation='eager', and into tokens without a mask unless "
+        "config.pad_token_id is None"
+    )
 
 
 def shapes(x: Inputs) -> str:

@@ -17,6 +17,7 @@ from decomposition.elementary import check_embedding
 from decomposition.errors import DecompositionError, ProblemError, UnsupportedModelError
 from decomposition.inputs import (
     Inputs,
+    about_transformers,
     apply,
     call,
     double,
@@ -287,7 +288,7 @@ def _check_independent_examples(model: nn.Module, x: Inputs) -> None:
     if not _same(together, torch.cat(alone)):
         raise UnsupportedModelError(
             "an example's output changes with the rest of its batch: the mean over examples that "
-            "defines the curvature does not exist for this model"
+            f"defines the curvature does not exist for this model{about_transformers(model)}"
         )
 
 

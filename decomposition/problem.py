@@ -40,6 +40,7 @@ from decomposition.problem_data import (
     check_alike,
     check_decay,
     check_disjoint,
+    check_following,
     check_places,
     checked_pair,
     checked_weights,
@@ -191,6 +192,7 @@ class Problem:
             f = finite_outputs(model, x, where)
             check_positions(self.query_loss, f)
             put(where, (x, self.query_loss.check(f, y, where)))
+            check_following(self.model, x, y, self.query_loss)
             shapes[where] = tuple(f.shape[1:])
             if where == "train":
                 put("output_notes", output_notes(self.query_loss, f))

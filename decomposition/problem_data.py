@@ -15,7 +15,17 @@ from torch.utils.data import DataLoader, Dataset
 from decomposition.checks import Unfit, instance, several, whole
 from decomposition.errors import ProblemError
 from decomposition.foreign_data import from_array, from_dataset, signed, way_out
-from decomposition.inputs import Inputs, double, not_dense, parts_of, rows_in, shapes, take, wide
+from decomposition.inputs import (
+    Inputs,
+    double,
+    is_of_transformers,
+    not_dense,
+    parts_of,
+    rows_in,
+    shapes,
+    take,
+    wide,
+)
 from decomposition.losses import CrossEntropy, Loss
 from decomposition.model_checks import ROWS
 from decomposition.recipe import Recipe
@@ -113,6 +123,25 @@ def output_notes(loss: Loss, f: Float[Tensor, "N C *T"]) -> tuple[str, ...]:
         "cross-entropy takes logits and applies a softmax of its own: as it stands, the loss is "
         "that of a softmax of probabilities; drop the model's last softmax if that is not meant",
     )
+
+
+def check_following(model: nn.Module, x: Inputs, y: Tensor, loss: Loss) -> None:
+    """Raise ProblemError if a causal language model of transformers is to predict its own tokens.
+
+    Its labels are those that it is given, and shifted in a loss of its own.
+    """
+    kinds = {type(part) for part in model.modules()}
+    generates = any(is_of_transformers(kind, "GenerationMixin") for kind in kinds)
+    if not (generates and isinstance(loss, CrossEntropy)):
+        return
+    for part in parts_of(x).values():
+        tokens = part.shape == y.shape and not part.is_floating_point()
+        if tokens and bool((part == y)[y != loss.ignore_index].all()):
+            raise ProblemError(
+                "the targets are the tokens themselves, as transformers takes them, whose own "
+                "loss moves them by one place: here outputs are held against the targets of the "
+                "same place; give inputs tokens[:, :-1] and targets tokens[:, 1:]"
+            )
 
 
 def check_decay(recipe: Recipe, in_curvature: bool) -> None:

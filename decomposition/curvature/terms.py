@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, double, rows_in, take
+from decomposition.inputs import Inputs, about_transformers, double, rows_in, take
 from decomposition.layers import (
     LinearBlock,
     layers_of,
@@ -219,7 +219,7 @@ def differentiable(model: nn.Module) -> Iterator[None]:
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be differentiated twice under torch.func (data-"
             f"dependent control flow, .item(), or an operation without a derivative?): "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}{about_transformers(model)}"
         ) from error
 
 

@@ -191,7 +191,7 @@ def _blocks(
                 raise UnsupportedModelError(
                     f"block {name} ({reasons[name]}) has {size:,} parameters and no Kronecker "
                     f"form: exact blocks stand in for up to {EXACT_LIMIT:,}; freeze it with "
-                    f"requires_grad_(False), or {converted or _way_out(module)}"
+                    f"requires_grad_(False), or {converted or _way_out(module, reasons[name])}"
                 )
             names = tuple(paths[id(p)] for p in own.values())
             yield ExactBlock(name, start, size, names, reasons[name], converted)
@@ -213,8 +213,13 @@ def _linear_copy(module: nn.Module) -> str:
     return ""
 
 
-def _way_out(module: nn.Module) -> str:
+def _way_out(module: nn.Module, reason: str) -> str:
     """How a module gets a Kronecker form."""
+    if reason.startswith("tied to"):
+        return (
+            "untie it, as another model with two parameters in place of one "
+            "(tie_word_embeddings=False in the configuration of transformers)"
+        )
     if isinstance(module, nn.Embedding):
         return (
             f"let it have one: for at most "

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.inputs import is_of_transformers
 from decomposition.layers.blocks import LinearBlock
 
 Convolution = nn.Conv1d | nn.Conv2d
@@ -30,11 +31,7 @@ def is_transposed(layer: nn.Module) -> bool:
 
 
 def _is_gpt2_map(layer: nn.Module) -> bool:
-    """The Conv1D of Hugging Face transformers, known without importing it."""
-    return any(
-        kind.__name__ == "Conv1D" and kind.__module__.split(".")[0] == "transformers"
-        for kind in type(layer).__mro__
-    )
+    return is_of_transformers(type(layer), "Conv1D")
 
 
 def patches(layer: nn.Module, a: Tensor, examples: int) -> Float[Tensor, "n *G T d_in"]:

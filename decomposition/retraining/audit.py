@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, arguments, each, rows_in, take
+from decomposition.inputs import Inputs, arguments, each, outputs_of, rows_in, take
 from decomposition.retraining import seeds
 from decomposition.retraining.plan import BankPlan
 from decomposition.retraining.stacks import trainable_parameters
@@ -158,7 +158,7 @@ def _call(model: torch.nn.Module, x: Inputs) -> Tensor:
     """The model as torch runs it: not in our elementary operations."""
     positional, named = arguments(each(x, torch.clone))
     with torch.enable_grad():  # without gradients torch takes other paths
-        return model(*positional, **named).flatten(1)
+        return outputs_of(model(*positional, **named)).flatten(1)
 
 
 @torch.no_grad()

@@ -19,7 +19,16 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, apply_with, double, each, parts_of, rows_in, take
+from decomposition.inputs import (
+    Inputs,
+    about_transformers,
+    apply_with,
+    double,
+    each,
+    parts_of,
+    rows_in,
+    take,
+)
 from decomposition.retraining.stacks import (
     Stack,
     Way,
@@ -71,7 +80,7 @@ def choose_way(model: nn.Module, rows: Inputs) -> Way:
             return way
     raise UnsupportedModelError(
         f"{type(model).__name__} cannot be trained many at once: {reason}; its forward pass must "
-        "run under torch.func.vmap over its parameters"
+        f"run under torch.func.vmap over its parameters{about_transformers(model)}"
     )
 
 
