@@ -15,8 +15,9 @@ from tests.models import Applied
 from tests.oracles import autograd
 from tests.retraining.plain import RECIPE, with_recipe
 from tests.retraining.test_batched import assert_equal_to_plain
+from tests.text import transformers
 
-Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
+Conv1D = transformers.pytorch_utils.Conv1D
 
 
 def forward(model: nn.Module, x: Tensor) -> Tensor:

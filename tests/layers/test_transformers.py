@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,7 @@ from decomposition.layers import ExactBlock, LinearBlock
 from tests.oracles import autograd
 from tests.retraining.plain import RECIPE, with_recipe
 from tests.retraining.test_batched import assert_equal_to_plain
-
-try:
-    import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
-except (ImportError, RuntimeError):
-    sys.modules["torchvision"] = None  # type: ignore[assignment]  # built for another torch
-transformers = pytest.importorskip("transformers")
+from tests.text import transformers
 
 WORDS, LENGTH, N, Q = 5, 4, 9, 3
 
