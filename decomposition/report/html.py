@@ -35,7 +35,9 @@ from decomposition.report.palette import dark_colors
 from decomposition.report.wording import visible
 
 
-def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> str:
+def page(
+    title: str, byline: str, version: str, sections: Sequence[Filled], numbers: str = ""
+) -> str:
     """The whole page.
 
     Args:
@@ -43,8 +45,9 @@ def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> s
         byline: a line under it.
         version: of the software that made the result.
         sections: in the order of the page.
+        numbers: JSON for the reader to choose from, or "".
     """
-    script = "".join(map(_source, ("sort.js", "fold.js", "save.js")))
+    script = "".join(map(_source, ("sort.js", "fold.js", "save.js", "explore.js")))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rendered = [
         {
@@ -62,6 +65,7 @@ def page(title: str, byline: str, version: str, sections: Sequence[Filled]) -> s
         byline=byline,
         version=version,
         sections=rendered,
+        numbers=numbers,
         palette=Markup(_palette_css()),
         style=Markup(_source("report.css")),
         script=Markup(script),

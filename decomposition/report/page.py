@@ -9,6 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from decomposition.report.content import Filled
+from decomposition.report.explore import explore
 from decomposition.report.html import page
 from decomposition.report.result import Result
 from decomposition.report.sections import filled
@@ -52,7 +53,7 @@ def report_html(tree: xr.DataTree) -> str:
     parts = (studied(result), f"made {str(result.attr('created_at'))[:10]}")
     byline = " · ".join(part for part in parts if part)
     version = str(result.attr("library_version"))
-    return page(report_title(result), byline, version, report_sections(result))
+    return page(report_title(result), byline, version, report_sections(result), explore(result))
 
 
 def report_title(result: Result) -> str:

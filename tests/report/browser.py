@@ -29,6 +29,22 @@ FLAGS = (
 )
 
 
+WORDS = r"""(() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let count = 0;
+  while (walker.nextNode()) {
+    const inside = walker.currentNode.parentElement;
+    if (inside.closest("script, style, option, .hidden, .skip")) continue;
+    if (!inside.checkVisibility()) continue;
+    count += (walker.currentNode.textContent.match(/\S*[\p{L}\p{N}]\S*/gu) || []).length;
+  }
+  return count;
+})()"""
+CUT_OFF = """[...document.querySelectorAll(".table .scroll")]
+  .filter((part) => part.checkVisibility() && part.scrollWidth > part.clientWidth + 1)
+  .map((part) => part.getAttribute("aria-label"))"""
+
+
 class Browser:
     """One page of a browser; ``events`` collects what it reported."""
 
@@ -108,6 +124,17 @@ class Browser:
     def screenshot(self, path: Path, whole: bool = True) -> None:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **self._clip(whole))
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def height(self) -> int:
+        return self.evaluate("document.documentElement.scrollHeight")
+
+    def words(self) -> int:
+        """Words that a reader sees, those in figures included."""
+        return self.evaluate(WORDS)
+
+    def cut_off(self) -> list[str]:
+        """Tables in view of which a part lies beyond the edge."""
+        return self.evaluate(CUT_OFF)
 
     def complaints(self) -> list[str]:
         """Console errors, uncaught exceptions and blocked loads since the page was opened."""

@@ -99,9 +99,13 @@ def test_user_text_runs_nothing(browser: Browser, awkward: Path) -> None:
 @pytest.mark.skipif(AXE is None, reason="AXE_CORE does not name axe.min.js")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing_serious(width: int, dark: bool, browser: Browser, page: Path) -> None:
+@pytest.mark.parametrize("opened", [False, True], ids=["folded", "opened"])
+def test_axe_finds_nothing_serious(
+    opened: bool, width: int, dark: bool, browser: Browser, page: Path
+) -> None:
     assert AXE is not None
     browser.open(page, width=width, dark=dark)
+    browser.evaluate(f"document.querySelectorAll('details').forEach(d => d.open = {int(opened)})")
     browser.evaluate(Path(AXE).read_text("utf-8") + ";0")
     found = browser.evaluate(
         "axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html]))"

@@ -282,7 +282,7 @@ def _over_orders(orders: Sequence[Reading], step: str) -> str:
     defined = orders[0].defined
     numbers = [(r.shares if defined else r.drops)[step].estimate for r in orders]
     told = [_share(n) if defined else signed(n) for n in (numbers[0], min(numbers), max(numbers))]
-    if told[1] == told[2]:
+    if told[1] == told[2] or not defined:  # two drops have no room
         return told[0]
     return f"{told[0]}\n{told[1].removesuffix('%')} to {told[2].removesuffix('%')}"
 
@@ -326,8 +326,9 @@ def plot_at_damping(tree: xr.DataTree, cell: int | None = None, ax: Axes | None 
         for step, sure, start, stop in runs:
             _strip(ax, (edges[start], edges[stop]), (foot, low), step, sure)
         ends = [
-            (step_label(s), step_style(s).color, (values[s][0].estimate, values[s][-1].estimate))
+            (step_label(s), step_style(s).color, (known[0], known[-1]))
             for s in steps
+            if (known := [v.estimate for v in values[s] if v.known])
         ]
         ax.set_xlim(edges[0], edges[-1])
         ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])

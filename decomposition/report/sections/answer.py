@@ -91,9 +91,8 @@ def _warnings(notes: list[str]) -> list[Block]:
     """Those that came with the result: in view where they are few, else a click away."""
     if len(notes) <= SHOWN:
         return [Text(note, kind="note") for note in notes]
-    count = plural(len(notes), "warning")
-    pointer = Text(f"{count} came with this result; they open beneath.", kind="note")
-    return [pointer, Details("warnings", f"The {count}", (Items(tuple(notes)),))]
+    told = f"{plural(len(notes), 'warning')} came with this result"
+    return [Details("warnings", told, (Items(tuple(notes)),))]
 
 
 def _ceiling(one: Result) -> list[str]:

@@ -135,7 +135,7 @@ def _figure(result: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Width of the interval of each step's drop under {under}, from {span}: {joined(parts)}.",
-        "Rings: the run's own intervals; dotted: extrapolated.",
+        "Rings: the run's own intervals, at the masks at hand; dotted: extrapolated.",
         partial(plot_resolution, result.tree, protocol=protocol, cell=result.cell),
         Table(f"{name}-data", "Interval widths", ("step", "masks", "width"), rows),
     )

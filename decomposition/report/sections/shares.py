@@ -45,6 +45,8 @@ def share_blocks(result: Result) -> list[Block]:
         ]
     glance = _glance(result, "orders")
     found = [b for p in result.protocols if (b := blame(result, "lds", p)) and b.known]
+    if glance is None and not found:
+        return []
     shares = [_figure(result, found)] if found else []
     others = [waterfall(p, result, f"waterfall-{p}") for p in result.protocols[1:]]
     return [
