@@ -111,7 +111,7 @@ class Settings:
     negative: Literal["absolute", "signed", "clip", "shift"] = "absolute"
     """What an inverse does with negative eigenvalues μ: absolute |μ|, signed μ, clip max(μ, 0),
     shift μ − μ_min."""
-    rules: str = "layer_mean"
+    rules: str = "layer_mean,mean:1"
     """Dampings that need no retraining, scored beside the protocols; separated by commas.
     layer_mean:C: C times each layer's own mean eigenvalue (0.1, kronfluence's default);
     mean:C: C times the mean eigenvalue of the whole rung (0.1);

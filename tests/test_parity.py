@@ -24,6 +24,7 @@ from decomposition.curvature.products import ggn_product
 from decomposition.names import CHAIN, LATTICE
 from decomposition.problems.networks import mlp
 from decomposition.scores.protocols import PROTOCOLS
+from decomposition.scores.rules import damping_rules
 from tests import general
 from tests.cases import classification
 
@@ -39,6 +40,7 @@ SETTINGS = Settings(
     lattice=False,
     krylov_steps=KRYLOV,
 )
+RULES = tuple(damping_rules(SETTINGS.rules))
 EXACT = ("/spectral_error/", "/policies")
 """Groups that take the eigenvectors of H, and what is made of them."""
 
@@ -119,7 +121,7 @@ def test_curves_are_the_same_rung_by_rung(name: str) -> None:
 @pytest.mark.parametrize("name", list(PROBLEMS))
 def test_every_protocol_is_there(name: str) -> None:
     for tree in both(name):
-        assert tuple(tree["shares"]["protocol"].values) == (*PROTOCOLS, "layer_mean")
+        assert tuple(tree["shares"]["protocol"].values) == (*PROTOCOLS, *RULES)
         level = tree["shares"]["level"].sel(protocol="layer_mean", ci_bound="estimate")
         assert np.isfinite(level.sel(rung=["ekfac", "kfac"])).all()
 
@@ -190,6 +192,10 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
     ),
     "detail": ({"detail": False}, lambda t: {"top", "policies", "bank"} & set(t.children) == set()),
     "negative": ({"negative": "clip"}, _hessian),
+    "rules": (
+        {"rules": "fixed:0.5"},
+        lambda t: t["levels"]["estimate"].isel(protocol=-1).sel(rung=["ggn", "kfac"]).values,
+    ),
     "damping_low": ({"damping_low": 1.0}, lambda t: t["attribution"]["damping"].values),
     "damping_high": ({"damping_high": 10.0}, lambda t: t["attribution"]["damping"].values),
     "damping_points": ({"damping_points": 3}, lambda t: t["attribution"]["damping"].values),

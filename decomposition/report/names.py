@@ -40,6 +40,7 @@ PROTOCOLS = {
     "relative": "relative λ",
     "effective_dimension": "equal effective dimension",
     "layer_mean": "λ by layer",
+    "mean:1": "λ = mean eigenvalue",
 }
 """In the order of the page: each rung at its own best λ, the fair comparison, leads."""
 POLICIES = {

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, RUNG_LABELS
+from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, rung_name
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import Levels, read_levels
 from decomposition.scores.protocols import PROTOCOLS, TUNED
@@ -23,6 +23,8 @@ from decomposition.scores.rules import damping_rules
 
 CLOSE = 0.02
 """LDS below which a regret is called small, if its whole interval is."""
+SCALING = ("ekfac", "kfac")
+"""Rungs that can be had at any size, for which rules are made."""
 
 
 def regret_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
@@ -79,10 +81,9 @@ def _mean(cells: Sequence[Draws]) -> Draws:
 
 
 def regret_sentence(data: xr.Dataset, rule: str) -> str:
-    """What a rule costs on the rungs of the chain: where it is safe, and where it costs most.
+    """What a rule costs: on the rungs that scale (EK-FAC, K-FAC), and where it costs most.
 
-    Of one cell: its regret. Of many: the mean, in how many cells the whole interval lies below
-    ``CLOSE``, and the worst cell.
+    Of many cells the mean is told, and in how many the whole interval lies below ``CLOSE``.
 
     Args:
         data: of ``regret_group``, with its cells.
@@ -91,35 +92,22 @@ def regret_sentence(data: xr.Dataset, rule: str) -> str:
     rungs = [rung for rung in CHAIN if rung in data["rung"]]
     every = data.sel(protocol=rule, rung=rungs).transpose("rung", "cell", "ci_bound")
     cells, mean = every["regret"].values, every["mean"].values
-    known = [i for i in range(len(rungs)) if np.isfinite(cells[i, :, 1]).all()]
     label, count = damping_rules(rule)[rule].label, cells.shape[1]
+    known = [i for i in range(len(rungs)) if np.isfinite(cells[i, :, 1]).all()]
     if not known:
         return f"{label} is defined for no rung of the chain"
-    close = {i: int((cells[i, :, 2] < CLOSE).sum()) for i in known}
-    safe = [i for i in known if close[i] == count]
-    dear = [i for i in known if i not in safe]
-    over = "" if count == 1 else f" in the mean of {count} cells"
+    worst = max(known, key=lambda i: mean[i, 1])
+    told = [i for i in known if rungs[i] in SCALING] or [worst]
     said = []
-    if safe:
-        worst = max((_worst(cells[i]) for i in safe), key=lambda interval: interval[1])
-        where = "" if count == 1 else f" in each of {count} cells"
-        names = _listed([rungs[i] for i in safe])
-        said.append(f"loses at most {_told(worst)} of LDS on {names}{where}")
-    for i in dear:
-        start = f"loses {_told(mean[i])}{over}" if i == dear[0] else _told(mean[i])
-        found = f"{start} on {_listed([rungs[i]])}"
-        if count > 1:
-            worst = float(_worst(cells[i])[1])
-            found += f" (at most {worst:.2f}; below {CLOSE:g} in {close[i]} of them)"
-        said.append(found)
-    without = [rung for i, rung in enumerate(rungs) if i not in known]
-    if without:
-        said.append(f"it is not defined for {_listed(without)}")
-    return f"{label} needs no retraining: it {'; '.join(said)}"
-
-
-def _worst(cells: Float[np.ndarray, "cells 3"]) -> Float[np.ndarray, " 3"]:
-    return cells[int(cells[:, 1].argmax())]
+    for i in told:
+        close = int((cells[i, :, 2] < CLOSE).sum())
+        within = "" if count == 1 else f" (below {CLOSE:g} in {close} of {count} cells)"
+        said.append(f"{_told(mean[i])} on {rung_name(rungs[i])}{within}")
+    if worst not in told:
+        most = "" if count == 1 else f" (at most {float(cells[worst, :, 1].max()):.2f})"
+        said.append(f"{_told(mean[worst])} on the {rung_name(rungs[worst])}, its worst{most}")
+    over = "" if count == 1 else " in the mean"
+    return f"{label} needs no retraining; LDS lost by it{over}: {_listed(said)}"
 
 
 def _told(interval: Float[np.ndarray, " 3"]) -> str:
@@ -127,6 +115,5 @@ def _told(interval: Float[np.ndarray, " 3"]) -> str:
     return f"{estimate} [{lower}, {upper}]"
 
 
-def _listed(rungs: Sequence[str]) -> str:
-    names = [RUNG_LABELS.get(rung, rung) for rung in rungs]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -12,6 +12,7 @@ import xarray as xr
 from decomposition import run
 from decomposition.names import CROSS_TERM
 from decomposition.scores.protocols import PROTOCOLS
+from decomposition.scores.rules import damping_rules
 from tests.tiny import SETTINGS, tiny_problem
 
 
@@ -54,7 +55,7 @@ def test_levels_are_the_mean_of_the_base_models(tiny: xr.DataTree) -> None:
 
 def test_verdict_names_a_step_or_says_that_it_is_not_resolved(tiny: xr.DataTree) -> None:
     verdicts = json.loads(tiny["/shares"].attrs["verdict"])
-    assert set(verdicts) == {*PROTOCOLS, "layer_mean"}
+    assert set(verdicts) == {*PROTOCOLS, *damping_rules(SETTINGS.rules)}
     for one in verdicts.values():
         assert one["text"].startswith("largest" if one["resolved"] else "not resolved")
 
