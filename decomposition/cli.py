@@ -1,4 +1,4 @@
-"""The command line: ``decompose run | plan | spectrum | report | problems | study``."""
+"""The command line: ``decompose run | plan | open | spectrum | report | problems | study``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from decomposition import __version__, interruption
 from decomposition.errors import DecompositionError, StoreError
 
 if TYPE_CHECKING:
-    from decomposition.commands import Plan, Report, Run, Spectrum, Study
+    from xarray import DataTree
+
+    from decomposition.commands import Open, Plan, Report, Run, Spectrum, Study
     from decomposition.settings import Settings
 
 QUESTION = "Which step of a curvature approximation costs how much attribution quality?"
@@ -26,6 +28,7 @@ COMMANDS = {
     "run": "Decompose a problem: train, retrain on subsets, build every rung, score, report.",
     "plan": "Say how each rung would be computed, in which time and memory, before anything runs.",
     "spectrum": "Inspect eigen-spectra: of a problem's curvatures, or from a result's eigenvalues.",
+    "open": "Show a report in the browser.",
     "report": "Write the report again from result.nc, or a study's from study.nc, alone.",
     "problems": "List the built-in problems, the formats of data files, and their options.",
     "study": "See how far a study is: what is done, running, failed or missing, and the time left.",
@@ -33,7 +36,8 @@ COMMANDS = {
 """Command → what it does."""
 EXAMPLES = """Start here:
   decompose problems                                what can be studied without a file of your own
-  decompose run digits --quick --out first-look/    half a minute; then open first-look/report.html
+  decompose run digits --quick --out first-look/    half a minute
+  decompose open first-look/                        its report, in the browser
   decompose plan my_problem.py:make_problem         time and memory of a run on a model of yours
   decompose run my_problem.py:make_problem --out mine/
 
@@ -97,12 +101,13 @@ def _output() -> Iterator[None]:
 def _main() -> None:
     import tyro
 
-    from decomposition.commands import Plan, Problems, Report, Run, Spectrum, Study
+    from decomposition.commands import Open, Plan, Problems, Report, Run, Spectrum, Study
 
     with _output():
         command = tyro.cli(
             Annotated[Run, tyro.conf.subcommand("run")]
             | Annotated[Spectrum, tyro.conf.subcommand("spectrum")]
+            | Annotated[Open, tyro.conf.subcommand("open")]
             | Annotated[Report, tyro.conf.subcommand("report")]
             | Annotated[Plan, tyro.conf.subcommand("plan")]
             | Annotated[Problems, tyro.conf.subcommand("problems")]
@@ -117,6 +122,8 @@ def _main() -> None:
         _run(command)
     elif isinstance(command, Spectrum):
         _spectrum(command)
+    elif isinstance(command, Open):
+        _open(command)
     elif isinstance(command, Report):
         _report(command)
     elif isinstance(command, Study):
@@ -138,7 +145,7 @@ def _run(command: Run) -> None:
     if command.quick:
         settings = quick_settings(settings)
     problem = load_problem(command.problem, command.problem_seed, quick=command.quick)
-    run(
+    tree = run(
         problem,
         folder,
         scores=read_named(command.scores),
@@ -146,7 +153,26 @@ def _run(command: Run) -> None:
         command=shlex.join(["decompose", *sys.argv[1:]]),
         bank=command.bank,
     )
-    _say(f"wrote {folder / 'result.nc'} and {folder / 'report.html'}")
+    say_result(tree, folder, command.json)
+
+
+def say_result(tree: DataTree, folder: Path, as_json: bool) -> None:
+    """Verdict, recommendation, what would resolve more, and where the report is.
+
+    Scripts get JSON on the standard output, and nothing else there.
+    """
+    from decomposition.report import closing
+
+    where = (
+        f"wrote {folder / 'result.nc'} and {folder / 'report.html'}; "
+        f"{shlex.join(['decompose', 'open', str(folder)])} shows it"
+    )
+    lines = "\n".join([*closing.closing_lines(tree), where])
+    if as_json:
+        print(lines, file=sys.stderr)
+        _say(closing.as_json(tree))
+    else:
+        _say(lines)
 
 
 def quick_settings(settings: Settings) -> Settings:
@@ -176,6 +202,8 @@ def _spectrum(command: Spectrum) -> None:
 def _report(command: Report) -> None:
     from decomposition import report
     from decomposition.errors import ResultFileError
+    from decomposition.report.closing import as_json
+    from decomposition.report.page import as_tree
     from decomposition.results.write import output_folder
 
     if not command.results:
@@ -183,7 +211,52 @@ def _report(command: Report) -> None:
     first = command.results[0]
     folder = _folder(first) if command.out is None else output_folder(command.out)
     write = report.write_report if command.format == "html" else report.write_markdown
-    _say(f"wrote {write(command.results, folder)}")
+    wrote = f"wrote {write(command.results, folder)}"
+    if command.json:
+        print(wrote, file=sys.stderr)
+        _say(as_json(as_tree(command.results)))
+    else:
+        _say(wrote)
+
+
+def _open(command: Open) -> None:
+    import webbrowser
+
+    from decomposition.errors import ResultFileError
+
+    page = _page(command.result)
+    _say(str(page))
+    try:
+        shown = webbrowser.open(page.resolve().as_uri())
+    except webbrowser.Error:
+        shown = False
+    if not shown:
+        raise ResultFileError(
+            f"there is no browser here: open {page} in one, or copy it to where one is (it is one "
+            "file, and needs no network)"
+        )
+
+
+def _page(path: Path) -> Path:
+    """The report itself, or that in a folder.
+
+    Raises:
+        ResultFileError: there is none.
+    """
+    from decomposition.errors import ResultFileError
+    from decomposition.results.write import COMPARISON_NAME, REPORT_NAME
+
+    if path.is_file() and path.suffix == ".html":
+        return path
+    folder = _folder(path)
+    for name in (REPORT_NAME, COMPARISON_NAME):
+        if (folder / name).is_file():
+            return folder / name
+    again = shlex.join(["decompose", "report", str(folder)])
+    raise ResultFileError(
+        f"no {REPORT_NAME} in {folder}: say in which folder a run or a study has written one; of a "
+        f"result it is made by {again}"
+    )
 
 
 def _study(command: Study) -> None:

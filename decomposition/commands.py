@@ -35,7 +35,8 @@ class Run:
     PROBLEM is a built-in name, a data file (idx:FOLDER, csv:FILE?target=COLUMN, npz:FILE; see
     `decompose problems`) or file.py:function, where the function returns a decomposition.Problem.
     Writes result.nc and report.html into --out, and keeps the retrained models' outputs there:
-    stop it at any time, the same command resumes.
+    stop it at any time, the same command resumes. Ends with what replacing H by K-FAC costs, the
+    step to blame, which rung to use, what would resolve more, and where the report is.
 
     Examples:
         decompose run digits --out out/
@@ -58,6 +59,8 @@ class Run:
     scores: tuple[str, ...] = ()
     """Scores made elsewhere, name=FILE: arrays (queries, train) in .npy, .npz, .nc or .safetensors,
     positive where removing the training example raises the query's loss; only ranks count."""
+    json: bool = False
+    """Print verdict, levels, shares and recommendation as JSON, all else to the standard error."""
     bank: Path | None = None
     """A bank of models retrained elsewhere (.npz or netCDF, see docs/supplied_bank.md): the truth,
     in place of retraining."""
@@ -81,6 +84,23 @@ class Report:
     """One self-contained page, or Markdown with its figures in a folder beside it."""
     out: str | None = None
     """Folder to write to; default that of the first result."""
+    json: bool = False
+    """Print verdict, levels, shares and recommendation as JSON too."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """Show a report in the browser.
+
+    Prints where the page lies, so that it can be copied or opened elsewhere.
+
+    Examples:
+        decompose open out/
+        decompose open grid/
+    """
+
+    result: tyro.conf.Positional[Path]
+    """Folder that holds a report, or the page itself."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ import xarray as xr
 
 from decomposition import Settings, __version__, open_result
 from decomposition.cli import COMMANDS, main, quick_settings
-from decomposition.commands import Plan, Problems, Report, Run, Spectrum, Study
+from decomposition.commands import Open, Plan, Problems, Report, Run, Spectrum, Study
 from tests.test_run import same
 
 PROBLEM = Path(__file__).parent / "tiny_problem.py"
@@ -70,6 +71,63 @@ def test_run_writes_a_result_and_a_report(done: tuple[Path, tuple[int, str, str]
     assert (out / "report.html").stat().st_size > 10_000
 
 
+def test_a_run_ends_with_what_was_found_and_where(
+    done: tuple[Path, tuple[int, str, str]],
+) -> None:
+    """What is lost, which step, what to use, what would resolve more, and the report."""
+    out, (_, stdout, _) = done
+    lines = stdout.splitlines()
+    assert len(lines) == 5
+    assert "replacing the exact Hessian by K-FAC" in lines[0]
+    assert lines[2] == open_result(out)["recommendation"].attrs["sentence"]
+    assert lines[4].endswith(f"decompose open {out} shows it")
+
+
+def test_scripts_get_json_and_nothing_else(
+    done: tuple[Path, tuple[int, str, str]], command, tmp_path: Path
+) -> None:
+    arguments = ["run", f"{PROBLEM}:make", "--out", str(tmp_path), *FAST]
+    code, stdout, stderr = command(*arguments, "--json")
+    assert code == 0
+    found = json.loads(stdout)
+    assert set(found["verdict"]) == set(found["level"]) >= {"tuned", "equal"}
+    low, middle, high = found["level"]["tuned"]["kfac"]
+    assert low <= middle <= high
+    assert found["recommendation"]["sentence"] in stderr
+    shown = json.loads(command("report", str(tmp_path), "--json")[1])
+    assert shown == found
+
+
+def test_a_report_is_opened_in_the_browser(
+    done: tuple[Path, tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {shlex.quote(str(told))}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    code, stdout, stderr = finish("open", str(done[0]))
+    assert (code, stderr) == (0, "")
+    assert stdout.strip() == str(done[0] / "report.html")
+    assert told.read_text() == (done[0] / "report.html").resolve().as_uri()
+
+
+def test_without_a_browser_the_page_is_named(
+    done: tuple[Path, tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {"BROWSER": "absent", "PATH": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    code, stdout, stderr = finish("open", str(done[0]))
+    assert code == 1
+    assert stdout.strip() == str(done[0] / "report.html")
+    assert "there is no browser here" in stderr
+    code, _, stderr = finish("open", str(tmp_path))
+    assert code == 1
+    assert f"decompose report {tmp_path}" in stderr
+
+
 def test_report_comes_from_the_result_alone(
     done: tuple[Path, tuple[int, str, str]], tmp_path: Path, command
 ) -> None:
@@ -81,7 +139,7 @@ def test_report_comes_from_the_result_alone(
 
 
 def test_help_names_every_command_as_its_own_help_does() -> None:
-    kinds = (Run, Plan, Spectrum, Report, Problems, Study)
+    kinds = (Run, Plan, Open, Spectrum, Report, Problems, Study)
     firsts = {kind.__name__.lower(): (kind.__doc__ or "").split("\n")[0] for kind in kinds}
     assert firsts == COMMANDS
 

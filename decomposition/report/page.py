@@ -18,9 +18,7 @@ from decomposition.report.wording import isolated
 from decomposition.results.read import open_result
 from decomposition.results.stack import stack
 from decomposition.results.upgrade import upgraded
-from decomposition.results.write import REPORT_NAME, output_folder, write_whole
-
-COMPARISON_NAME = "comparison.html"
+from decomposition.results.write import COMPARISON_NAME, REPORT_NAME, output_folder, write_whole
 
 Source = xr.DataTree | str | os.PathLike[str]
 """A result, or the file or folder that holds one."""

@@ -19,6 +19,8 @@ STUDY_NAME = "study.nc"
 """File name of a combined study inside its folder."""
 REPORT_NAME = "report.html"
 """File name of a report inside its folder."""
+COMPARISON_NAME = "comparison.html"
+"""File name of a report of several results inside its folder."""
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _OUR_ATTRIBUTES = {DIGEST, "library_version"}

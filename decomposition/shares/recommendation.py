@@ -22,6 +22,7 @@ how far it lies below that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ from decomposition.shares.verdict import masks_needed
 
 TIE = 1.5
 """Costs within this factor are the same."""
+MOST_DIGITS = 4
+"""Decimals of a level, however narrow its interval."""
 MUCH = 10.0
 """A cost that is smaller by this factor is another order."""
 RANDOM = BASELINES[1]
@@ -99,7 +102,7 @@ class Recommendation:
     rung: str
     """"" where nothing can be recommended."""
     rule: str
-    """The protocol that says its damping."""
+    """The protocol that says its damping; "" where it has none."""
     resolved: bool
     """Whether every other rung is resolved to be worse."""
     best: str
@@ -227,7 +230,7 @@ def _recommend(whole: Candidates, losses: Mapping[str, Draws], level: float) -> 
     lower = [name for name in lower if MUCH * whole.price(name) < whole.price(rung)] or lower
     return Recommendation(
         rung,
-        _rule(rung, whole.names, losses, level),
+        "" if rung in BASELINES else _rule(rung, whole.names, losses, level),
         set(kept) <= {rung} and best == rung,
         best,
         min(higher, key=whole.price, default=""),
@@ -401,7 +404,8 @@ def _over_cells(regret: Float[np.ndarray, "cells 3"], holds: Sequence[int]) -> s
 
 def _span(interval: Float[np.ndarray, " 3"]) -> str:
     """An estimate with its bounds, to the digits that they allow."""
-    digits = 2 if interval[2] - interval[0] >= 0.02 else 3
+    width = float(interval[2] - interval[0])
+    digits = min(MOST_DIGITS, max(2, -math.floor(math.log10(width)))) if width > 0 else MOST_DIGITS
     low, middle, high = (f"{value:.{digits}f}".replace("-", "−") for value in interval)
     return f"{middle} [{low}, {high}]"
 
