@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -184,6 +185,28 @@ class Result:
         if data is None or "step" not in data.coords:
             return []
         return [s for s in labels(data["step"], "step") if s != CROSS_TERM]
+
+    def layer(self, name: str, limit: int = 40) -> str:
+        """A layer by its name and what it is: ``4 (Linear 32→10)``; the name alone if unknown."""
+        told = self._modules.get(name, "")
+        return isolated(f"{name} ({told})" if told else name, limit)
+
+    @cached_property
+    def _modules(self) -> dict[str, str]:
+        """Name of a module → its kind and sizes, from the model as torch prints it."""
+        found: dict[str, str] = {}
+        path: list[str] = []
+        for line in str(self.json("config").get("model", "")).splitlines():
+            module = re.match(r"( *)\((\S+)\): (\w+)\((.*)", line)
+            if module is None:
+                continue
+            path = [*path[: len(module[1]) // 2 - 1], module[2]]
+            sizes = re.findall(r"(?:in|out)_(?:features|channels)=(\d+)", module[4])
+            if not sizes:  # of a convolution
+                sizes = re.findall(r"^(\d+), (\d+)", module[4])[0:1]
+                sizes = [*sizes[0]] if sizes else []
+            found[".".join(path)] = " ".join([module[3], "→".join(sizes)]).strip()
+        return found
 
     @property
     def factor(self) -> str:

@@ -144,7 +144,7 @@ def plot_beside(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = No
             return say_missing(axes_or_new(ax), "nothing beside the chain in this result")
         protocol = leading_protocol(result, difference)
         others, rungs = labels(difference, "other"), labels(difference, "rung")
-        ax = axes_or_new(ax, 6.2, 1.4 + len(others) * band_height(len(rungs)))
+        ax = axes_or_new(ax, 4.8, 1.4 + len(others) * band_height(len(rungs)))
         names = {other: rung_label(other, 60) for other in others}
         points: list[Point] = [
             (names[other], rung, interval(difference, protocol=protocol, other=other, rung=rung))

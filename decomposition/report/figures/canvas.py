@@ -91,10 +91,14 @@ def hint(artist: Artist, text: str) -> None:
 
 
 def head(ax: Axes, text: str) -> None:
-    """The figure's title: what it shows, in as many lines as its width asks for."""
+    """The figure's title: what it shows, from its left edge on, in as many lines as it needs."""
     figure = ax.get_figure()
-    width = figure.get_figwidth() if isinstance(figure, Figure) else 4.8
-    ax.set_title(textwrap.fill(text, max(int(9.2 * width), 24)))
+    if not isinstance(figure, Figure) or len(figure.axes) > 1:
+        ax.set_title(text)
+        return
+    width = int(10.2 * figure.get_figwidth())
+    look = {"fontsize": STYLE["axes.titlesize"], "fontweight": STYLE["axes.titleweight"]}
+    figure.suptitle(textwrap.fill(text, width), x=0.01, ha="left", color=INK, **look)
 
 
 def beside(ax: Axes, x: float, y: float, text: str, left: bool = False) -> None:

@@ -87,7 +87,8 @@ def plot_contributions(tree: xr.DataTree, what: str = "layers", ax: Axes | None 
         middle = contribution.sel(ci_bound="estimate").transpose(dim, "step").values
         values = np.vstack([middle, total.sel(ci_bound="estimate").values])
         texts = [[signed(value) for value in row] for row in values]
-        names = [*(isolated(part, 16) for part in parts), "total"]
+        layered = what == "layers"
+        names = [*(result.layer(p, 20) if layered else isolated(p, 16) for p in parts), "total"]
         draw_heat(ax, values, texts, names, [step_label(s) for s in steps])
         ax.axhline(len(parts), color=INK, linewidth=1.0)
         ax.set_ylabel(name)
@@ -116,14 +117,15 @@ def layer_errors(result: Result, metric: str = "relative_frobenius") -> xr.DataA
 
 def plot_layers(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = None) -> Axes:
     """A cell per layer and rung, its relative Frobenius error written in it."""
-    errors = layer_errors(Result(tree, cell))
+    result = Result(tree, cell)
+    errors = layer_errors(result)
     with report_style():
         ax = axes_or_new(ax)
         if errors is None:
             return say_missing(ax, "no spectral errors by layer in this result")
         texts = [[number(value, 2) for value in row] for row in errors.values]
         rungs = [rung_label(r, 12) for r in labels(errors, "rung")]
-        blocks = [isolated(b, 16) for b in labels(errors, "block")]
+        blocks = [result.layer(b, 20) for b in labels(errors, "block")]
         draw_heat(ax, errors.values, texts, blocks, rungs, losses=False)
         ax.set_xticks(ax.get_xticks(), rungs, rotation=30, ha="right")
         ax.set_ylabel("layer")

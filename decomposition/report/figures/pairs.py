@@ -72,7 +72,7 @@ def plot_mismatch(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = 
                 marker=look[1],
                 markersize=2.6,
                 alpha=0.7,
-                label=f"block {rung_label(name, 18)}",
+                label=f"layer {result.layer(name, 20)}",
             )
         if ends:
             limits = [min(ends), max(ends)]

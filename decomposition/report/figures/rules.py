@@ -7,10 +7,12 @@ from matplotlib.axes import Axes
 
 from decomposition.report.figures.canvas import (
     axes_or_new,
+    head,
     legend_outside,
     report_style,
     say_missing,
 )
+from decomposition.report.figures.curves import UNDRAWN
 from decomposition.report.figures.points import Point, band_height, draw_points, limits
 from decomposition.report.names import protocol_label, rung_label
 from decomposition.report.palette import MUTED
@@ -24,9 +26,10 @@ def plot_regret(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = No
         mean = result.known("/regret", "mean")
         if mean is None:
             return say_missing(axes_or_new(ax), "no other damping than the tuned one here")
-        protocols, rungs = labels(mean, "protocol"), labels(mean, "rung")
+        protocols = labels(mean, "protocol")
+        rungs = [r for r in labels(mean, "rung") if r not in UNDRAWN]
         names = {protocol: protocol_label(protocol) for protocol in protocols}
-        ax = axes_or_new(ax, 6.2, 1.4 + len(protocols) * band_height(len(rungs)))
+        ax = axes_or_new(ax, 4.8, 1.4 + len(protocols) * band_height(len(rungs)))
         points: list[Point] = [
             (names[protocol], rung, interval(mean, protocol=protocol, rung=rung))
             for protocol in protocols
@@ -37,6 +40,6 @@ def plot_regret(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = No
         draw_points(ax, list(names.values()), styles, points, ends)
         ax.axvline(0, color=MUTED, linewidth=0.8)
         ax.set_xlabel("LDS lost against each rung's tuned λ")
-        ax.set_title("What not tuning λ costs")
+        head(ax, "What not tuning λ costs")
         legend_outside(ax, [(styles[rung], rung_label(rung)) for rung in rungs])
     return ax

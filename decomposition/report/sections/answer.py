@@ -202,7 +202,8 @@ def own_claim_blocks(result: Result) -> list[Block]:
     if not found or result.many:
         return []
     said = f"{_summary(found)} What holds in this one model need not hold elsewhere."
-    return [Text(said), *_tables(found, {}), *_effects(found)]
+    every = (*_tables(found, {}), *_effects(found))
+    return [Text(said), Details("every-claim", "Every claim under every protocol", every)]
 
 
 def _effects(found: list[Claim]) -> list[Block]:
@@ -232,6 +233,8 @@ def _summary(found: list[Claim]) -> str:
         count = ends.count({one})
         if count:
             parts.append(f"{count} {'is' if count == 1 else 'are'} {one.word} under every protocol")
+            if count == 1:
+                parts[-1] += f" (“{found[ends.index({one})].text.rstrip('.')}”)"
     mixed = sum(len(end) > 1 for end in ends)
     if mixed:
         depends = "depends" if mixed == 1 else "depend"

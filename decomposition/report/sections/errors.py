@@ -101,9 +101,10 @@ def _reading(found: dict[str, Interval]) -> str:
         parts.append(f"a larger loss of LDS for {joined(signs['larger'])}")
     if signs["smaller"]:
         parts.append(f"a smaller one for {joined(signs['smaller'])}")
-    if signs["open"]:
-        parts.append(f"neither, as far as is resolved, for {joined(signs['open'])}")
-    return f"Over rungs and λ, a larger error goes with {'; with '.join(parts)}." if parts else ""
+    if not parts:
+        return "No error of the matrix is resolved to go with the loss of LDS."
+    rest = f"; the other {len(signs['open'])} are not resolved" if signs["open"] else ""
+    return f"Over rungs and λ, a larger error goes with {'; with '.join(parts)}{rest}."
 
 
 def _figure(one: Result, figure: str) -> Figure | None:

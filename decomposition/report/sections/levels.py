@@ -89,9 +89,8 @@ def waterfall(protocol: str, one: Result, name: str) -> Figure | None:
     return Figure(
         name.replace("_", "-"),
         f"Waterfall of LDS under {under}{of}: {joined(parts)}.",
-        f"LDS along the chain, {under}{of}: how well each rung's influence scores rank what really "
-        "happens to the queries when models are retrained on subsets; 1 is perfect. Bars are the "
-        f"steps, whiskers {intervals(one)}.",
+        f"LDS{of}: how well each rung's influence scores rank what happens to the queries when "
+        f"models are retrained on subsets; 1 is perfect. Whiskers: {intervals(one)}.",
         partial(plot_waterfall, one.tree, protocol=protocol, cell=one.cell),
         Table(name, f"LDS along the chain, {under}", ("rung", "LDS"), tuple(rows.items())),
     )

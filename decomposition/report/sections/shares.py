@@ -95,9 +95,8 @@ def _glance(one: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Shares of the LDS under every damping protocol and order. {survival(one)}",
-        "Share of the loss that each step takes along the chain, and its range over the orders in "
-        "which the steps can be taken. Colour: the drop (orange a loss, purple a gain). Outlined: "
-        "the largest estimate along every order; dashed: along the chain alone.",
+        "Share of the loss along the chain, beneath it the range over the orders of the steps; "
+        "colour: the drop. Outlined: the largest along every order; dashed: along the chain alone.",
         partial(plot_orders, one.tree, cell=one.cell),
         Table(
             f"{name}-data",
@@ -209,9 +208,8 @@ def at_damping(one: Result, name: str) -> Figure | None:
     return Figure(
         name,
         f"Drop of each step at one λ for all rungs{of}; largest estimate: {joined(parts)}.",
-        f"One λ for every rung{of}. Bands are {intervals(one)}; the strip names the step with the "
-        "largest estimate at every λ, pale where its interval is not clear of the others and of "
-        "zero.",
+        f"One λ for every rung{of}; bands: {intervals(one)}. The strip names the step with the "
+        "largest loss, pale where that is not resolved.",
         partial(plot_at_damping, one.tree, cell=one.cell),
         Table(f"{name}-data", "Drop at one λ for all", ("λ / unit", "step", "drop"), rows),
     )

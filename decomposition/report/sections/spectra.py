@@ -20,7 +20,7 @@ from decomposition.report.figures.spectra import (
 from decomposition.report.names import rung_label
 from decomposition.report.result import Result, labels
 from decomposition.report.sections.by_cell import Row, figures, table
-from decomposition.report.wording import isolated, joined, number, plural
+from decomposition.report.wording import joined, number, plural
 
 COUNTS = ("numerical_rank", "negative_count")
 ROUNDING = 1e-12
@@ -84,7 +84,7 @@ def _factors(one: Result) -> dict[str, float]:
             exact, product = pairs(data)
             if exact.size:
                 factor = np.median(np.maximum(product / exact, exact / product))
-                found[isolated(name, 40)] = float(factor)
+                found[one.layer(name)] = float(factor)
     return found
 
 

@@ -80,7 +80,7 @@ def _worst_layer(one: Result) -> str:
     worst = labels(errors, "block")[int(np.nanargmax(last.values))]
     of = f" in {one.name}" if one.name else ""
     return (
-        f"The layer with the largest error of {rung_label(shown)}{of} is {isolated(worst)} "
+        f"The layer with the largest error of {rung_label(shown)}{of} is {one.layer(worst)} "
         f"({number(float(last.max()), 2)})."
     )
 
@@ -113,7 +113,7 @@ def _contributions(result: Result) -> list[Block]:
         if data is None or not {"contribution", "total"} <= set(data.data_vars):
             continue
         if not blocks:
-            blocks.append(Text(f"Of each step's change in LDS: {_most(data, what)}."))
+            blocks.append(Text(f"Of each step's change in LDS: {_most(result, data, what)}."))
         blocks.append(_split(result, data, what))
         tables.append(_split_table(data, what))
     if not blocks:
@@ -127,16 +127,17 @@ def _contributions(result: Result) -> list[Block]:
     return [*blocks, Text(how), *tables]
 
 
-def _most(data: xr.Dataset, what: str) -> str:
+def _most(result: Result, data: xr.Dataset, what: str) -> str:
     """The part that counts most in each step."""
     array = data["contribution"]
-    return joined([_largest(array, s, AXES[what][0], what) for s in labels(array, "step")])
+    steps = labels(array, "step")
+    return joined([_largest(result, array, s, AXES[what][0], what) for s in steps])
 
 
 def _split(result: Result, data: xr.Dataset, what: str) -> Figure:
     dim, name, _ = AXES[what]
     array = data["contribution"]
-    finding = _most(data, what)
+    finding = _most(result, data, what)
     rows = tuple(
         (step, part, interval(array, **{"step": step, dim: part}))
         for step in labels(array, "step")
@@ -152,14 +153,14 @@ def _split(result: Result, data: xr.Dataset, what: str) -> Figure:
     )
 
 
-def _largest(array: xr.DataArray, step: str, dim: str, what: str) -> str:
+def _largest(result: Result, array: xr.DataArray, step: str, dim: str, what: str) -> str:
     values = array.sel(step=step, ci_bound="estimate")
     if not np.isfinite(values.values).any():
         return f"{step_label(step)} unknown"
     part = labels(array, dim)[int(np.nanargmax(np.abs(values.values)))]
     value = span(interval(array, **{"step": step, dim: part}))
-    noun = "layer" if what == "layers" else "ranks"
-    return f"{noun} {isolated(part, 40)} has most of {step_label(step)} ({value})"
+    name = f"layer {result.layer(part)}" if what == "layers" else f"ranks {isolated(part, 40)}"
+    return f"{name} has most of {step_label(step)} ({value})"
 
 
 def _split_table(data: xr.Dataset, what: str) -> Table:
