@@ -119,7 +119,7 @@ def plot_waterfall(
         if not set(rows) & set(CHAIN):
             return say_missing(ax, "no LDS along the chain in this result")
         draw_bars(ax, _lds_bars(result, protocol, rows))
-        ax.set_xlabel(f"LDS (mean rank correlation over queries), {protocol_label(protocol)}")
+        ax.set_xlabel(f"LDS (mean over queries), {protocol_label(protocol)}")
         head(ax, result.name or _finding(result, protocol))
     return ax
 
