@@ -1,0 +1,309 @@
+"""Other libraries' influence scores on the bench, against models retrained here.
+
+    python analyses/libraries.py [--quick] [--problem digits] [--out libraries/]
+
+Needs the extra `libraries`. Each method of kronfluence, dattri, captum and curvlinops is run with
+the dampings that its documentation names, and at the best of a grid, chosen on 200 retrained models
+that are none of those that score it. Where a method samples it is drawn several times. Every method
+runs in a process of its own, which counts its processor time and its peak of memory. The scores
+then go through `run(scores=…)`, beside the chain. Leaves `libraries.csv`, `libraries.md`,
+`libraries.png`, and the result with its report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from adapters import captum, curvlinops, dattri, kronfluence, ours
+from adapters.method import Method, cross_entropy
+from matplotlib.axes import Axes
+
+from decomposition import EKFAC, Problem, Settings, run
+from decomposition.problems import load_problem
+from decomposition.report.drawing import draw
+from decomposition.report.figures.canvas import axes_or_new, report_style
+from decomposition.results.write import output_folder
+from decomposition.retraining import Bank, BankPlan, retrain_bank
+from decomposition.scores.bootstrap import Draws
+from decomposition.scores.lds import lds, predicted_effects
+from decomposition.scores.levels import Levels
+
+ALSO = "diagonal"
+"""What another library has, too."""
+SETTINGS = Settings(lattice=False, matrix_norms=False, also=ALSO)
+QUICK = Settings(
+    masks=60, second_order_masks=20, resamples=200, lattice=False, matrix_norms=False, also=ALSO
+)
+CHOOSING = BankPlan(masks=200, seed=1, second_order_masks=0)
+GRID = np.geomspace(1e-3, 1e2, 6)
+"""Dampings tried, as multiples of a method's unit; then halfway to the best one's neighbours."""
+DRAWS = 3
+MEMORY = 8 * 2**30
+"""Bytes that a method may take."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method gave under each setting: default, rule, best."""
+
+    dampings: dict[str, float | None] = field(default_factory=dict)
+    scores: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    """(queries, train) of every draw."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why there are none."""
+    seconds: float = np.nan
+    """Of the processor, to build the method and to score at one damping."""
+    mebibytes: float = np.nan
+    """At the peak of that, beyond what the problem takes."""
+
+
+def methods() -> list[Method]:
+    """Those of every library, and the rungs of ours that they estimate."""
+    return [m for part in (ours, kronfluence, dattri, captum, curvlinops) for m in part.methods()]
+
+
+def attempt(label: str, problem: Problem, bank: Bank, mean: float, draws: int) -> Outcome:
+    """Every setting and draw of the method of this label, in this process."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # some write there
+        return _attempt(label, problem, bank, mean, draws)
+
+
+def _attempt(label: str, problem: Problem, bank: Bank, mean: float, draws: int) -> Outcome:
+    method = next(method for method in methods() if method.label == label)
+    soft = _status("VmSize") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (soft, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    dampings = dict(zip(("default", "rule"), method.defaults, strict=False))
+    unit = None if method.unit is None else method.unit(problem, mean)
+    _scorer(method, problem.of_examples(slice(0, 20)), 0)  # imports are not counted
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    held, start = _status("VmRSS"), time.process_time()
+    score = _scorer(method, problem, 0)
+    score(next(iter(dampings.values()), unit))
+    seconds, peak = time.process_time() - start, _status("VmHWM") - held
+    if unit is not None:
+        dampings["best"] = best_damping(lambda d: _level(score(d), bank, problem), unit)
+    found = {setting: score(damping) for setting, damping in dampings.items()}
+    failures = {setting: text for setting, text in found.items() if isinstance(text, str)}
+    scores = {setting: [s] for setting, s in found.items() if not isinstance(s, str)}
+    for seed in range(1, draws if method.samples and scores else 1):
+        other = _scorer(method, problem, seed)
+        for setting, drawn in scores.items():
+            drawn.append(other(dampings[setting]))
+    return Outcome(dampings, scores, failures, seconds, peak / 2**20)
+
+
+def best_damping(level: Callable[[float], float], unit: float) -> float:
+    """The damping of the highest level on the grid and between the best's neighbours."""
+    levels = {damping: level(damping) for damping in unit * GRID}
+    top = max(levels, key=lambda damping: levels[damping])
+    levels |= {damping: level(damping) for damping in (top / 10**0.5, top * 10**0.5)}
+    return max(levels, key=lambda damping: levels[damping])
+
+
+def _scorer(
+    method: Method, problem: Problem, seed: int
+) -> Callable[[float | None], np.ndarray | str]:
+    """Scores at a damping, each computed once; or why there are none."""
+    try:
+        made = method.build(problem, seed)
+    except Exception as error:
+        said = _said(error)
+        return lambda damping: said
+
+    @functools.cache
+    def scores(damping: float | None) -> np.ndarray | str:
+        try:
+            found = np.asarray(made(damping), np.float64)
+        except Exception as error:
+            return _said(error)
+        return found if np.isfinite(found).all() else "not finite"
+
+    return scores
+
+
+def _said(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:120]
+
+
+def _level(scores: np.ndarray | str, bank: Bank, problem: Problem) -> float:
+    """LDS over the models of a bank; −∞ where there are no scores."""
+    if isinstance(scores, str):
+        return -np.inf
+    truth = bank.measurements(problem).mean(1)
+    return float(lds(predicted_effects(bank.masks, scores), truth).mean)
+
+
+def _status(field: str) -> int:
+    """Bytes of this process, by /proc."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{field}:")[2].split()[0])
+
+
+def outcomes(problem: Problem, chosen: list[Method], draws: int, kept: Path) -> dict[str, Outcome]:
+    """Label → outcome, each method in a process of its own, one after the other; done once."""
+    bank = retrain_bank(problem, CHOOSING, progress=False)
+    mean = EKFAC()(problem).trace() / problem.num_parameters
+    sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("adapters/*.py"))]
+    kept.mkdir(exist_ok=True)
+    found = {}
+    for method in chosen:
+        arrays = (problem.theta(), *problem.train, *problem.query)
+        data = [np.asarray(array) for array in arrays]  # tensors have another hash each time
+        path = kept / f"{joblib.hash((method.label, draws, *data, *sources))}.joblib"
+        if not path.exists():
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                work = pool.submit(attempt, method.label, problem, bank, mean, draws)
+                joblib.dump(work.result(), path)
+        found[method.label] = joblib.load(path)
+        print(f"{method.label}: {found[method.label].seconds:.1f} s", flush=True)
+    return found
+
+
+def table(result: xr.DataTree, chosen: list[Method], found: dict[str, Outcome]) -> pd.DataFrame:
+    """A row for every method and setting: levels and differences with intervals, draws, costs."""
+    levels = Levels.read(result["levels"].to_dataset())
+    rows = []
+    for method in chosen:
+        outcome = found[method.label]
+        for setting, damping in outcome.dampings.items():
+            row = {
+                "library": method.library,
+                "method": method.name,
+                "setting": setting,
+                "damping": "" if damping is None else f"{damping:.2g}",
+                "failure": outcome.failures.get(setting, ""),
+                "seconds": outcome.seconds,
+                "mebibytes": outcome.mebibytes,
+            }
+            drawn = outcome.scores.get(setting)
+            if drawn:
+                level = levels.of("tuned", [entry(method, setting)])
+                row |= _bounds("lds", level)
+                if method.ours in levels.nodes:
+                    row |= _bounds("difference", level.minus(levels.of("tuned", [method.ours])))
+                each = [_on(result, scores) for scores in drawn]
+                row |= {"draws": len(each), "lowest": min(each), "highest": max(each)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def entry(method: Method, setting: str) -> str:
+    """Its name on the bench."""
+    return f"{method.label}, {setting}"
+
+
+def _bounds(name: str, value: Draws) -> dict[str, float]:
+    low, estimate, high = value.interval()[0]
+    return {name: estimate, f"{name}_lower": low, f"{name}_upper": high}
+
+
+def _on(result: xr.DataTree, scores: np.ndarray) -> float:
+    """LDS over the models that the run retrained: of a draw that is not on the bench itself."""
+    bank = result["bank"].to_dataset()
+    outputs, targets = torch.from_numpy(bank["outputs"].values), bank["targets"].values
+    flat = outputs.flatten(0, 2).double()
+    losses = cross_entropy(
+        flat, torch.from_numpy(targets).repeat(len(flat) // len(targets)), "none"
+    )
+    truth = losses.view(outputs.shape[:3]).mean(1).numpy()
+    return float(lds(predicted_effects(bank["masks"].values > 0, scores), truth).mean)
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """The table as the documentation has it."""
+    lines = [
+        "| | damping | LDS [95%] | over draws | minus the exact rung | processor | memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows.itertuples():
+        damping = f"{row.setting}{f': {row.damping}' if row.damping else ''}"
+        peak = "" if np.isnan(row.mebibytes) else f"{row.mebibytes:.0f} MiB"
+        cost = f"{row.seconds:.1f} s | {peak}"
+        if row.failure:
+            lines.append(f"| {row.library} {row.method} | {damping} | {row.failure} | | | {cost} |")
+            continue
+        level = f"{row.lds:.3f} [{row.lds_lower:.3f}, {row.lds_upper:.3f}]"
+        drawn = f"{row.lowest:.3f} to {row.highest:.3f}" if row.draws > 1 else ""
+        gap = ""
+        if np.isfinite(row.difference):
+            gap = (
+                f"{row.difference:+.3f} [{row.difference_lower:+.3f}, {row.difference_upper:+.3f}]"
+            )
+        name = f"{row.library} {row.method}"
+        lines.append(f"| {name} | {damping} | {level} | {drawn} | {gap} | {cost} |")
+    return "\n".join(lines).replace("-0.", "−0.") + "\n"
+
+
+def figure(rows: pd.DataFrame, result: xr.DataTree) -> Axes:
+    """LDS of every method: at its default and rule, and at its best damping."""
+    rows = rows[rows["failure"] == ""]
+    names = list(dict.fromkeys(rows["library"] + " " + rows["method"]))
+    looks = {"default": ("o", "white"), "rule": ("D", "white"), "best": ("o", None)}
+    levels = result["shares"]["level"].sel(protocol="tuned", ci_bound="estimate")
+    with report_style():
+        ax = axes_or_new(None, 7.2, 0.27 * len(names) + 1.2)
+        for rung, color in (("kfac", "#0072b2"), ("ekfac", "#d55e00")):
+            ax.axvline(float(levels.sel(rung=rung)), color=color, lw=1, ls="--", zorder=0)
+        for (setting, (marker, face)), shift in zip(looks.items(), (-0.2, 0, 0.2), strict=True):
+            some = rows[rows["setting"] == setting]
+            y = [names.index(f"{r.library} {r.method}") + shift for r in some.itertuples()]
+            ax.errorbar(
+                some["lds"],
+                y,
+                xerr=np.abs(some[["lds_lower", "lds_upper"]].to_numpy().T - some["lds"].to_numpy()),
+                fmt=marker,
+                color="#333333",
+                markerfacecolor=face,
+                markersize=4.5,
+                elinewidth=1,
+                label={"default": "its default", "rule": "its rule", "best": "its best"}[setting],
+            )
+        ax.set_yticks(range(len(names)), names)
+        ax.invert_yaxis()
+        ax.set_xlabel("LDS [95%]; dashed: exact K-FAC (blue), EK-FAC (red) at their best λ")
+        ax.set_title(f"Influence scores of other libraries on {result.attrs['problem']}")
+        ax.legend(loc="lower left")
+    return ax
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small network, 60 subsets, 2 draws")
+    parser.add_argument("--problem", default="digits", help="classification by linear layers")
+    parser.add_argument("--out", default="libraries", help="folder")
+    asked = parser.parse_args()
+    out = output_folder(asked.out)
+    problem = load_problem(asked.problem, quick=asked.quick).trained()
+    chosen = methods()
+    found = outcomes(problem, chosen, 2 if asked.quick else DRAWS, out / "methods")
+    scores = {
+        entry(method, setting): drawn[0]
+        for method in chosen
+        for setting, drawn in found[method.label].scores.items()
+    }
+    result = run(problem, out=out, scores=scores, settings=QUICK if asked.quick else SETTINGS)
+    rows = table(result, chosen, found)
+    rows.to_csv(out / "libraries.csv", index=False)
+    (out / "libraries.md").write_text(markdown(rows), "utf-8")
+    (out / "libraries.png").write_bytes(draw(figure(rows, result), "libraries").png)
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
