@@ -209,6 +209,7 @@ def _ruled(
     found = scorers_of(inverted, gradients, eigenvalues, rotations)
     fixed = {name: one for name, one in scorers.items() if name not in rungs}
     return Ruled(
+        inverted,
         {**found, **fixed},
         {**strengths, **dict.fromkeys(fixed, 0.0)},
         strengths if rule.one_damping else {},

@@ -39,6 +39,15 @@ from decomposition.settings import Settings
 from decomposition.spectrum.errors import ErrorPlan
 from decomposition.spectrum.groups import spectral_groups
 from decomposition.spectrum.inverse_errors import solution_errors
+from decomposition.spectrum.residuals import (
+    VECTORS,
+    VECTORS_BY_PRODUCTS,
+    Directions,
+    Treated,
+    add_residuals,
+    drawn,
+    inverse_residuals,
+)
 
 ERROR_STRIDE = 3
 """Spectral errors are taken at every third damping of the grid."""
@@ -186,9 +195,15 @@ def _curvature_groups(
     progress: bool,
 ) -> dict[str, xr.Dataset]:
     """Spectra and errors of every rung, each number with its error."""
-    errors = _error_plan(base, attribution, dampings, settings) if settings.detail else None
+    errors = _error_plan(base, attribution, dampings, settings)
     queries = base.gradients.query if isinstance(base.gradients, Gradients) else None
-    groups = spectral_groups(base.known, base.problem, plan, errors, queries, progress)
+    detailed = errors if settings.detail else None
+    groups = spectral_groups(base.known, base.problem, plan, detailed, queries, progress)
+    directions, treatments = _directions(base, settings), _treatments(base, dampings)
+    if directions:
+        at = errors.dampings
+        found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative)
+        add_residuals(groups, found, errors.headline)
     error, steps = groups["/spectral_error"], base.known.frobenius.steps
     error["squared_error"] = (("step", "probe"), np.stack(list(steps.values())))
     error.coords["step"] = list(steps)
@@ -200,12 +215,34 @@ def _curvature_groups(
     return groups
 
 
+def _directions(base: BaseModel, settings: Settings) -> list[Directions]:
+    """Gradients along which inverses are tried; of training examples where they are in memory."""
+    most = VECTORS_BY_PRODUCTS if base.rungs["hessian"].matrix_free else VECTORS
+    found = base.gradients
+    kinds = {"query": next(iter(found.query_parts(most)))}
+    if isinstance(found, Gradients):
+        kinds = {"train": found.train, "query": found.query}
+    every = [drawn(kind, columns, most, settings.seed) for kind, columns in kinds.items()]
+    return [one for one in every if one.columns.shape[1]]
+
+
+def _treatments(base: BaseModel, dampings: Dampings) -> dict[str, Treated]:
+    """The rungs under every protocol, and under every rule."""
+    found = {name: Treated(base.rungs, at, at) for name, at in dampings.items()}
+    rules = {} if base.effects is None else base.effects.rules
+    return found | {
+        name: Treated(one.rungs, one.strengths, one.told) for name, one in rules.items()
+    }
+
+
 def _error_plan(
     base: BaseModel, attribution: xr.Dataset | None, dampings: Dampings, settings: Settings
 ) -> ErrorPlan:
     """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
     scale = base.known.frobenius.traces["ggn"] / rank_bound(base.problem)
-    grid = scale * settings.multipliers() if attribution is None else attribution["damping"].values
+    grid = scale * settings.multipliers()
+    if attribution is not None and "damping" in attribution.coords:
+        grid = attribution["damping"].values
     headline = dampings.get("equal", dampings.get(TUNED, {})).get(scores.REFERENCE, scale)
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
     outputs = base.problem.num_outputs

@@ -33,6 +33,10 @@ METRIC_LABELS = {
     "damped_inverse": "damped inverse (relative)",
     "damped_inverse_queries": "damped inverse on query gradients (relative)",
     "stein": "Stein divergence",
+    "inverse_residual_train": "residual of the inverse, training gradients",
+    "inverse_residual_query": "residual of the inverse, query gradients",
+    "inverse_residual_train_damped": "damped residual of the inverse, training gradients",
+    "inverse_residual_query_damped": "damped residual of the inverse, query gradients",
 }
 PROTOCOLS = {
     "tuned": "tuned λ",

@@ -147,6 +147,13 @@ _ERRORS = (
             variable(
                 "damped_value_against_ggn", "metric damping rung", "1", "likewise against the GGN"
             ),
+            variable("damped_median", "metric damping rung", "1", "median over gradients"),
+            variable(
+                "residual",
+                "metric protocol rung",
+                "1",
+                "mean residual of the inverse under a protocol or rule",
+            ),
             variable(
                 "misaligned",
                 "protocol rung",

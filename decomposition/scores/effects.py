@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
+from decomposition.curvature.operator import Curvature
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DampingError
 from decomposition.scores.lds import mean_truth
@@ -39,8 +40,10 @@ class Measured:
 class Ruled:
     """The rungs under one rule of damping."""
 
-    scorers: Mapping[str, Scorer]
+    rungs: Mapping[str, Curvature]
     """Those that have this inverse."""
+    scorers: Mapping[str, Scorer]
+    """Of those, and of what no curvature went into."""
     strengths: Mapping[str, float]
     """What stands in the place of λ."""
     told: Mapping[str, float]

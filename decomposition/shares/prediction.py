@@ -18,7 +18,8 @@ from decomposition.names import BASELINES, CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.ranks import Floats, correlation, rank
 from decomposition.shares.steps import ShareError
-from decomposition.spectrum.errors import DAMPED, METRICS
+from decomposition.spectrum.errors import DAMPED
+from decomposition.spectrum.residuals import RESIDUALS
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def prediction_group(
     rho, cells, groups = {}, {}, {}
     mean = attribution["lds_mean"].sel(ci_bound="estimate")
     shared = [d for d in errors["damping"].values if np.isclose(mean["damping"], d).any()]
-    for metric in METRICS:
-        if metric in DAMPED:
+    metrics = [str(metric) for metric in errors["metric"].values]
+    for metric in metrics:
+        if metric in DAMPED or metric in RESIDUALS:
             x = errors["damped_value"].sel(metric=metric, damping=shared, rung=rungs)
             y = mean.sel(damping=shared, method="nearest")
             loss = (y.sel(rung="hessian") - y.sel(rung=rungs)).transpose("damping", "rung")
@@ -137,5 +139,5 @@ def prediction_group(
             "cells": ("metric", np.array(list(cells.values()))),
             "rungs": ("metric", np.array(list(groups.values()))),
         },
-        {"metric": list(METRICS), "ci_bound": list(CI_BOUNDS)},
+        {"metric": metrics, "ci_bound": list(CI_BOUNDS)},
     )

@@ -1,0 +1,116 @@
+"""Residuals of the inverse (Eq. 9), against their definition in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from decomposition.curvature import BlockDiagonal, Curvature, DenseCurvature, SolveCurvature
+from decomposition.spectrum.residuals import (
+    RESIDUALS,
+    Directions,
+    Treated,
+    drawn,
+    inverse_residuals,
+)
+
+SIZE, DAMPINGS = 6, [0.1, 2.0]
+
+
+def _matrix(seed: int, shift: float = 0.0) -> torch.Tensor:
+    rows = torch.from_numpy(np.random.default_rng(seed).standard_normal((SIZE, SIZE)))
+    return rows @ rows.T + shift * torch.eye(SIZE)
+
+
+def _rungs() -> dict[str, Curvature]:
+    hessian = _matrix(0) - 2.0 * torch.eye(SIZE)  # indefinite
+    blocks = {"a": hessian[:2, :2].contiguous(), "b": hessian[2:, 2:].contiguous()}
+    return {"hessian": DenseCurvature(hessian), "blocks": BlockDiagonal(blocks)}
+
+
+def _directions(kind: str = "train", count: int = 7) -> Directions:
+    columns = np.random.default_rng(3).standard_normal((SIZE, count))
+    return Directions(kind, torch.from_numpy(columns), True)
+
+
+@pytest.mark.parametrize("rung", ["hessian", "blocks"])
+@pytest.mark.parametrize("damped", [False, True])
+def test_mean_and_median_over_the_gradients(rung: str, damped: bool) -> None:
+    rungs, v = _rungs(), _directions("query")
+    found = inverse_residuals(rungs, [v], DAMPINGS, {}, "absolute")
+    mu, basis = np.linalg.eigh(rungs[rung].dense().numpy())
+    exact, columns = rungs["hessian"].dense().numpy(), v.columns.numpy()
+    for damping in DAMPINGS:
+        inverse = basis @ np.diag(1 / (abs(mu) + damping)) @ basis.T
+        sides = (exact + damped * damping * np.eye(SIZE)) @ inverse @ columns
+        wanted = ((sides - columns) ** 2).sum(0) / (columns**2).sum(0)
+        place = {
+            "metric": f"inverse_residual_query{'_damped' if damped else ''}",
+            "damping": damping,
+            "rung": rung,
+        }
+        np.testing.assert_allclose(found["damped_value"].sel(place), wanted.mean())
+        np.testing.assert_allclose(found["damped_median"].sel(place), np.median(wanted))
+        assert found["damped_error"].sel(place) == 0.0
+    assert np.isnan(found["damped_value"].sel(metric="inverse_residual_train")).all()
+
+
+def test_a_rung_that_is_the_hessian_has_none_without_damping() -> None:
+    rungs: dict[str, Curvature] = {"hessian": DenseCurvature(_matrix(1, 0.1))}
+    found = inverse_residuals(rungs, [_directions()], [0.0], {}, "signed")["damped_value"]
+    train = found.sel(metric=["inverse_residual_train", "inverse_residual_train_damped"])
+    np.testing.assert_allclose(train, 0.0, atol=1e-16)
+
+
+def test_every_treatment_is_tried_with_its_own_inverse() -> None:
+    rungs, v = _rungs(), _directions()
+    half = SolveCurvature(SIZE, lambda columns, damping: columns / damping)
+    own = {"hessian": rungs["hessian"], "blocks": half}
+    treatments = {
+        "equal": Treated(rungs, {"hessian": 0.1, "blocks": 2.0}, {"hessian": 0.1, "blocks": 2.0}),
+        "rule": Treated({"blocks": half}, {"blocks": 4.0}, {}),
+    }
+    found = inverse_residuals(rungs, [v], DAMPINGS, treatments, "absolute")
+    grid, under = found["damped_value"], found["residual"]
+    metric = "inverse_residual_train"
+    for rung, damping in (("hessian", 0.1), ("blocks", 2.0)):
+        at = {"metric": metric, "rung": rung}
+        assert under.sel(at).sel(protocol="equal") == grid.sel(at).sel(damping=damping)
+    columns = v.columns.numpy()
+    sides = own["hessian"].dense().numpy() @ columns / 4.0
+    wanted = (((sides - columns) ** 2).sum(0) / (columns**2).sum(0)).mean()
+    rule = under.sel(protocol="rule")
+    np.testing.assert_allclose(rule.sel(metric=metric, rung="blocks"), wanted)
+    assert np.isnan(rule.sel(metric=metric, rung="hessian"))
+    assert np.isnan(rule.sel(metric=f"{metric}_damped", rung="blocks"))  # there is no one λ
+
+
+def test_a_sample_of_the_gradients_has_an_error() -> None:
+    columns = torch.from_numpy(np.random.default_rng(5).standard_normal((SIZE, 400)))
+    columns[:, 7] = 0.0  # of a query that is certain
+    rungs, every = _rungs(), drawn("train", columns, 400, 0)
+    assert every.all_of_them
+    assert every.columns.shape == (SIZE, 399)
+    some = drawn("train", columns, 40, 0)
+    truth, found = (
+        inverse_residuals(rungs, [one], DAMPINGS, {}, "absolute").sel(
+            metric="inverse_residual_train", rung="blocks"
+        )
+        for one in (every, some)
+    )
+    assert (found["damped_error"] > 0).all()
+    gap = abs(found["damped_value"] - truth["damped_value"])
+    assert (gap <= 4 * found["damped_error"]).all()
+
+
+def test_a_result_has_them_with_all_other_errors(tiny: xr.DataTree) -> None:
+    errors = tiny["spectral_error"].to_dataset()
+    assert set(RESIDUALS) <= set(errors["metric"].values)
+    hessian = errors["value"].sel(metric="inverse_residual_query_damped", rung="hessian")
+    kfac = errors["value"].sel(metric="inverse_residual_query_damped", rung="kfac")
+    assert 0 <= float(hessian) < float(kfac)
+    under = errors["residual"].sel(metric="inverse_residual_train", rung="kfac")
+    assert np.isfinite(under).all()
+    assert set(RESIDUALS) <= set(tiny["prediction"]["metric"].values)
