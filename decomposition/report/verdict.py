@@ -19,7 +19,6 @@ from decomposition.names import BASELINES, STEPS
 from decomposition.report.interval import Interval
 from decomposition.report.names import (
     PROTOCOLS,
-    SHARE_METRICS,
     STEP_LABELS,
     STEP_MEANINGS,
     rung_label,
@@ -109,18 +108,6 @@ def _recorded(result: Result, data: xr.Dataset, protocol: str) -> dict[str, Any]
     if result.cell is not None:  # of many cells: cell → protocol → verdict
         verdicts = verdicts.get(str(result.cell), {})
     return verdicts.get(protocol, {})
-
-
-def cases(result: Result) -> list[tuple[str, str]]:
-    """Every (metric, protocol) of the shares; the Frobenius error knows no damping: one only."""
-    drop = result.array("/shares", "drop")
-    if drop is None:
-        return []
-    metrics = [m for m in SHARE_METRICS if m in labels(drop, "metric")]
-    metrics += [m for m in labels(drop, "metric") if m not in metrics]
-    pairs = [(m, p) for m in metrics for p in result.protocols]
-    first = result.protocols[:1]
-    return [(m, p) for m, p in pairs if m != UNDAMPED or [p] == first]
 
 
 def sentences(result: Result) -> list[str]:

@@ -13,7 +13,6 @@ from decomposition.report.content import (
     Block,
     Cell,
     Columns,
-    Details,
     Figure,
     Table,
     Text,
@@ -101,9 +100,9 @@ def _in_bands(result: Result, level: xr.DataArray) -> list[Block]:
     left = [rung_label(r, 60) for r in result.rungs if r not in CHAIN]
     if left:
         said = f"{said} In the table alone: {joined(left)}."
-    protocols = [p for p in result.protocols if _known(level, p)]
+    protocol = next(p for p in result.protocols if _known(level, p))
     draw = partial(_band_figure, result, level)
-    return [*band_figures(result, "levels", protocols, len(CHAIN), draw), Text(said)]
+    return [*band_figures(result, protocol, len(CHAIN), draw), Text(said)]
 
 
 def _known(array: xr.DataArray, protocol: str) -> bool:
@@ -134,36 +133,19 @@ def _band_figure(
 
 def band_figures(
     result: Result,
-    what: str,
-    protocols: list[str],
+    protocol: str,
     lines: int,
     draw: Callable[[str, int, list[int]], Figure],
 ) -> list[Block]:
-    """Every cell under the first protocol, and under the others where they are not too many.
+    """Every cell under one protocol; the tables hold the others.
 
     Args:
         result: of many cells.
-        what: the name of it all in anchors, such as ``levels``.
-        protocols: those that have something to show.
+        protocol: the one that is drawn.
         lines: marks below each other in a band.
         draw: (protocol, column, rows) → one figure.
     """
-    blocks: list[Block] = []
-    for protocol in protocols if result.small else protocols[:1]:
-        first, *others = _columns(result, protocol, lines, draw)
-        anchor = f"{what}-{protocol.replace('_', '-')}"
-        if protocol != protocols[0]:
-            blocks.append(Details(anchor, protocol_label(protocol), (first, *others)))
-            continue
-        blocks.append(first)
-        if others:
-            summary = f"{protocol_label(protocol)}, further cells"
-            blocks.append(Details(anchor, summary, tuple(others)))
-    if not result.small and len(protocols) > 1:
-        names = joined([protocol_label(protocol) for protocol in protocols[1:]])
-        text = f"Of so many cells only {protocol_label(protocols[0])} is drawn; the table holds"
-        blocks.append(Text(f"{text} {names} too."))
-    return blocks
+    return [*_columns(result, protocol, lines, draw)]
 
 
 def _columns(

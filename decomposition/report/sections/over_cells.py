@@ -139,10 +139,9 @@ def ladder_blocks(result: Result) -> list[Block]:
         return []
     protocols = [p for p in labels(drop, "protocol") if np.isfinite(drop.sel(protocol=p)).any()]
     blocks: list[Block] = [Text(_ladder_finding(result, drop, protocols[0]))]
-    for protocol in protocols:
-        summary = f"Ladders, {protocol_label(protocol)}"
-        draw = partial(_ladder, protocol)
-        blocks += figures(result, f"ladder-{protocol.replace('_', '-')}", summary, draw)
+    summary = f"Ladders, {protocol_label(protocols[0])}"
+    name = f"ladder-{protocols[0].replace('_', '-')}"
+    blocks += figures(result, name, summary, partial(_ladder, protocols[0]))
     columns = ("rung", "change", *map(protocol_label, protocols))
     for what, caption in (("drop", "Drop of each change"), ("share", "Share of each change")):
         rows = partial(_changes, what, protocols)

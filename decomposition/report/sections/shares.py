@@ -148,9 +148,9 @@ def _in_bands(result: Result) -> list[Block]:
     text = f"Median share over the cells, {protocol_label(result.protocols[0])}: {told}." + (
         f" Undefined, as the total is within noise, in {joined(undefined)}." if undefined else ""
     )
-    protocols = [p for p in result.protocols if np.isfinite(lds.sel(protocol=p)).any()]
+    protocol = next(p for p in result.protocols if np.isfinite(lds.sel(protocol=p)).any())
     draw = partial(_band_figure, result, lds)
-    return [Text(text), *band_figures(result, "shares", protocols, len(result.steps), draw)]
+    return [Text(text), *band_figures(result, protocol, len(result.steps), draw)]
 
 
 def _first(result: Result, lds: xr.DataArray, step: str) -> np.ndarray:
