@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -139,6 +139,21 @@ def instance(kind: type) -> Rule:
         return value
 
     return rule
+
+
+def specifications(written: str, what: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Parts of ``name:argument:argument,name``, each as written, its name, and its arguments.
+
+    Raises:
+        DecompositionError: one of them stands there twice.
+    """
+    met: set[str] = set()
+    for part in filter(None, (one.strip() for one in written.split(","))):
+        if part in met:
+            raise DecompositionError(f"the {what} {part} is named twice")
+        met.add(part)
+        name, *arguments = part.split(":")
+        yield part, name, arguments
 
 
 def optional(rule: Rule) -> Rule:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from decomposition.checks import check_fields, number, text
+from decomposition.checks import check_fields, number, specifications, text
 from decomposition.curvature.inversion import (
     UnderPolicy,
     per_layer,
@@ -238,12 +238,8 @@ def damping_rules(specification: str) -> dict[str, DampingRule]:
     Raises:
         DecompositionError: an unknown rule, a number that it does not take, or one twice.
     """
-    found: dict[str, DampingRule] = {}
-    for written in filter(None, (part.strip() for part in specification.split(","))):
-        if written in found:
-            raise DecompositionError(f"the rule {written} is named twice")
-        found[written] = _rule(written)
-    return found
+    parts = specifications(specification, "rule")
+    return {written: _rule(written, name, numbers) for written, name, numbers in parts}
 
 
 def specified(value: object) -> str:
@@ -258,8 +254,7 @@ def specified(value: object) -> str:
     return found
 
 
-def _rule(written: str) -> DampingRule:
-    name, *numbers = written.split(":")
+def _rule(written: str, name: str, numbers: list[str]) -> DampingRule:
     if name not in RULES:
         raise DecompositionError(
             f"unknown damping rule {name!r}: use {', '.join(RULES)}, separated by commas, with "

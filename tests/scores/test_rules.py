@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy.stats import spearmanr
 
-from decomposition import DecompositionError, Settings, build_chain, run
+from decomposition import DecompositionError, Recipe, Settings, build_chain, run
 from decomposition.chain import CHAIN
 from decomposition.problem import Problem
 from decomposition.scores.crossfit import mask_folds
@@ -110,6 +112,45 @@ def test_regret_is_the_tuned_level_minus_the_rules(result: xr.DataTree) -> None:
     assert set(json.loads(result["regret"].attrs["sentences"])) == set(
         damping_rules(SETTINGS.rules)
     )
+
+
+def test_on_a_quadratic_problem_regret_is_that_of_the_closed_form() -> None:
+    """Least squares: H = AᵀA / N, retrained models by ``lstsq``, LDS by SciPy, nothing of ours."""
+    generator = np.random.default_rng(0)
+    x, xq = generator.normal(size=(24, 3)), generator.normal(size=(6, 3))
+    y, yq = (a @ np.array([1.0, -2.0, 0.5]) + 0.5 * generator.normal(size=len(a)) for a in (x, xq))
+    tensors = [torch.from_numpy(a).float() for a in (x, y[:, None], xq, yq[:, None])]
+    recipe = Recipe(lr=0.3, momentum=0.9, batch_size=24, epochs=300, dtype="float64")
+    problem = Problem(
+        model=torch.nn.Linear(3, 1),
+        loss=torch.nn.MSELoss(),
+        train=(tensors[0], tensors[1]),
+        query=(tensors[2], tensors[3]),
+        recipe=recipe,
+    )
+    settings = replace(SETTINGS, rules="mean:0.3,mean:3", also="", lattice=False)
+    result = run(problem, settings=settings, progress=False)
+    a, aq = (np.hstack([z, np.ones((len(z), 1))]) for z in (x, xq))
+    masks = result["bank"]["masks"].values.astype(bool)
+    fits = np.stack([np.linalg.lstsq(a[m], y[m], rcond=None)[0] for m in masks])
+    truth = (fits @ aq.T - yq) ** 2
+    theta = np.linalg.lstsq(a, y, rcond=None)[0]
+    g, gq = (2 * (z @ theta - t)[:, None] * z for z, t in ((a, y), (aq, yq)))
+    hessian, folds = 2 * a.T @ a / len(a), mask_folds(len(masks), seed=(settings.seed, 2))
+
+    def level(damping: float) -> float:
+        tau = gq @ np.linalg.inv(hessian + damping * np.eye(4)) @ g.T / len(a)
+        effect = -masks.astype(float) @ tau.T
+        pairs = [(f, q) for f in (0, 1) for q in range(len(tau))]
+        rho = [spearmanr(effect[folds == f, q], truth[folds == f, q]).statistic for f, q in pairs]
+        return float(np.mean(rho))
+
+    mean = np.trace(hessian) / 4
+    regret = result["regret"]["regret"].sel(ci_bound="estimate")
+    for rung in ("hessian", "kfac"):  # a linear model: all rungs are H
+        found = float(regret.sel(protocol="mean:3", rung=rung))
+        found -= float(regret.sel(protocol="mean:0.3", rung=rung))  # the tuned level drops out
+        assert found == pytest.approx(level(0.3 * mean) - level(3 * mean), abs=5e-3)
 
 
 def _planted(regret: dict[str, list[tuple[float, float, float]]]) -> xr.Dataset:

@@ -20,7 +20,7 @@ from decomposition.chain.approximations.method import Method
 from decomposition.chain.approximations.neumann import Neumann as neumann
 from decomposition.chain.approximations.projected import Projected as projected
 from decomposition.chain.approximations.projected import ProjectedLayers as projected_layers
-from decomposition.checks import text
+from decomposition.checks import specifications, text
 from decomposition.curvature import Curvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -72,12 +72,8 @@ def approximations(specification: str) -> dict[str, Method]:
     Raises:
         DecompositionError: an unknown method, an argument that it does not take, or one twice.
     """
-    found: dict[str, Method] = {}
-    for written in filter(None, (part.strip() for part in specification.split(","))):
-        if written in found:
-            raise DecompositionError(f"the approximation {written} is named twice")
-        found[written] = _method(written)
-    return found
+    parts = specifications(specification, "approximation")
+    return {written: _method(written, name, arguments) for written, name, arguments in parts}
 
 
 def beside(also: str, extra: Mapping[str, Extra] | None) -> dict[str, Method | Extra]:
@@ -104,8 +100,7 @@ def specified(value: object) -> str:
     return found
 
 
-def _method(written: str) -> Method:
-    name, *arguments = written.split(":")
+def _method(written: str, name: str, arguments: list[str]) -> Method:
     if name not in METHODS:
         raise DecompositionError(
             f"unknown approximation {name!r}: use {', '.join(METHODS)}, separated by commas, with "
