@@ -1,6 +1,7 @@
 """Make the figures of the docs from results: make_figures.py [RESULT [LARGE]].
 
-Those of the study are always made, from docs/study.nc; with a result those of the README too.
+Those of the studies are always made, from docs/study.nc and docs/damping_rules.nc; with a result
+those of the README too.
 """
 
 from __future__ import annotations
@@ -14,26 +15,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from decomposition import open_result
+from decomposition.names import CHAIN
 from decomposition.report import claims_markdown
 from decomposition.report.drawing import png
 from decomposition.report.figures import (
     plot_claims,
     plot_levels,
     plot_orders,
+    plot_regret,
     plot_shares,
     plot_waterfall,
 )
 from decomposition.report.figures.canvas import report_style
 from decomposition.report.layout import layout
+from decomposition.report.names import rung_label
 from decomposition.report.result import Result
+from decomposition.shares.regret import CLOSE
 
 HERE = Path(__file__).parent
 
 
 def main(result: str | None = None, large: str | None = None) -> None:
-    """Write every figure whose result is given beside this script, and study_claims.md."""
-    study = open_result(HERE / "study.nc")
+    """Write every figure whose result is given beside this script, and the tables of studies."""
+    study, rules = open_result(HERE / "study.nc"), open_result(HERE / "damping_rules.nc")
     figures = {
+        "damping_rules": plot_regret(rules),
         "study_claims": plot_claims(study),
         "study_levels": side_by_side(study, plot_levels),
         "study_shares": side_by_side(study, plot_shares),
@@ -48,6 +54,24 @@ def main(result: str | None = None, large: str | None = None) -> None:
         path.write_bytes(png(axes))
         print(f"wrote {path}, {path.stat().st_size // 1000} kB")
     (HERE / "study_claims.md").write_text(claims_markdown(study), "utf-8")
+    (HERE / "damping_rules.md").write_text(regret_markdown(rules), "utf-8")
+
+
+def regret_markdown(tree: xr.DataTree) -> str:
+    """What every rule loses on each rung of the chain: mean over cells, and how often little."""
+    data, rungs = tree["regret"].to_dataset(inherit=False), list(reversed(CHAIN))
+    rows = ["| damping | " + " | ".join(map(rung_label, rungs)) + " |", "|---" * 6 + "|"]
+    for protocol in data["protocol"].values:
+        cells = []
+        for rung in rungs:
+            low, mean, high = data["mean"].sel(protocol=protocol, rung=rung).values
+            upper = data["regret"].sel(protocol=protocol, rung=rung, ci_bound="upper")
+            close = f"{int((upper < CLOSE).sum())} of {upper.size}"
+            known = f"{mean:.3f} [{low:.3f}, {high:.3f}], {close}" if mean == mean else "–"
+            cells.append(known.replace("-", "−"))
+        rows.append(f"| `{protocol}` | " + " | ".join(cells) + " |")
+    made = f"Made on {tree.attrs['created_at'][:10]} by `{tree.attrs['command']}`."
+    return "\n".join([*rows, "", made, ""])
 
 
 def side_by_side(tree: xr.DataTree, plot: Callable[..., Axes], protocol: str = "tuned") -> Axes:
