@@ -211,6 +211,7 @@ _OVER_CELLS = (
         attributes=(
             Attribute("texts", dict, "claim → its sentence"),
             Attribute("effects", dict, "claim → what its effect is, with the unit"),
+            Attribute("against", dict, "claim → what −1 is called: reversed, or not reproduced"),
         ),
     ),
     Group(

@@ -245,6 +245,7 @@ def claims_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
         {
             "texts": json.dumps({claim.name: claim.text for claim in CLAIMS}),
             "effects": json.dumps({claim.name: claim.effect_text for claim in CLAIMS}),
+            "against": json.dumps({claim.name: claim.against for claim in CLAIMS}),
         },
     )
 

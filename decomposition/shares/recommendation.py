@@ -328,7 +328,9 @@ def _sentence(
         ratio = whole.price(found.better) / whole.price(found.rung)
         parts.append(f"It takes {_times(ratio)} times the work.")
     if found.cheaper:
-        parts.append(_next(found.cheaper, found.rung, whole, level))
+        rule = _rule(found.cheaper, whole.names, losses, level)
+        told = "" if rule == TUNED else f" (no retraining: {damping_rules(rule)[rule].label})"
+        parts.append(_next(found.cheaper, found.rung, whole, level, told))
     parts += _uncounted(whole, found.rung, level)
     if len(holds) > 1:
         parts.append(_over_cells(regret, holds))
@@ -369,14 +371,14 @@ def _use(
     return f"Recommended: {name} {how}; {why}."
 
 
-def _next(other: str, rung: str, whole: Candidates, level: float) -> str:
+def _next(other: str, rung: str, whole: Candidates, level: float, told: str = "") -> str:
     """What the next better rung costs, or the best of the cheaper ones loses."""
     ratio, name = whole.price(other) / whole.price(rung), rung_name(other)
     if whole.of(other).estimate > whole.of(rung).estimate:
         gain = _gap(whole, rung, other, level)
         return f"The next better one, {name}, gains {gain} for {_times(ratio)} times the work."
     loss = _gap(whole, other, rung, level)
-    return f"{_capital(name)} loses {loss}, and is {_times(1 / ratio)} times cheaper."
+    return f"{_capital(name)}{told} loses {loss}, and is {_times(1 / ratio)} times cheaper."
 
 
 def _gap(whole: Candidates, rung: str, other: str, level: float) -> str:

@@ -112,6 +112,13 @@ def test_a_rule_without_retraining_is_preferred_where_it_does_not_lose() -> None
     assert "λ = 0.002, chosen on retrained models" in dropped.attrs["sentence"]
 
 
+def test_the_cheaper_one_comes_with_its_damping() -> None:
+    levels = TRUE | {"ekfac": 0.49, "ggn": 0.62}
+    found = advice(cell(levels, rules={"mean:1": levels}))
+    assert found.attrs["cheaper"] == "kfac"
+    assert "K-FAC (no retraining: λ = 1 × the mean eigenvalue) loses" in found.attrs["sentence"]
+
+
 def test_scores_of_unknown_cost_are_told_but_not_recommended() -> None:
     found = advice(cell(TRUE | {"theirs": 0.7}))
     assert found.attrs["recommended"] in ("hessian", "ggn")
