@@ -147,7 +147,7 @@ class Result:
     def rungs(self) -> list[str]:
         """Every rung of the result: the chain first, then others as met, the baselines last."""
         seen: dict[str, None] = {}
-        for path in ("/spectrum", "/spectral_error", "/attribution", "/shares", "/forms"):
+        for path in ("/spectrum", "/spectral_error", "/attribution", "/shares", "/forms", "/cost"):
             data = self.group(path)
             if data is not None and "rung" in data.coords:
                 seen |= dict.fromkeys(map(str, data["rung"].values.tolist()))

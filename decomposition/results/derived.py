@@ -175,6 +175,7 @@ _RECOMMENDATION = Group(
     "Which rung to use, at which damping: the cheapest that is not resolved to be worse than the "
     "best one, at dampings of their own; of many cells, by their mean.",
     (
+        variable("level", "rung ci_bound", LDS, "LDS at its own best λ"),
         variable("behind", "rung ci_bound", LDS, "LDS of the best rung minus this one's"),
         variable("p_value", "rung", "1", "of being the best one; NaN: uncounted", required=True),
         variable("cost", "rung", "count", "operations for all queries at one λ; NaN: not counted"),

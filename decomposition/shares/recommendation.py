@@ -257,6 +257,7 @@ def _dataset(whole: Candidates, level: float) -> xr.Dataset:
     behind = np.stack([best.minus(whole.of(name)).interval(level) for name in whole.names])
     return xr.Dataset(
         {
+            "level": (("rung", "ci_bound"), whole.level.interval(level)),
             "behind": (("rung", "ci_bound"), behind),
             "p_value": ("rung", whole.p_value),
             "cost": ("rung", whole.cost),

@@ -11,6 +11,7 @@ from decomposition.report.figures.bands import (
     plot_shares,
 )
 from decomposition.report.figures.claims import plot_claims
+from decomposition.report.figures.cost import plot_cost
 from decomposition.report.figures.curves import (
     plot_factor,
     plot_lds_curves,
@@ -38,6 +39,7 @@ __all__ = [
     "plot_beside",
     "plot_claims",
     "plot_contributions",
+    "plot_cost",
     "plot_counts",
     "plot_density",
     "plot_error_and_level",

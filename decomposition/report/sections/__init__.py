@@ -13,6 +13,7 @@ from decomposition.report.content import Block, Filled, arranged
 from decomposition.report.result import Result
 from decomposition.report.sections.answer import answer, claims_blocks, own_claim_blocks
 from decomposition.report.sections.beside import beside_blocks
+from decomposition.report.sections.cost import cost_blocks
 from decomposition.report.sections.damping import damping_blocks
 from decomposition.report.sections.errors import prediction_blocks
 from decomposition.report.sections.levels import level_blocks
@@ -52,6 +53,7 @@ SECTIONS = (
     Section("beside", "Beside the chain", beside_blocks, ("/beside",)),
     Section("damping", "LDS against damping", damping_blocks),
     Section("rules", "Damping without retraining", rule_blocks, ("/regret",)),
+    Section("cost", "What each rung costs", cost_blocks, ("/cost",)),
     Section("where", "Where the loss lives", where_blocks),
     Section("spectra", "Spectra and eigenvalue mismatch", spectra_blocks),
     Section(
