@@ -238,29 +238,41 @@ def _waterfall(metric: str, one: Result, name: str) -> Figure | None:
 
 
 def _errors(result: Result) -> list[Block]:
-    """A row per rung, a column per error: against the Hessian, then against the GGN."""
+    """Every rung's errors against the Hessian, then against the GGN; the fewer are the columns."""
     blocks: list[Block] = []
     for name, target in (("value", "H"), ("value_against_ggn", "G")):
         array = result.known("/spectral_error", name)
         if array is None:
             continue
         metrics = [m for m in labels(array, "metric") if array.sel(metric=m).notnull().any()]
-        columns = ("rung", *(METRIC_LABELS.get(m, m) for m in metrics))
+        rungs = [r for r in result.rungs if r in labels(array, "rung")]
+        down = len(metrics) > len(rungs)
+        heads = map(rung_label, rungs) if down else (METRIC_LABELS.get(m, m) for m in metrics)
+        columns = ("error" if down else "rung", *heads)
         caption = f"Spectral error against {target}; ± is a standard error"
-        rows = partial(_error_rows, name, metrics)
+        rows = partial(_error_rows, name, metrics, rungs, down)
         blocks += table(result, f"spectral-error-{target}", caption, columns, rows)
     return blocks
 
 
-def _error_rows(name: str, metrics: list[str], one: Result) -> Iterator[Row]:
+def _error_rows(
+    name: str, metrics: list[str], rungs: list[str], down: bool, one: Result
+) -> Iterator[Row]:
+    """A row per metric where ``down``, else a row per rung."""
     data = one.group("/spectral_error")
     assert data is not None
     spread = data.get(name.replace("value", "standard_error"))
-    for rung in (r for r in one.rungs if r in labels(data[name], "rung")):
-        cells: list[Cell] = []
+
+    def cell(metric: str, rung: str) -> Cell:
+        place = {"metric": metric, "rung": rung}
+        error = 0.0 if spread is None else float(spread.sel(place))
+        return with_error(float(data[name].sel(place)), error)
+
+    if down:
         for metric in metrics:
-            place = {"metric": metric, "rung": rung}
-            error = 0.0 if spread is None else float(spread.sel(place))
-            cells.append(with_error(float(data[name].sel(place)), error))
-        if any(cell is not None for cell in cells):
+            yield (METRIC_LABELS.get(metric, metric), *(cell(metric, r) for r in rungs))
+        return
+    for rung in rungs:
+        cells = [cell(metric, rung) for metric in metrics]
+        if any(value is not None for value in cells):
             yield (rung_label(rung, 120), *cells)
