@@ -35,7 +35,7 @@ from matplotlib.axes import Axes
 
 from decomposition import EKFAC, Problem, Settings, run
 from decomposition.problems import load_problem
-from decomposition.report.drawing import draw
+from decomposition.report.drawing import png
 from decomposition.report.figures.canvas import axes_or_new, report_style
 from decomposition.results.write import output_folder
 from decomposition.retraining import Bank, BankPlan, retrain_bank
@@ -131,7 +131,9 @@ def _scorer(
             found = np.asarray(made(damping), np.float64)
         except Exception as error:
             return _said(error)
-        return found if np.isfinite(found).all() else "not finite"
+        if not np.isfinite(found).all():
+            return "not finite"
+        return found if np.ptp(found, axis=1).all() else "one score for all examples of a query"
 
     return scores
 
@@ -301,7 +303,7 @@ def main() -> None:
     rows = table(result, chosen, found)
     rows.to_csv(out / "libraries.csv", index=False)
     (out / "libraries.md").write_text(markdown(rows), "utf-8")
-    (out / "libraries.png").write_bytes(draw(figure(rows, result), "libraries").png)
+    (out / "libraries.png").write_bytes(png(figure(rows, result)))
     print(markdown(rows))
 
 

@@ -69,12 +69,14 @@ def _of_module(model: nn.Module, data: tuple[Tensor, Tensor], device: str) -> Te
 
 
 def _margin(model: nn.Module) -> Callable[[Any, Any], Tensor]:
-    """log p / (1 − p), the output that TRAK attributes."""
-    loss = _functional(model)
+    """log p / (1 − p), the output that TRAK attributes, from logits: p = 1 has one, too."""
 
     def margin(parameters: Any, data: tuple[Tensor, Tensor]) -> Tensor:
-        log_p = -loss(parameters, data)
-        return log_p - torch.log1p(-log_p.exp())
+        x, y = data
+        f = torch.func.functional_call(model, parameters, x)
+        of_label = torch.arange(f.shape[-1]) == y.unsqueeze(-1)
+        others = f.masked_fill(of_label, -torch.inf).logsumexp(-1)
+        return ((f * of_label).sum(-1) - others).mean()
 
     return margin
 
