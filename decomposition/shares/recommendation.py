@@ -138,7 +138,8 @@ def recommendation_group(trees: Sequence[xr.DataTree], level: float) -> xr.Datas
     regret, holds = _by_cell(every, found.rung, level)
     data["regret"] = (("cell", "ci_bound"), regret)
     data["holds"] = ("cell", holds)
-    more = _more_masks(read[0], found, level) if len(read) == 1 else None
+    pairwise = 1.0 - (1.0 - level) / max(1, len(whole.counted) - 1)
+    more = _more_masks(read[0], found, pairwise) if len(read) == 1 else None
     lambdas = _damping(trees[0], found.rung) if len(trees) == 1 else None
     data.attrs = {
         "recommended": found.rung,
@@ -280,7 +281,13 @@ def _by_cell(
 
 
 def _more_masks(levels: Levels, found: Recommendation, level: float) -> int | None:
-    """Masks to add until the best rung would be told apart from the recommended one."""
+    """Masks to add until the best rung would be told apart from the recommended one.
+
+    Args:
+        levels: of the cell.
+        found: the recommendation.
+        level: of one comparison, so that as many as there are rungs keep the whole level.
+    """
     if not found.rung or found.rung == found.best:
         return None
     pair = [found.best, found.rung]

@@ -156,3 +156,12 @@ def test_every_attribute_is_in_the_schema() -> None:
     group = next(group for group in DERIVED if group.path == "/recommendation")
     known = {attribute.name for attribute in group.attributes}
     assert set(advice(cell(TRUE | {"kfac": 0.599})).attrs) <= known
+
+
+def test_more_masks_are_counted_for_as_many_comparisons_as_there_are_rungs() -> None:
+    """A lead that one comparison alone would resolve still lacks masks among many rungs."""
+    noise = 0.004
+    lead = 1.8 * np.sqrt(2) * noise  # 1.8 standard errors: one-sided, a single one needs 1.64
+    found = advice(cell(TRUE | {"ggn": 0.61, "kfac": 0.61 - lead}, noise))
+    assert found.attrs["recommended"] == "kfac"
+    assert found.attrs["more_masks"] > 0.3 * MASKS
