@@ -80,6 +80,10 @@ class DampingRule:
         """
 
 
+def _times(factor: float) -> str:
+    return "" if factor == 1.0 else f"{factor:g} × "
+
+
 def _own(rung: Curvature) -> Curvature:
     """The rung itself, if λ is free to be set.
 
@@ -113,7 +117,7 @@ class LayerMean(DampingRule):
     @property
     def label(self) -> str:
         """In words."""
-        return f"λ = {self.c:g} × each layer's mean eigenvalue"
+        return f"λ = {_times(self.c)}each layer's mean eigenvalue"
 
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
         """With c in place of λ."""
@@ -134,7 +138,7 @@ class Mean(DampingRule):
     @property
     def label(self) -> str:
         """In words."""
-        return f"λ = {self.c:g} × the mean eigenvalue"
+        return f"λ = {_times(self.c)}the mean eigenvalue"
 
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
         """Itself."""
