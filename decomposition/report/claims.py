@@ -21,6 +21,9 @@ class Outcome:
 
     value: int
     word: str
+    """In the result."""
+    said: str
+    """On the page: what is not found under these definitions contradicts nobody else's."""
     symbol: str
     color: str
     """One of the palette's; blue, grey and vermilion are told apart by every kind of eye."""
@@ -31,13 +34,13 @@ class Outcome:
         return self.word.replace(" ", "-")
 
     def __str__(self) -> str:
-        """Symbol and word."""
-        return f"{self.symbol} {self.word}"
+        """Symbol and words."""
+        return f"{self.symbol} {self.said}"
 
 
-SUPPORTED = Outcome(1, "supported", "✓", "#0072b2")
-UNRESOLVED = Outcome(0, "not resolved", "○", "#868c96")
-CONTRADICTED = Outcome(-1, "contradicted", "✗", "#d04a02")
+SUPPORTED = Outcome(1, "supported", "supported", "✓", "#0072b2")
+UNRESOLVED = Outcome(0, "not resolved", "not resolved", "○", "#868c96")
+CONTRADICTED = Outcome(-1, "contradicted", "not reproduced", "✗", "#d04a02")
 OUTCOMES = (SUPPORTED, UNRESOLVED, CONTRADICTED)
 
 
@@ -59,10 +62,10 @@ class Finding:
 
     @property
     def count(self) -> str:
-        """``supported in 5 of 6 cells, contradicted in 1``."""
+        """``supported in 5 of 6 cells, not reproduced in 1``."""
         against = self.counts[CONTRADICTED.word]
         text = f"supported in {self.counts[SUPPORTED.word]} of {plural(self.cells, 'cell')}"
-        return f"{text}, contradicted in {against}" if against else text
+        return f"{text}, {CONTRADICTED.said} in {against}" if against else text
 
 
 @dataclass(frozen=True)

@@ -198,10 +198,10 @@ class ClaimTable:
         for claim in self.claims:
             for protocol in self.protocols:
                 found = claim.findings[protocol]
-                word = found.outcome.word if found.outcome else "not tested"
+                word = found.outcome.said if found.outcome else "not tested"
                 counts = (found.counts[o.word] for o in OUTCOMES if self.anchors)
                 rows.append((claim.text, protocol, word, found.effect, *counts))
-        counted = (f"cells: {o.word}" for o in OUTCOMES if self.anchors)
+        counted = (f"cells: {o.said}" for o in OUTCOMES if self.anchors)
         columns = ("claim", "protocol", "verdict", "effect", *counted)
         return Table(self.name, self.caption, columns, tuple(rows))
 
@@ -365,4 +365,4 @@ def _verdict(claim: Claim, protocol: str, counted: bool) -> Verdict:
     effect = span(found.effect) if found.effect.known else "effect undefined"
     one = found.outcome
     count = f"{found.counts[one.word]} of {found.cells}" if counted else ""
-    return Verdict(name, one.css, one.symbol, one.word, effect, count)
+    return Verdict(name, one.css, one.symbol, one.said, effect, count)

@@ -157,7 +157,7 @@ def _finding(finding: Finding, counted: bool) -> str:
     if finding.outcome is None:
         return "–"
     effect = [escaped(span(finding.effect))] if finding.effect.known else []
-    parts = [f"{finding.outcome.symbol} **{finding.outcome.word}**", *effect]
+    parts = [f"{finding.outcome.symbol} **{finding.outcome.said}**", *effect]
     return "<br>".join([*parts, finding.count] if counted else parts)
 
 

@@ -10,7 +10,7 @@ from decomposition.report.figures.bands import (
     plot_orders,
     plot_shares,
 )
-from decomposition.report.figures.claims import plot_claims
+from decomposition.report.figures.claims import plot_claims, plot_claims_map
 from decomposition.report.figures.cost import plot_cost
 from decomposition.report.figures.curves import (
     plot_factor,
@@ -38,6 +38,7 @@ __all__ = [
     "plot_at_damping",
     "plot_beside",
     "plot_claims",
+    "plot_claims_map",
     "plot_contributions",
     "plot_cost",
     "plot_counts",

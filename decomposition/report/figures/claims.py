@@ -1,18 +1,24 @@
-"""The verdicts over the cells: a bar per claim and protocol, divided into the three outcomes."""
+"""The verdicts over the cells, by protocol, and over λ: three outcomes, in colour and by symbol."""
 
 from __future__ import annotations
 
+import json
+import math
 import textwrap
 
+import numpy as np
+import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from decomposition.report.claims import OUTCOMES, Claim, Finding, claims
-from decomposition.report.figures.canvas import axes_or_new, hint, report_style, say_missing
+from decomposition.report.figures.canvas import axes_or_new, head, hint, report_style, say_missing
 from decomposition.report.names import chain_of, damping_of, protocol_label
-from decomposition.report.palette import INK, MUTED
-from decomposition.report.result import Result
+from decomposition.report.palette import INK, MUTED, PAPER
+from decomposition.report.result import Result, labels
+from decomposition.report.wording import superscript
 
 _PALE = 0.4
 """Opacity of the bars; the symbols in them tell the outcomes apart without colour."""
@@ -68,10 +74,96 @@ def _place(ax: Axes, row: int, column: int, claim: Claim, finding: Finding) -> N
         if size > 0.08:
             middle = (start + size / 2, row + 0.53)
             ax.text(*middle, one.symbol, ha="center", va="center", fontsize=8, color=INK)
-        hint(bar, f"{claim.text} {one.word} in {finding.counts[one.word]} of {finding.cells} cells")
+        hint(bar, f"{claim.text} {one.said} in {finding.counts[one.word]} of {finding.cells} cells")
         start += size
     ax.text(column, row + 0.8, _tally(finding), fontsize=7.5, color=MUTED, va="center")
 
 
 def _tally(finding: Finding) -> str:
     return " · ".join(f"{o.symbol} {finding.counts[o.word]}" for o in OUTCOMES)
+
+
+def plot_claims_map(tree: xr.DataTree, claim: str = "", ax: Axes | None = None) -> Axes:
+    """Verdicts at one λ for all rungs: λ across; cells of one claim down, or claims of one cell.
+
+    The rungs' marks stand at the λ of the grid at which each is best.
+
+    Args:
+        tree: a result.
+        claim: which, of a result of many cells.
+        ax: where to draw.
+    """
+    result = Result(tree)
+    data = result.group("/claims/map")
+    with report_style():
+        if data is None:
+            return say_missing(axes_or_new(ax), "no claims at single dampings in this result")
+        known = {one.key: one.text for one in claims(result) if one.key in mapped(data)}
+        if result.many:
+            rows = [result.names[cell] for cell in result.cells]
+            verdict = data["verdict"].sel(claim=claim).transpose("cell", "multiplier").values
+        else:
+            rows = [textwrap.fill(text, 44) for text in known.values()]
+            here = data["verdict"].sel(claim=list(known))
+            verdict = here.transpose("claim", "multiplier").values
+        height = 1.5 + (0.3 if result.many else 0.46) * len(rows)
+        ax = axes_or_new(ax, 7.4, height)
+        _draw_map(ax, verdict, rows)
+        multipliers = data["multiplier"].values
+        ax.set_xticks(np.arange(len(multipliers)) + 0.5, [_decade(m) for m in multipliers])
+        ax.set_xlabel("one λ for all rungs / (tr G / min(P, N·C))")
+        _draw_optima(ax, result, data)
+        head(ax, known.get(claim, "Where each claim holds, and each rung at its best λ"))
+    return ax
+
+
+def _decade(multiplier: float) -> str:
+    """``10⁻²``; nothing between powers of ten."""
+    power = math.log10(multiplier)
+    return f"10{superscript(round(power))}" if abs(power - round(power)) < 0.01 else ""
+
+
+def mapped(data: xr.Dataset) -> list[str]:
+    """The claims of a map that have a λ: those about levels, in their order."""
+    return list(json.loads(data.attrs.get("sentences", "{}")))
+
+
+def _draw_map(ax: Axes, verdict: np.ndarray, rows: list[str]) -> None:
+    symbols = {one.value: one.symbol for one in OUTCOMES}
+    sns.heatmap(
+        verdict,
+        annot=np.vectorize(symbols.get)(verdict).astype(object),
+        fmt="",
+        cmap=ListedColormap([one.color for one in sorted(OUTCOMES, key=lambda one: one.value)]),
+        vmin=-1.5,
+        vmax=1.5,
+        alpha=_PALE,
+        cbar=False,
+        linewidths=1.5,
+        linecolor=PAPER,
+        annot_kws={"fontsize": 8.5, "color": INK},
+        ax=ax,
+    )
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0, fontsize=8.5)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    handles = [Patch(facecolor=o.color, alpha=_PALE, label=str(o)) for o in OUTCOMES]
+    figure = ax.get_figure()
+    if figure is not None:
+        figure.legend(handles=handles, loc="outside lower left", ncols=3, handlelength=1.6)
+
+
+def _draw_optima(ax: Axes, result: Result, data: xr.Dataset) -> None:
+    """Every rung's mark at its own best λ, in its row, or above all rows of one cell."""
+    grid = data["multiplier"].values.tolist()
+    rungs = labels(data["optimum"], "rung")
+    for row, one in enumerate(result.each()):
+        here = one.group("/claims/map")
+        best = None if here is None else here["optimum"]
+        for place, rung in enumerate(rungs):
+            at = float("nan") if best is None else float(best.sel(rung=rung))
+            if at in grid:
+                style = result.styles[rung]
+                x = grid.index(at) + 0.5 + 0.2 * (place - (len(rungs) - 1) / 2)
+                y = row + 0.86 if result.many else -0.12
+                ax.plot(x, y, style.marker, color=style.color, markersize=4, clip_on=False)

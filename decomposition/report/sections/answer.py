@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from decomposition.report.content import (
     Text,
 )
 from decomposition.report.figures.bands import plot_largest
-from decomposition.report.figures.claims import plot_claims
+from decomposition.report.figures.claims import plot_claims, plot_claims_map
 from decomposition.report.names import chain_of, chain_title, protocol_label, step_label
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.levels import waterfall
@@ -192,6 +193,7 @@ def claims_blocks(result: Result) -> list[Block]:
         *_tables(found, anchors),
         *_effects(found),
         *(_figure(result, found, chain) for chain in chains),
+        *_where(result, found),
         *(_cells(result, data, claim, anchors[claim.key]) for claim in found),
     ]
 
@@ -202,7 +204,7 @@ def own_claim_blocks(result: Result) -> list[Block]:
     if not found or result.many:
         return []
     said = f"{_summary(found)} What holds in this one model need not hold elsewhere."
-    every = (*_tables(found, {}), *_effects(found))
+    every = (*_tables(found, {}), *_where(result, found), *_effects(found))
     return [Text(said), Details("every-claim", "Every claim under every protocol", every)]
 
 
@@ -210,11 +212,35 @@ def _effects(found: list[Claim]) -> list[Block]:
     """What the number beside each verdict is, and when a verdict is given."""
     told = tuple(f"{claim.text} Effect: {claim.effect}." for claim in found if claim.effect)
     words = Text(
-        "A claim is supported or contradicted only where its test says so at the level of the "
-        "intervals; the rest is not resolved. It can be decided over all cells together and still "
+        "A claim is supported or not reproduced only where its test says so at the level of the "
+        "intervals, under the errors, dampings and retraining of this page, which need not be its "
+        "authors'; the rest is not resolved. It can be decided over all cells together and still "
         "be open in each of them alone."
     )
     return [Details("effects", "What each effect is", (words, Items(told)))] if told else []
+
+
+def _where(result: Result, found: list[Claim]) -> list[Block]:
+    """At which λ each claim holds, in words and as a map."""
+    data = result.group("/claims/map")
+    if data is None:
+        return []
+    sentences = json.loads(data.attrs.get("sentences", "{}"))
+    texts = {claim.key: claim.text for claim in found if claim.key in sentences}
+    maps = {key: texts[key] for key in texts} if result.many else {"": "Every claim"}
+    figures = tuple(
+        Figure(
+            f"claims-map-{key or 'all'}",
+            f"Verdicts at one λ for all rungs. {sentences.get(key, '')}",
+            f"{text} Verdicts at one λ for all rungs, adjusted over all places of a map; the marks "
+            "are the rungs at their own best λ.",
+            partial(plot_claims_map, result.tree, claim=key),
+        )
+        for key, text in maps.items()
+    )
+    said = Items(tuple(f"{one}." for one in sentences.values()))
+    lead = Text("At one λ for all rungs, in units of tr G / min(P, N·C):")
+    return [Details("claims-where", "At which λ each claim holds", (lead, said, *figures))]
 
 
 def _tables(found: list[Claim], anchors: dict[str, str]) -> Iterator[ClaimTable]:
@@ -232,7 +258,7 @@ def _summary(found: list[Claim]) -> str:
     for one in OUTCOMES:
         count = ends.count({one})
         if count:
-            parts.append(f"{count} {'is' if count == 1 else 'are'} {one.word} under every protocol")
+            parts.append(f"{count} {'is' if count == 1 else 'are'} {one.said} under every protocol")
             if count == 1:
                 parts[-1] += f" (“{found[ends.index({one})].text.rstrip('.')}”)"
     mixed = sum(len(end) > 1 for end in ends)
@@ -257,7 +283,7 @@ def _figure(result: Result, found: list[Claim], chain: str) -> Figure:
     return Figure(
         f"claims-{chain or 'exact'}",
         f"{'; '.join(parts)}.",
-        "In how many cells each claim is supported, not resolved or contradicted; the words are "
+        "In how many cells each claim is supported, not resolved or not reproduced; the words are "
         "the verdict over all cells.",
         partial(plot_claims, result.tree, chain=chain),
     )
