@@ -138,6 +138,7 @@ def recommendation_group(trees: Sequence[xr.DataTree], level: float) -> xr.Datas
     regret, holds = _by_cell(every, found.rung, level)
     data["regret"] = (("cell", "ci_bound"), regret)
     data["holds"] = ("cell", holds)
+    data.coords["cell"] = np.arange(len(read))
     pairwise = 1.0 - (1.0 - level) / max(1, len(whole.counted) - 1)
     more = _more_masks(read[0], found, pairwise) if len(read) == 1 else None
     lambdas = _damping(trees[0], found.rung) if len(trees) == 1 else None
