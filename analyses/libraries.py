@@ -36,7 +36,9 @@ from matplotlib.axes import Axes
 from decomposition import EKFAC, Problem, Settings, run
 from decomposition.problems import load_problem
 from decomposition.report.drawing import png
-from decomposition.report.figures.canvas import axes_or_new, report_style
+from decomposition.report.figures.canvas import axes_or_new, head, report_style
+from decomposition.report.names import rung_label
+from decomposition.report.palette import rung_styles
 from decomposition.results.write import output_folder
 from decomposition.retraining import Bank, BankPlan, retrain_bank
 from decomposition.scores.bootstrap import Draws
@@ -260,8 +262,11 @@ def figure(rows: pd.DataFrame, result: xr.DataTree) -> Axes:
     levels = result["shares"]["level"].sel(protocol="tuned", ci_bound="estimate")
     with report_style():
         ax = axes_or_new(None, 7.2, 0.27 * len(names) + 1.2)
-        for rung, color in (("kfac", "#0072b2"), ("ekfac", "#d55e00")):
-            ax.axvline(float(levels.sel(rung=rung)), color=color, lw=1, ls="--", zorder=0)
+        for rung, style in rung_styles(["kfac", "ekfac"]).items():
+            level = float(levels.sel(rung=rung))
+            ax.axvline(
+                level, color=style.color, lw=1.2, ls=style.dash, label=f"exact {rung_label(rung)}"
+            )
         for (setting, (marker, face)), shift in zip(looks.items(), (-0.2, 0, 0.2), strict=True):
             some = rows[rows["setting"] == setting]
             y = [names.index(f"{r.library} {r.method}") + shift for r in some.itertuples()]
@@ -278,8 +283,13 @@ def figure(rows: pd.DataFrame, result: xr.DataTree) -> Axes:
             )
         ax.set_yticks(range(len(names)), names)
         ax.invert_yaxis()
-        ax.set_xlabel("LDS [95%]; dashed: exact K-FAC (blue), EK-FAC (red) at their best λ")
-        ax.set_title(f"Influence scores of other libraries on {result.attrs['problem']}")
+        ax.set_xlabel("LDS, 95% intervals; lines: the exact rungs at their best λ")
+        theirs = rows[~rows["library"].isin(["exact", "one sample"])]
+        best = theirs.loc[theirs["lds"].idxmax()]
+        head(
+            ax,
+            f"Best of the libraries: {best.library} {best.method}, {best.lds:.3f}, {best.setting}",
+        )
         ax.legend(loc="lower left")
     return ax
 
