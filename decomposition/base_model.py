@@ -206,7 +206,10 @@ def _ruled(
         except NotAvailableError as error:
             refused[name] = str(error)
             del inverted[name]
-    found = scorers_of(inverted, gradients, eigenvalues, rotations)
+    same = {name for name, rung in inverted.items() if rung is rungs[name]}  # another λ, no more
+    other = {name: rung for name, rung in inverted.items() if name not in same}
+    found = scorers_of(other, gradients, eigenvalues, rotations)
+    found |= {name: scorers[name] for name in same}
     fixed = {name: one for name, one in scorers.items() if name not in rungs}
     return Ruled(
         inverted,

@@ -113,6 +113,16 @@ class Effects:
                 found[i] = np.nan
         return np.broadcast_to(found, (len(dampings), *found.shape[1:]))
 
+    def ruled_dampings(self, rung: str) -> list[float]:
+        """λ of the rules under which the rung is solved as it is, so that they are solved together
+        with others."""
+        own = self.scorers[rung]
+        return [
+            ruled.strengths[rung]
+            for ruled in self.rules.values()
+            if ruled.scorers.get(rung) is own and rung in ruled.rungs
+        ]
+
     def under(self, rule: str, rung: str) -> Float[np.ndarray, "M Q"]:
         """Predicted effects under a rule; NaN where the rung has no such inverse."""
         ruled = self.rules[rule]

@@ -139,6 +139,7 @@ def _prepare(effects: Effects, protocol_grids: Mapping[str, Grid], progress: boo
         for name in bar:
             bar.set_postfix_str(name)
             wanted = [d for grid in protocol_grids.values() for d in grid.dampings[name].tolist()]
+            wanted += effects.ruled_dampings(name)
             keep = protocol_grids["equal"].dampings[name].tolist()
             effects.prepare(name, wanted, keep, progress=progress)
 
