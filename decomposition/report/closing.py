@@ -71,6 +71,11 @@ def _narrower(result: Result, step: str, masks: int) -> str:
         float(np.interp(np.log(count), np.log(curve["masks"].values), curve.values)) / 2
         for count in (masks, 2 * masks)
     )
+    if fixed(now) == fixed(then):  # queries, not masks, set the interval
+        return (
+            f"More masks would not narrow what the step {step_label(step)} loses, ± {fixed(now)}: "
+            "more queries, or several base models (--base-seeds 3), may."
+        )
     return (
         f"Twice the retrained models (--masks {2 * masks}) would narrow what the step "
         f"{step_label(step)} loses from ± {fixed(now)} to ± {fixed(then)}."
