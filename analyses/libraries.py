@@ -164,7 +164,7 @@ def outcomes(problem: Problem, chosen: list[Method], draws: int, kept: Path) -> 
     bank = retrain_bank(problem, CHOOSING, progress=False)
     mean = EKFAC()(problem).trace() / problem.num_parameters
     sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("adapters/*.py"))]
-    kept.mkdir(exist_ok=True)
+    kept.mkdir(parents=True, exist_ok=True)
     found = {}
     for method in chosen:
         arrays = (problem.theta(), *problem.train, *problem.query)
