@@ -17,7 +17,7 @@ from jaxtyping import Float
 from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
-from decomposition.curvature import Curvature, NotAvailableError
+from decomposition.curvature import Curvature
 from decomposition.curvature.vanishing import check_curvature
 from decomposition.device import CPU, full_precision, resolve_device
 from decomposition.ledger import SCORE, Ledger, spending
@@ -198,26 +198,12 @@ def _ruled(
 ) -> Ruled:
     """Every rung under a rule; what no curvature went into stays as it is."""
     layers = {block.name: block.slice for block in problem.blocks}
-    inverted, refused = inverted_rungs(rule, rungs, layers, formed)
-    strengths: dict[str, float] = {}
-    for name in list(inverted):
-        try:
-            strengths[name] = rule.strength(rungs[name], eigenvalues.get(name))
-        except NotAvailableError as error:
-            refused[name] = str(error)
-            del inverted[name]
-    same = {name for name, rung in inverted.items() if rung is rungs[name]}  # another λ, no more
-    other = {name: rung for name, rung in inverted.items() if name not in same}
-    found = scorers_of(other, gradients, eigenvalues, rotations)
-    found |= {name: scorers[name] for name in same}
-    fixed = {name: one for name, one in scorers.items() if name not in rungs}
-    return Ruled(
-        inverted,
-        {**found, **fixed},
-        {**strengths, **dict.fromkeys(fixed, 0.0)},
-        strengths if rule.one_damping else {},
-        refused,
-    )
+    made = inverted_rungs(rule, rungs, eigenvalues, layers, formed)
+    same = {name for name, rung in made.rungs.items() if rung is rungs[name]}  # another λ, no more
+    other = {name: rung for name, rung in made.rungs.items() if name not in same}
+    kept = {name: one for name, one in scorers.items() if name in same or name not in rungs}
+    found = scorers_of(other, gradients, eigenvalues, rotations) | kept
+    return Ruled(rule, made.rungs, found, made.strengths, dict(made.refused))
 
 
 def _gradients(problem: Problem, function: QueryFunction, dense: bool) -> GradientSource:

@@ -141,6 +141,17 @@ def instance(kind: type) -> Rule:
     return rule
 
 
+def readable(read: Callable[[str], object]) -> Rule:
+    """A string that ``read`` makes something of, as it is; what it raises is raised."""
+
+    def rule(value: object) -> str:
+        found = text(value)
+        read(found)
+        return found
+
+    return rule
+
+
 def specifications(written: str, what: str) -> Iterator[tuple[str, str, list[str]]]:
     """Parts of ``name:argument:argument,name``, each as written, its name, and its arguments.
 

@@ -60,3 +60,8 @@ def rung_name(rung: str) -> str:
     if method not in _METHOD_LABELS:
         return rung
     return " ".join([_METHOD_LABELS[method], *(_WORDS.get(a, a) for a in arguments)])
+
+
+def capitalised(text: str) -> str:
+    """At the start of a sentence; a Greek λ stays small."""
+    return text if text.startswith("λ") else text[:1].upper() + text[1:]

@@ -231,7 +231,7 @@ def _treatments(base: BaseModel, dampings: Dampings) -> dict[str, Treated]:
     found = {name: Treated(base.rungs, at, at) for name, at in dampings.items()}
     rules = {} if base.effects is None else base.effects.rules
     return found | {
-        name: Treated(one.rungs, one.strengths, one.told) for name, one in rules.items()
+        name: Treated(one.rungs, one.strengths, one.dampings) for name, one in rules.items()
     }
 
 

@@ -8,16 +8,16 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float
 
-from decomposition.chain.approximations import specified
+from decomposition.chain.approximations import approximations
 from decomposition.chain.plan import Precision
-from decomposition.checks import Rule, check_fields, flag, number, one_of, optional, whole
+from decomposition.checks import Rule, check_fields, flag, number, one_of, optional, readable, whole
 from decomposition.damping import POLICIES
 from decomposition.device import named_device
 from decomposition.errors import DecompositionError
 from decomposition.retraining.distinct import LEAST
 from decomposition.retraining.plan import RULES as PLAN_RULES
 from decomposition.retraining.plan import BankPlan
-from decomposition.scores.rules import specified as specified_rules
+from decomposition.scores.rules import damping_rules
 from decomposition.targets.functions import Target
 
 RULES: dict[str, Rule] = {
@@ -30,11 +30,11 @@ RULES: dict[str, Rule] = {
     "krylov_steps": whole(1),
     "attribution": flag,
     "lattice": flag,
-    "also": specified,
+    "also": readable(approximations),
     "matrix_norms": flag,
     "detail": flag,
     "negative": one_of(*POLICIES),
-    "rules": specified_rules,
+    "rules": readable(damping_rules),
     "damping_low": number(0, above=True),
     "damping_high": number(0, above=True),
     "damping_points": whole(3, bits=12),
@@ -113,7 +113,7 @@ class Settings:
     shift μ − μ_min."""
     rules: str = "layer_mean,mean:1"
     """Dampings that need no retraining, scored beside the protocols; separated by commas.
-    layer_mean:C: C times each layer's own mean eigenvalue (0.1, kronfluence's default);
+    layer_mean:C: C times each layer's own mean eigenvalue (0.1, as kronfluence's None);
     mean:C: C times the mean eigenvalue of the whole rung (0.1);
     fixed:L: the same damping L on every rung (1e-4, that of Hong et al. 2025);
     factored:L: both Kronecker factors damped in place of their product (1e-4);

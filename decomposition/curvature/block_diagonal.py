@@ -84,6 +84,22 @@ class BlockDiagonal(Diagonalised):
         """The blocks themselves."""
         return self._blocks
 
+    def by_factors(self) -> BlockDiagonal:
+        """Of the layers that have factors; λI on the others.
+
+        Raises:
+            NotAvailableError: none of them has.
+        """
+        made, refused = dict(self._blocks), 0
+        for name, block in self._blocks.items():
+            try:
+                made[name] = block.by_factors()
+            except NotAvailableError:
+                refused += 1
+        if refused == len(made):
+            raise NotAvailableError("no layer is a Kronecker product: there are no factors to damp")
+        return BlockDiagonal(made)
+
     def dense(self) -> Tensor:
         """The (P, P) matrix, zero between layers."""
         out = torch.zeros(self.size, self.size, dtype=torch.float64, device=self.device)

@@ -6,14 +6,15 @@ touching C, its eigenvalues or its basis:
     UnderPolicy(C, policy)      d_policy(μ, λ), whatever policy is asked for
     ScaledDamping(C, m)         (C + m λ I)⁻¹
     per_layer(C, layers)        (C + c ⊕_l m_l I)⁻¹, m_l = tr C_ll / P_l, with c in place of λ
-    with_factored_damping(C)    (A + π√λ)⁻¹ ⊗ (S + √λ/π)⁻¹ of every layer with factors
 
+The factored damping of K-FAC is asked of the operator itself, ``Curvature.by_factors``.
 Where layers are coupled, per-layer damping is not diagonal in the eigenbasis of C: the policy makes
 V diag(d(μ, 0)) Vᵀ, the damping is added to it, and Cholesky solves.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -23,7 +24,6 @@ from torch import Tensor
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.estimate import Estimate
-from decomposition.curvature.kronecker import KroneckerCurvature
 from decomposition.curvature.operator import (
     PROBES,
     Curvature,
@@ -53,6 +53,7 @@ class Reinverted(Diagonalised):
         self.coupled, self.solver_alone = curvature.coupled, curvature.solver_alone
         self.most_products = curvature.most_products
         self.notes = curvature.notes
+        self._blocks: dict[str, Curvature] = {}
 
     @property
     def eigenbasis(self) -> Diagonalised | None:
@@ -108,6 +109,16 @@ class Reinverted(Diagonalised):
         """‖C‖_F."""
         return self.curvature.frobenius_norm(probes, seed)
 
+    def diagonal_blocks(self) -> Mapping[str, Curvature]:
+        """The blocks of C, each with the same inverse."""
+        for name, block in self.curvature.diagonal_blocks().items():
+            self._blocks.setdefault(name, self._like(block))
+        return self._blocks
+
+    @abstractmethod
+    def _like(self, block: Curvature) -> Curvature:
+        """A block of C with this inverse."""
+
     def _basis(self) -> Diagonalised:
         found = self.curvature.eigenbasis
         if found is None:
@@ -137,14 +148,10 @@ class UnderPolicy(Reinverted):
         """Keep the curvature and the policy."""
         super().__init__(curvature)
         self.negative = self._policy = as_policy(policy)
-        self._blocks: dict[str, Curvature] = {}
         self.notes = (*curvature.notes, f"negative eigenvalues: policy {self._policy.name}")
 
-    def diagonal_blocks(self) -> Mapping[str, Curvature]:
-        """The blocks of C, each under the same policy."""
-        for name, block in self.curvature.diagonal_blocks().items():
-            self._blocks.setdefault(name, UnderPolicy(block, self._policy))
-        return self._blocks
+    def _like(self, block: Curvature) -> UnderPolicy:
+        return UnderPolicy(block, self._policy)
 
     def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         if self.eigenbasis is None:
@@ -177,6 +184,9 @@ class ScaledDamping(Reinverted):
         none = FactoredDamping.none(self.size, self.device)
         return FactoredDamping(none.root, none.whole + (self._unit - 1.0))
 
+    def _like(self, block: Curvature) -> ScaledDamping:
+        return ScaledDamping(block, self._unit)
+
     def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         return self.curvature.solve(v, self._unit * damping, negative)
 
@@ -186,7 +196,7 @@ class ScaledDamping(Reinverted):
         return self.curvature.solutions(v, [self._unit * d for d in dampings], negative)
 
 
-class CoupledPerLayer(Curvature):
+class CoupledPerLayer(Reinverted):
     """(d(C) + c D)⁻¹ of a C that couples layers, with d(C) = V diag(d(μ, 0)) Vᵀ: by Cholesky.
 
     Args:
@@ -196,30 +206,30 @@ class CoupledPerLayer(Curvature):
 
     def __init__(self, curvature: Diagonalised, means: Tensor) -> None:
         """Nothing is computed yet."""
-        self.curvature, self._means = curvature, means
-        self.size, self.device = curvature.size, curvature.device
-        self.definite, self.notes = curvature.definite, curvature.notes
+        super().__init__(curvature)
+        self._means = means
 
-    def eigenvalues(self) -> Tensor:
-        """μ, ascending."""
-        return self.curvature.eigenvalues()
+    @property
+    def eigenbasis(self) -> None:
+        """None: the inverse is diagonal in no basis that C has."""
+        return None
 
-    def dense(self) -> Tensor:
-        """A copy of C."""
-        return self.curvature.dense().clone()
+    def diagonal_blocks(self) -> Mapping[str, Curvature]:
+        """None: the inverse of a block is no block of the inverse."""
+        return {}
 
-    def _matvec(self, v: Tensor) -> Tensor:
-        return self.curvature.matvec(v)
+    def _like(self, block: Curvature) -> Curvature:
+        return block
 
     def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
-        mu = self.curvature.basis_values()
+        mu = self.basis_values()
         change = negative.denominators(mu, 0.0) - mu
         rounding = self.size * torch.finfo(mu.dtype).eps * float(mu.abs().max())
         other = torch.nonzero(change.abs() > rounding)
         matrix = self.dense()
         if len(other):  # mostly one end of an ascending spectrum
             panel = slice(int(other.min()), int(other.max()) + 1)
-            vectors = self.curvature.basis_columns(panel)
+            vectors = self.basis_columns(panel)
             matrix += matmul(vectors * change[panel], vectors.T)
         matrix.diagonal().add_(damping * self._means)
         return solve_positive(matrix, v)
@@ -228,7 +238,7 @@ class CoupledPerLayer(Curvature):
 def per_layer(curvature: Curvature, layers: Mapping[str, slice], formed: bool = True) -> Curvature:
     """C with c · m_l in place of λ on every layer l, m_l = tr C_ll / P_l its mean eigenvalue.
 
-    Kronfluence damps so, with c = 0.1.
+    Kronfluence damps so with c = 0.1 where its ``damping_factor`` is None.
 
     Args:
         curvature: C.
@@ -268,21 +278,3 @@ def _check_positive(means: Mapping[str, float]) -> None:
             raise DampingError(
                 f"the mean eigenvalue of layer {name} is {mean:.3g}: it gives no damping"
             )
-
-
-def with_factored_damping(curvature: Curvature) -> Curvature:
-    """Both factors of every layer damped in place of their product (λI where there are none).
-
-    Raises:
-        NotAvailableError: no layer has factors.
-    """
-    blocks = {} if curvature.coupled else curvature.diagonal_blocks()
-    made = {
-        name: KroneckerCurvature(block.basis, block.values, factored_damping=True)
-        if isinstance(block, KroneckerCurvature)
-        else block
-        for name, block in blocks.items()
-    }
-    if not any(isinstance(block, KroneckerCurvature) for block in made.values()):
-        raise NotAvailableError("it is no Kronecker product, so that no factors can be damped")
-    return BlockDiagonal(made)

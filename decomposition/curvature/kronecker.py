@@ -163,6 +163,10 @@ class KroneckerCurvature(Diagonalised):
         """That of the basis, row-major; None where λI is added to the product."""
         return self._factored
 
+    def by_factors(self) -> KroneckerCurvature:
+        """The same eigenvalues in the same basis, with both factors damped."""
+        return KroneckerCurvature(self.basis, self.values, factored_damping=True)
+
     def to_basis(self, v: Tensor) -> Tensor:
         """Q_Sᵀ [W | b] Q_A for every column."""
         return self._rotate(self.basis.block.to_matrix(v), transpose=True).flatten(0, 1)

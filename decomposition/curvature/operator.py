@@ -175,14 +175,20 @@ class Curvature(ABC):
     ) -> Solutions:
         x = v.new_full((len(dampings), *v.shape), torch.nan)
         change = v.new_full((len(dampings), v.shape[1]), torch.inf)
-        failures = []
+        failures, solve = [], self._solver(v, negative)
         for i, damping in enumerate(dampings):
             try:
-                x[i] = self.solve(v, damping, negative)
+                x[i] = solve(damping)
                 change[i] = 0.0
             except DampingError as error:
                 failures.append(f"at damping {damping:.3g}: {error}")
         return Solutions(x, change, tuple(failures))
+
+    def _solver(
+        self, v: Float[Tensor, "P k"], negative: NegativeCurvature
+    ) -> Callable[[float], Float[Tensor, "P k"]]:
+        """λ ↦ (C + λI)⁻¹ v, with what all λ share done once."""
+        return lambda damping: self.solve(v, damping, negative)
 
     @abstractmethod
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]: ...
@@ -215,6 +221,16 @@ class Curvature(ABC):
     def diagonal_blocks(self) -> Mapping[str, Curvature]:
         """The diagonal block of every layer, by name; empty if there is no such structure."""
         return {}
+
+    def by_factors(self) -> Curvature:
+        """The same with both factors of every layer damped, in place of their product.
+
+        (A + π√λ)⁻¹ ⊗ (S + √λ/π)⁻¹, see decomposition.curvature.damped; λI where a layer has none.
+
+        Raises:
+            NotAvailableError: no layer has factors.
+        """
+        raise NotAvailableError("it is no Kronecker product, so that no factors can be damped")
 
     def by_products(self) -> Curvature:
         """The same for a computer on which its P × P matrix does not fit.
@@ -299,6 +315,17 @@ class Diagonalised(Curvature):
     def _solve(self, v: Tensor, damping: float, negative: NegativeCurvature) -> Tensor:
         inverse = self.spectrum().inverse(damping, negative)
         return self.from_basis(inverse[:, None] * self.to_basis(v))
+
+    def _solver(self, v: Tensor, negative: NegativeCurvature) -> Callable[[float], Tensor]:
+        if self.eigenbasis is None:  # a wrapper of a curvature without one
+            return super()._solver(v, negative)
+        coordinates, spectrum = self.to_basis(v), self.spectrum()
+
+        def solve(damping: float) -> Tensor:
+            inverse = spectrum.inverse(damping, negative)[:, None]
+            return self._columns(v, lambda _: self.from_basis(inverse * coordinates))
+
+        return solve
 
 
 class SymmetricOperator(LinearOperator):

@@ -9,7 +9,10 @@ import xarray as xr
 
 from decomposition.names import STEPS
 from decomposition.report.interval import Interval
-from decomposition.report.names import PROTOCOLS, STEP_LABELS
+from decomposition.report.names import (
+    STEP_LABELS,
+    protocol_label,
+)
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import joined
 
@@ -79,7 +82,7 @@ def survival(result: Result, metric: str = "lds") -> str:
         count = Counter(largest)
         orders = f" in {{}} of {len(largest)} orders" if len(count) > 1 else ""
         told = joined([_named(step) + orders.format(n) for step, n in count.most_common()])
-        by_step.setdefault(told, []).append(PROTOCOLS.get(protocol, protocol))
+        by_step.setdefault(told, []).append(protocol_label(protocol))
     unresolved = (
         ""
         if any(r.defined for r in readings(result, metric))
@@ -114,7 +117,7 @@ def order_matters(result: Result, metric: str = "lds") -> str:
         return ""
     if not changed:
         return ", whatever the order of the steps"
-    names = joined([PROTOCOLS.get(p, p) for p in changed])
+    names = joined([protocol_label(p) for p in changed])
     return f"; another order of the steps changes the estimates under {names}"
 
 

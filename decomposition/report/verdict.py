@@ -18,9 +18,9 @@ import xarray as xr
 from decomposition.names import BASELINES, STEPS
 from decomposition.report.interval import Interval
 from decomposition.report.names import (
-    PROTOCOLS,
     STEP_LABELS,
     STEP_MEANINGS,
+    protocol_label,
     rung_label,
 )
 from decomposition.report.orders import order_matters
@@ -122,7 +122,7 @@ def under(protocol: str) -> str:
     """``under equal λ``; of tuned damping what it is."""
     if protocol == "tuned":
         return "with every rung at its own best damping λ"
-    return f"under {PROTOCOLS.get(protocol, protocol)}"
+    return f"under {protocol_label(protocol)}"
 
 
 def _loss(result: Result, first: Blame) -> str:
@@ -191,7 +191,7 @@ def _survival(result: Result, found: list[Blame]) -> str:
             f"open{order}."
         )
     if not any(b.defined for b in found):
-        names = joined([PROTOCOLS.get(b.protocol, b.protocol) for b in found[1:]])
+        names = joined([protocol_label(b.protocol) for b in found[1:]])
         return f"Under {names} the loss is within noise too."
     outcomes: dict[str, list[str]] = {}
     for other in found[1:]:
@@ -202,7 +202,7 @@ def _survival(result: Result, found: list[Blame]) -> str:
         else:
             again = "again " if other.largest == found[0].largest else ""
             outcome = f"it is {again}{_named(other.largest)}"
-        outcomes.setdefault(outcome, []).append(PROTOCOLS.get(other.protocol, other.protocol))
+        outcomes.setdefault(outcome, []).append(protocol_label(other.protocol))
     parts = [f"under {joined(names)} {outcome}" for outcome, names in outcomes.items()]
     largest = {b.largest for b in found}
     if None in largest:

@@ -222,7 +222,6 @@ _OVER_CELLS = (
             variable("effect", "claim multiplier ci_bound", "as /claims says", "of a cell"),
             variable("p_value", "claim multiplier", "1", "adjusted over cells and dampings"),
             variable("verdict", "claim multiplier", "−1, 0, 1", "in a cell", "int"),
-            variable("loss", "multiplier ci_bound", LDS, "LDS of H minus LDS of K-FAC"),
             variable("optimum", "rung", "1", "multiplier at which the rung's LDS is highest"),
             variable("damping_value", "multiplier", "curvature", "absolute λ"),
         ),

@@ -31,6 +31,7 @@ Spearman's ρ of M masks is itself biased by 3 (τ − ρ) / (M + 1), with τ Ke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,15 @@ class Draws:
     def variance(self) -> NDArray[np.float64]:
         """(…) bootstrap variance."""
         return self.draws.var(axis=0)
+
+
+def mean_over_cells(cells: Sequence[Draws]) -> Draws:
+    """Mean of several cells' draws: paired where the cells have one design, else independent."""
+    count = min(len(one.draws) for one in cells)
+    return Draws(
+        np.mean([one.estimate for one in cells], axis=0),
+        np.mean([one.draws[:count] for one in cells], axis=0),
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from decomposition.curvature.operator import Curvature
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DampingError
 from decomposition.scores.lds import mean_truth
+from decomposition.scores.rules import DampingRule
 from decomposition.scores.scorer import OVERFLOW, Scorer, Treatment, treatment
 
 
@@ -40,16 +41,20 @@ class Measured:
 class Ruled:
     """The rungs under one rule of damping."""
 
+    rule: DampingRule
     rungs: Mapping[str, Curvature]
     """Those that have this inverse."""
     scorers: Mapping[str, Scorer]
-    """Of those, and of what no curvature went into."""
+    """Of those, and of what no curvature went into, which has no strength."""
     strengths: Mapping[str, float]
     """What stands in the place of λ."""
-    told: Mapping[str, float]
-    """λ, where there is one for the whole rung; else NaN."""
     refused: dict[str, str]
     """Rung → why it has none."""
+
+    @property
+    def dampings(self) -> Mapping[str, float]:
+        """Rung → λ, where there is one for the whole of it."""
+        return self.strengths if self.rule.one_damping else {}
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class Effects:
         found = np.full(self.truth.shape, np.nan, np.float32)
         if rung in ruled.refused:
             return found
-        one, strength = ruled.scorers[rung], ruled.strengths[rung]
+        one, strength = ruled.scorers[rung], ruled.strengths.get(rung, 0.0)
         try:
             found = one.predicted_effects(self.measured.masks, strength, self.negative)
         except DampingError as error:

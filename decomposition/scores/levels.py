@@ -144,6 +144,11 @@ def read_draws(data: xr.Dataset, name: str = "") -> Draws:
     )
 
 
+def shared_protocols(levels: Sequence[Levels]) -> list[str]:
+    """Protocols that all cells have, in their order."""
+    return [p for p in levels[0].protocols if all(p in one.protocols for one in levels)]
+
+
 def read_levels(trees: Sequence[xr.DataTree]) -> list[Levels] | None:
     """``/levels`` of every cell; None where one has none."""
     if not all("levels" in tree.children for tree in trees):

@@ -1,7 +1,7 @@
 """Dampings that need no retraining: each says from a rung alone how it is to be inverted.
 
     layer_mean:c            (C_l + λ_l I)⁻¹ on every layer, λ_l = c tr C_ll / P_l; c = 0.1
-                            is kronfluence's default (1.0.1)
+                            is what kronfluence 1.0.1 takes for damping_factor=None
     mean:c                  (C + λI)⁻¹, λ = c Σ|μ| / P, one λ for the whole rung; c = 0.1
     fixed:λ                 (C + λI)⁻¹; λ = 10⁻⁴, the default of the code published with Hong et
                             al. 2025 (arXiv 2509.23437)
@@ -19,15 +19,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
-from decomposition.checks import check_fields, number, specifications, text
-from decomposition.curvature.inversion import (
-    UnderPolicy,
-    per_layer,
-    with_factored_damping,
-)
+from decomposition.checks import check_fields, number, specifications
+from decomposition.curvature.inversion import UnderPolicy, per_layer
 from decomposition.curvature.operator import Curvature, NotAvailableError
 from decomposition.damping import NegativeCurvature, PseudoInverse, Truncate
 from decomposition.errors import DampingError, DecompositionError
@@ -44,22 +40,24 @@ class DampingRule:
 
     name: ClassVar[str]
     """As it is specified."""
+    words: ClassVar[str]
+    """As a sentence says it, with its numbers in braces."""
     one_damping: ClassVar[bool] = True
     """Whether its strength is one λ for the whole rung."""
-
-    @property
-    @abstractmethod
-    def label(self) -> str:
-        """In words."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         rules = {field.name: number(0, above=True) for field in fields(self)}
         check_fields(self, rules, DecompositionError, f"the {{}} of rule {self.name}")
 
-    @abstractmethod
+    @property
+    def label(self) -> str:
+        """In words."""
+        numbers = {name: f"{value:g}" for name, value in asdict(self).items()}
+        return self.words.format(**numbers).replace("= 1 × ", "= ")
+
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """The rung with this inverse.
+        """The rung with this inverse; by default itself, for whose λ the strength stands.
 
         Args:
             rung: C.
@@ -70,6 +68,9 @@ class DampingRule:
             NotAvailableError: there is none.
             DampingError: it would be singular.
         """
+        if rung.negative is not None:
+            raise NotAvailableError("it has an inverse of its own")
+        return rung
 
     @abstractmethod
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
@@ -79,31 +80,11 @@ class DampingRule:
             NotAvailableError: the rung does not tell.
         """
 
-
-def _times(factor: float) -> str:
-    return "" if factor == 1.0 else f"{factor:g} × "
-
-
-def _own(rung: Curvature) -> Curvature:
-    """The rung itself, if λ is free to be set.
-
-    Raises:
-        NotAvailableError: it has an inverse of its own.
-    """
-    if rung.negative is not None:
-        raise NotAvailableError("it has an inverse of its own")
-    return rung
-
-
-def _under(rung: Curvature, policy: NegativeCurvature) -> Curvature:
-    """The rung under a policy that says which directions are left out.
-
-    Raises:
-        NotAvailableError: it has an inverse of its own.
-    """
-    if rung.solver_alone:
-        raise NotAvailableError("its solver leaves no direction out")
-    return UnderPolicy(_own(rung), policy)
+    def _under(self, rung: Curvature, policy: NegativeCurvature) -> Curvature:
+        """The rung under a policy that says which directions are left out."""
+        if rung.solver_alone:
+            raise NotAvailableError("its solver leaves no direction out")
+        return UnderPolicy(rung, policy)
 
 
 @dataclass(frozen=True)
@@ -112,12 +93,8 @@ class LayerMean(DampingRule):
 
     c: float = 0.1
     name = "layer_mean"
+    words = "λ = {c} × each layer's mean eigenvalue"
     one_damping = False
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return f"λ = {_times(self.c)}each layer's mean eigenvalue"
 
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
         """With c in place of λ."""
@@ -134,15 +111,7 @@ class Mean(DampingRule):
 
     c: float = 0.1
     name = "mean"
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return f"λ = {_times(self.c)}the mean eigenvalue"
-
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """Itself."""
-        return _own(rung)
+    words = "λ = {c} × the mean eigenvalue"
 
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
         """Of the rung's own eigenvalues."""
@@ -157,15 +126,7 @@ class Fixed(DampingRule):
 
     damping: float = 1e-4
     name = "fixed"
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return f"λ = {self.damping:g} on every rung"
-
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """Itself."""
-        return _own(rung)
+    words = "λ = {damping} on every rung"
 
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
         """λ."""
@@ -177,15 +138,11 @@ class Factored(Fixed):
     """A and S damped in place of their product."""
 
     name = "factored"
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return f"factored damping with λ = {self.damping:g}"
+    words = "factored damping with λ = {damping}"
 
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
         """Of rungs with factors."""
-        return with_factored_damping(_own(rung))
+        return super().inverted(rung, layers, formed).by_factors()
 
 
 @dataclass(frozen=True)
@@ -194,16 +151,12 @@ class Pseudo(DampingRule):
 
     threshold: float = 1e-4
     name = "pseudo_inverse"
+    words = "the pseudo-inverse above {threshold}"
     one_damping = False
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return f"the pseudo-inverse above {self.threshold:g}"
 
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
         """Under the policy of that name."""
-        return _under(rung, PseudoInverse(self.threshold))
+        return self._under(super().inverted(rung, layers, formed), PseudoInverse(self.threshold))
 
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
         """0: there is no damping."""
@@ -216,15 +169,11 @@ class Truncated(Fixed):
 
     threshold: float = 1e-6
     name = "truncated"
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return f"λ = {self.damping:g}, truncated at {self.threshold:g},"
+    words = "λ = {damping}, truncated at {threshold},"
 
     def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
         """Under the policy of that name."""
-        return _under(rung, Truncate(self.threshold))
+        return self._under(super().inverted(rung, layers, formed), Truncate(self.threshold))
 
 
 RULES: dict[str, type[DampingRule]] = {
@@ -246,18 +195,6 @@ def damping_rules(specification: str) -> dict[str, DampingRule]:
     return {written: _rule(written, name, numbers) for written, name, numbers in parts}
 
 
-def specified(value: object) -> str:
-    """A specification, as it is: a rule, see decomposition.checks.
-
-    Raises:
-        Unfit: no string.
-        DecompositionError: as ``damping_rules``.
-    """
-    found = text(value)
-    damping_rules(found)
-    return found
-
-
 def _rule(written: str, name: str, numbers: list[str]) -> DampingRule:
     if name not in RULES:
         raise DecompositionError(
@@ -275,15 +212,42 @@ def _rule(written: str, name: str, numbers: list[str]) -> DampingRule:
     return RULES[name](**given)
 
 
+@dataclass(frozen=True)
+class Inverted:
+    """The rungs under one rule."""
+
+    rungs: Mapping[str, Curvature]
+    """Those that have this inverse."""
+    strengths: Mapping[str, float]
+    """What stands in the place of λ."""
+    refused: Mapping[str, str]
+    """Rung → why it has none."""
+
+
 def inverted_rungs(
-    rule: DampingRule, rungs: Mapping[str, Curvature], layers: Mapping[str, slice], formed: bool
-) -> tuple[dict[str, Curvature], dict[str, str]]:
-    """The rungs that have this inverse, and why the others have none."""
+    rule: DampingRule,
+    rungs: Mapping[str, Curvature],
+    eigenvalues: Mapping[str, Eigenvalues | None],
+    layers: Mapping[str, slice],
+    formed: bool,
+) -> Inverted:
+    """Every rung under a rule.
+
+    Args:
+        rule: which.
+        rungs: name → C.
+        eigenvalues: name → what is known of its spectrum.
+        layers: name → its parameters.
+        formed: whether P × P matrices fit.
+    """
     found: dict[str, Curvature] = {}
+    strengths: dict[str, float] = {}
     refused: dict[str, str] = {}
     for name, rung in rungs.items():
         try:
-            found[name] = rule.inverted(rung, layers, formed)
+            inverted = rule.inverted(rung, layers, formed)
+            strengths[name] = rule.strength(rung, eigenvalues.get(name))
+            found[name] = inverted
         except (NotAvailableError, DampingError) as error:
             refused[name] = str(error)
-    return found, refused
+    return Inverted(found, strengths, refused)

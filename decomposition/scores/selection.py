@@ -122,7 +122,7 @@ def select(
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned
     for rule, ruled in effects.rules.items():
         chosen[rule] = np.stack([effects.under(rule, node) for node in nodes])
-        dampings[rule] = {node: ruled.told.get(node, np.nan) for node in nodes}
+        dampings[rule] = {node: ruled.dampings.get(node, np.nan) for node in nodes}
     order = [protocol for protocol in (*PROTOCOLS, *effects.rules) if protocol in chosen]
     selection = Selection(
         tuple(names[row] for row in rows),

@@ -32,8 +32,8 @@ from scipy.stats import norm
 
 from decomposition.chain.paper_protocol import PAPER_CHAIN
 from decomposition.names import CI_BOUNDS, Step
-from decomposition.scores.bootstrap import Draws
-from decomposition.scores.levels import Levels, read_levels
+from decomposition.scores.bootstrap import Draws, mean_over_cells
+from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.shares.steps import CHAIN, drops, excludes_zero, ratio
 from decomposition.shares.verdict import holm
 
@@ -259,11 +259,6 @@ class _Cell:
     """``/spectral_error``."""
 
 
-def shared_protocols(levels: Sequence[Levels]) -> list[str]:
-    """Protocols that all cells have, in their order."""
-    return [p for p in levels[0].protocols if all(p in one.protocols for one in levels)]
-
-
 def _test(
     claim: Claim, cells: Sequence[_Cell], chain: Sequence[Step], protocol: str, level: float
 ) -> Tested:
@@ -276,10 +271,7 @@ def _test(
     p_values = np.array([sides(claim, drop, steps) for drop in found])  # (K, 2)
     adjusted = np.stack([holm(side) for side in p_values.T], -1)
     verdict = decide(adjusted, alpha)
-    mean = Draws(
-        np.mean([drop.estimate for drop in found], axis=0),
-        np.mean([drop.draws for drop in found], axis=0),
-    )
+    mean = mean_over_cells(found)
     pooled = int(decide(np.array([sides(claim, mean, steps)]), alpha)[0])
     if claim.everywhere:
         pooled = int(verdict.min()) if verdict.min() == verdict.max() else NOT_RESOLVED

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from decomposition.names import CHAIN, CI_BOUNDS
+from decomposition.names import CHAIN, CI_BOUNDS, STEPS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import read_draws
 from decomposition.shares.claims import (
@@ -27,13 +27,13 @@ from decomposition.shares.claims import (
     decide,
     sides,
 )
-from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import drops
 from decomposition.shares.verdict import holm
 
-STEP_NAMES = tuple(step.name for step in CHAIN_STEPS)
 TESTED = tuple(claim for claim in CLAIMS if not claim.exact)
 """Claims about levels; errors of matrices know no λ."""
+OVERALL = "overall"
+"""The claim whose effect is the whole loss, the LDS of H minus that of K-FAC."""
 
 
 def claims_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
@@ -69,7 +69,6 @@ def claims_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
                 ("claim", "cell", "multiplier"),
                 np.stack([verdict for *_, verdict in tested]).astype(np.int8),
             ),
-            "loss": (("cell", "multiplier", "ci_bound"), _losses(found, level)),
             "optimum": (("cell", "rung"), _optimum(estimate, np.array(multipliers))),
             "damping_value": (
                 ("cell", "multiplier"),
@@ -101,17 +100,11 @@ def _tested(
     """Effect, adjusted p-value of the verdict's side, and verdict."""
     assert claim.effect is not None
     shape = (len(found), len(found[0]))
-    of_places = [sides(claim, one, STEP_NAMES) for cell in found for one in cell]
+    of_places = [sides(claim, one, STEPS) for cell in found for one in cell]
     adjusted = np.stack([holm(side) for side in np.array(of_places).T], -1)
     verdict = decide(adjusted, 0.5 * (1.0 - level)).reshape(shape)
-    effect = [[claim.effect(one, STEP_NAMES, level) for one in cell] for cell in found]
+    effect = [[claim.effect(one, STEPS, level) for one in cell] for cell in found]
     return np.array(effect), adjusted.min(1).reshape(shape), verdict
-
-
-def _losses(found: Sequence[Sequence[Draws]], level: float) -> Float[np.ndarray, "K D 3"]:
-    """LDS of H minus LDS of K-FAC."""
-    total = np.ones((1, len(STEP_NAMES)))
-    return np.array([[one.combine(total)[0].interval(level) for one in cell] for cell in found])
 
 
 def _optimum(
@@ -144,8 +137,8 @@ def where(data: xr.Dataset, claim: Claim) -> str:
             parts.append(f"{words} nowhere in most of the cells, in {most} of {count} at most")
         elif outcome == SUPPORTED and (verdict == CONTRADICTED).any():
             parts.append("nowhere supported")
-    reversed_loss = data["loss"].sel(ci_bound="upper").transpose("cell", "multiplier").values < 0
-    better = _ranges(reversed_loss.sum(0) > count / 2, multipliers)
+    loss = data["effect"].sel(claim=OVERALL, ci_bound="upper").transpose("cell", "multiplier")
+    better = _ranges((loss.values < 0).sum(0) > count / 2, multipliers)
     if better and claim.given is not None:
         parts.append(f"K-FAC scores better than H {better}, where there is no loss to share")
     if not (verdict != 0).any():

@@ -30,9 +30,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, rung_name
-from decomposition.scores.bootstrap import Draws
-from decomposition.scores.levels import Levels, read_levels
+from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, capitalised, rung_name
+from decomposition.scores.bootstrap import Draws, mean_over_cells
+from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.scores.protocols import PROTOCOLS, TUNED
 from decomposition.scores.rules import damping_rules
 from decomposition.shares.verdict import masks_needed
@@ -189,7 +189,7 @@ def _candidates(
 ) -> Candidates | None:
     """Rungs that every cell has levels of, with means over the cells."""
     nodes = [n for n in read[0].nodes if all(n in one.nodes for one in read)]
-    mean = _mean([one.of(TUNED, nodes) for one in read])
+    mean = mean_over_cells([one.of(TUNED, nodes) for one in read])
     there = [i for i in range(len(nodes)) if np.isfinite(mean.estimate[i])]
     if not there:
         return None
@@ -202,21 +202,13 @@ def _candidates(
     return Candidates(names, mean, price, p_value)
 
 
-def _mean(levels: Sequence[Draws]) -> Draws:
-    """Over cells; cells with the same design are paired, others independent."""
-    count = min(len(one.draws) for one in levels)
-    return Draws(
-        np.mean([one.estimate for one in levels], axis=0),
-        np.mean([one.draws[:count] for one in levels], axis=0),
-    )
-
-
 def _rule_losses(read: Sequence[Levels], names: Sequence[str]) -> dict[str, Draws]:
     """Rule that needs no retraining → LDS (K,) that every rung loses by it, against its own λ."""
-    shared = [p for p in read[0].protocols if all(p in one.protocols for one in read)]
-    rules = [protocol for protocol in shared if protocol not in PROTOCOLS]
-    tuned = _mean([one.of(TUNED, names) for one in read])
-    return {rule: tuned.minus(_mean([one.of(rule, names) for one in read])) for rule in rules}
+    rules = [protocol for protocol in shared_protocols(read) if protocol not in PROTOCOLS]
+    tuned = mean_over_cells([one.of(TUNED, names) for one in read])
+    return {
+        rule: tuned.minus(mean_over_cells([one.of(rule, names) for one in read])) for rule in rules
+    }
 
 
 def _recommend(whole: Candidates, losses: Mapping[str, Draws], level: float) -> Recommendation:
@@ -328,7 +320,7 @@ def _sentence(
     parts = [_use(whole, losses, found, level, damping)]
     if found.rung != found.best:
         gap = _gap(whole, found.rung, found.best, level)
-        lead = f"{_capital(rung_name(found.best))} leads by {gap}"
+        lead = f"{capitalised(rung_name(found.best))} leads by {gap}"
         by = "" if more is None else f"; about {more:,} more masks would"
         parts.append(f"{lead}, which this size does not resolve{by}.")
     if found.better and found.better != found.best:
@@ -387,7 +379,7 @@ def _next(other: str, rung: str, whole: Candidates, level: float, told: str = ""
         gain = _gap(whole, rung, other, level)
         return f"The next better one, {name}, gains {gain} for {_times(ratio)} times the work."
     loss = _gap(whole, other, rung, level)
-    return f"{_capital(name)}{told} loses {loss}, and is {_times(1 / ratio)} times cheaper."
+    return f"{capitalised(name)}{told} loses {loss}, and is {_times(1 / ratio)} times cheaper."
 
 
 def _gap(whole: Candidates, rung: str, other: str, level: float) -> str:
@@ -396,13 +388,13 @@ def _gap(whole: Candidates, rung: str, other: str, level: float) -> str:
 
 def _uncounted(whole: Candidates, rung: str, level: float) -> list[str]:
     """Rungs of unknown cost that are resolved to be better."""
-    better = [
-        f"{_capital(rung_name(name))} scores higher by {_span(gap)}, at a cost that is not counted."
-        for name in whole.names
-        if name not in (*whole.counted, RANDOM)
-        if (gap := whole.behind(rung, name).interval(level))[0] > 0
-    ]
-    return better
+    found = []
+    for name in whole.names:
+        gap = whole.behind(rung, name).interval(level)
+        if name not in (*whole.counted, RANDOM) and gap[0] > 0:
+            who = capitalised(rung_name(name))
+            found.append(f"{who} scores higher by {_span(gap)}, at a cost that is not counted.")
+    return found
 
 
 def _over_cells(regret: Float[np.ndarray, "cells 3"], holds: Sequence[int]) -> str:
@@ -419,11 +411,6 @@ def _span(interval: Float[np.ndarray, " 3"]) -> str:
     digits = min(MOST_DIGITS, max(2, -math.floor(math.log10(width)))) if width > 0 else MOST_DIGITS
     low, middle, high = (f"{value:.{digits}f}".replace("-", "−") for value in interval)
     return f"{middle} [{low}, {high}]"
-
-
-def _capital(name: str) -> str:
-    """At the start of a sentence."""
-    return name[:1].upper() + name[1:]
 
 
 def _times(ratio: float) -> str:

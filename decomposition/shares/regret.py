@@ -16,8 +16,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, rung_name
-from decomposition.scores.bootstrap import Draws
-from decomposition.scores.levels import Levels, read_levels
+from decomposition.scores.bootstrap import Draws, mean_over_cells
+from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.scores.protocols import PROTOCOLS, TUNED
 from decomposition.scores.rules import damping_rules
 
@@ -42,14 +42,13 @@ def regret_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
     if cells is None or not all(TUNED in one.protocols for one in cells):
         return None
     first = cells[0]
-    shared = [p for p in first.protocols if all(p in one.protocols for one in cells)]
-    protocols = [protocol for protocol in shared if protocol != TUNED]
+    protocols = [protocol for protocol in shared_protocols(cells) if protocol != TUNED]
     nodes = [n for n in first.nodes if n not in BASELINES and all(n in c.nodes for c in cells)]
     if not protocols or not nodes:
         return None
     found = [[_gap(one, protocol, nodes) for one in cells] for protocol in protocols]
     regret = np.array([[one.interval(level) for one in row] for row in found])
-    mean = np.array([_mean(row).interval(level) for row in found])
+    mean = np.array([mean_over_cells(row).interval(level) for row in found])
     data = xr.Dataset(
         {
             "regret": (("protocol", "cell", "rung", "ci_bound"), regret),
@@ -70,14 +69,6 @@ def regret_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
 
 def _gap(levels: Levels, protocol: str, nodes: Sequence[str]) -> Draws:
     return levels.of(TUNED, nodes).minus(levels.of(protocol, nodes))
-
-
-def _mean(cells: Sequence[Draws]) -> Draws:
-    """Over cells; all of them weigh the same masks and queries."""
-    return Draws(
-        np.mean([one.estimate for one in cells], axis=0),
-        np.mean([one.draws for one in cells], axis=0),
-    )
 
 
 def regret_sentence(data: xr.Dataset, rule: str) -> str:

@@ -11,8 +11,7 @@ import xarray as xr
 from decomposition.chain.paper_protocol import LADDERS
 from decomposition.names import CI_BOUNDS
 from decomposition.results.schema import CELL, GROUPS
-from decomposition.scores.levels import Levels, read_levels
-from decomposition.shares.claims import shared_protocols
+from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.shares.group import share_groups
 from decomposition.shares.over_cells import over_cells
 from decomposition.shares.steps import drops, shares_of

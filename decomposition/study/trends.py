@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from decomposition.chain import CHAIN, STEPS
 from decomposition.names import CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
-from decomposition.scores.levels import Levels, read_draws, read_levels
-from decomposition.shares.claims import shared_protocols
+from decomposition.scores.levels import Levels, read_draws, read_levels, shared_protocols
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import contrasts
 from decomposition.study.cell import Cell

@@ -16,7 +16,7 @@ from decomposition.curvature import (
     SolveCurvature,
     UnderPolicy,
 )
-from decomposition.curvature.inversion import per_layer, with_factored_damping
+from decomposition.curvature.inversion import per_layer
 from decomposition.damping import POLICIES, PseudoInverse, Truncate
 from decomposition.errors import DampingError, DecompositionError
 from tests import cases
@@ -160,9 +160,42 @@ def test_factored_damping_is_the_product_of_the_damped_factors() -> None:
     problem = cases.tanh()
     chain = build_chain(problem)
     eye, damping = torch.eye(problem.num_parameters), 0.02
-    found = with_factored_damping(chain["kfac"]).solve(eye, damping)
+    found = chain["kfac"].by_factors().solve(eye, damping)
     wanted = KFAC(factored_damping=True).build(Parts(problem, None, False)).solve(eye, damping)
     torch.testing.assert_close(found, wanted)
     assert not torch.allclose(found, chain["kfac"].solve(eye, damping))
     with pytest.raises(NotAvailableError, match="no Kronecker product"):
-        with_factored_damping(chain["ggn"])
+        chain["ggn"].by_factors()
+
+
+def test_damping_by_layer_leaves_matrix_eigenvalues_trace_and_norm_as_they_are() -> None:
+    """Coupled, and layer by layer: every answer is that of the dense matrix."""
+    coupled, _ = _curvature()
+    parts = {
+        n: torch.diag(torch.arange(1.0, 1.0 + p.stop - p.start)).double() for n, p in LAYERS.items()
+    }
+    for curvature in (coupled, BlockDiagonal(parts)):
+        dense, found = curvature.dense(), per_layer(curvature, LAYERS)
+        v = torch.arange(6.0).double()
+        torch.testing.assert_close(found.dense(), dense)
+        torch.testing.assert_close(found.matvec(v), dense @ v)
+        torch.testing.assert_close(found.eigenvalues(), torch.linalg.eigvalsh(dense))
+        assert float(found.trace()) == pytest.approx(float(dense.trace()))
+        assert float(found.frobenius_norm()) == pytest.approx(float(dense.norm()))
+        joined = {name: block.dense() for name, block in found.diagonal_blocks().items()}
+        assert found.coupled == (not joined)
+        if joined:
+            torch.testing.assert_close(torch.block_diag(*joined.values()), dense)
+
+
+def test_solutions_at_several_dampings_are_those_at_each() -> None:
+    """A basis is rotated into once for all λ; one at which there is none says so."""
+    matrix, _ = _curvature()
+    v, dampings = torch.eye(6).double(), [0.05, 0.3, 2.5]
+    found = matrix.solutions(v, dampings, "signed")
+    for damping, x in zip(dampings, found.x, strict=True):
+        if damping == 0.3:  # μ = −0.3
+            assert x.isnan().all()
+        else:
+            torch.testing.assert_close(x, matrix.solve(v, damping))
+    assert len(found.failures) == 1

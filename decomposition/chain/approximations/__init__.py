@@ -20,7 +20,7 @@ from decomposition.chain.approximations.method import Method
 from decomposition.chain.approximations.neumann import Neumann as neumann
 from decomposition.chain.approximations.projected import Projected as projected
 from decomposition.chain.approximations.projected import ProjectedLayers as projected_layers
-from decomposition.checks import specifications, text
+from decomposition.checks import specifications
 from decomposition.curvature import Curvature
 from decomposition.errors import DecompositionError
 from decomposition.problem import Problem
@@ -42,7 +42,6 @@ __all__ = [
     "neumann",
     "projected",
     "projected_layers",
-    "specified",
 ]
 
 METHODS: dict[str, type[Method]] = {
@@ -86,18 +85,6 @@ def beside(also: str, extra: Mapping[str, Extra] | None) -> dict[str, Method | E
     for name in named.keys() & own.keys():
         raise DecompositionError(f"the rung {name!r} is named both in also and in extra: drop one")
     return {**named, **own}
-
-
-def specified(value: object) -> str:
-    """A specification, as it is: a rule, see decomposition.checks.
-
-    Raises:
-        Unfit: no string.
-        DecompositionError: as ``approximations``.
-    """
-    found = text(value)
-    approximations(found)
-    return found
 
 
 def _method(written: str, name: str, arguments: list[str]) -> Method:

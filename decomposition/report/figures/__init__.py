@@ -5,7 +5,6 @@
 
 from decomposition.report.figures.bands import (
     plot_at_damping,
-    plot_beside,
     plot_levels,
     plot_orders,
     plot_shares,
@@ -18,9 +17,9 @@ from decomposition.report.figures.curves import (
     plot_policies,
     plot_resolution,
 )
+from decomposition.report.figures.differences import plot_beside, plot_regret
 from decomposition.report.figures.heat import plot_contributions, plot_layers, plot_queries
 from decomposition.report.figures.pairs import plot_mismatch
-from decomposition.report.figures.rules import plot_regret
 from decomposition.report.figures.scatter import (
     plot_error_and_level,
     plot_frobenius,

@@ -135,32 +135,6 @@ def leading_protocol(result: Result, array: xr.DataArray) -> str:
     return labels(array, "protocol")[0]
 
 
-def plot_beside(tree: xr.DataTree, cell: int | None = None, ax: Axes | None = None) -> Axes:
-    """LDS of what stands beside the chain minus that of every rung, in a band for each."""
-    result = Result(tree, cell)
-    with report_style():
-        difference = result.known("/beside", "difference")
-        if difference is None:
-            return say_missing(axes_or_new(ax), "nothing beside the chain in this result")
-        protocol = leading_protocol(result, difference)
-        others, rungs = labels(difference, "other"), labels(difference, "rung")
-        ax = axes_or_new(ax, 4.8, 1.4 + len(others) * band_height(len(rungs)))
-        names = {other: rung_label(other, 60) for other in others}
-        points: list[Point] = [
-            (names[other], rung, interval(difference, protocol=protocol, other=other, rung=rung))
-            for other in others
-            for rung in rungs
-        ]
-        styles = {rung: result.styles[rung] for rung in rungs}
-        ends = limits([value for *_, value in points], 0.1, (0.0,))
-        draw_points(ax, list(names.values()), styles, points, ends)
-        ax.axvline(0, color=MUTED, linewidth=0.8)
-        ax.set_xlabel(f"LDS minus that of the rung, {protocol_label(protocol)}")
-        head(ax, "Beside the chain, against each rung")
-        legend_outside(ax, [(styles[rung], rung_label(rung)) for rung in rungs])
-    return ax
-
-
 def _levels_everywhere(level: xr.DataArray) -> list[Interval]:
     """So that the figures of all cells have one axis."""
     bounds = level.transpose(..., "ci_bound").values.reshape(-1, 3)

@@ -21,7 +21,11 @@ from decomposition.report.figures.canvas import (
 from decomposition.report.figures.points import draw_lines
 from decomposition.report.interval import Interval
 from decomposition.report.layout import layout
-from decomposition.report.names import PROTOCOLS, protocol_label, rung_label, step_label
+from decomposition.report.names import (
+    protocol_label,
+    rung_label,
+    step_label,
+)
 from decomposition.report.palette import INK, MUTED, rung_styles, step_style
 from decomposition.report.result import GRID, Result, interval, labels
 from decomposition.results.schema import CELL
@@ -85,7 +89,7 @@ def _best_title(result: Result, mean: xr.DataArray, dim: str, protocol: str) -> 
     """The rung of the chain with the highest LDS of all."""
     chain = [r for r in CHAIN if r in labels(mean, "rung")]
     best = mean.sel(rung=chain, ci_bound="estimate").max(dim)
-    under = PROTOCOLS.get(protocol, protocol)
+    under = protocol_label(protocol)
     if not bool(best.notnull().any()):
         return f"LDS against damping, {under}"
     return f"{rung_label(str(best.idxmax('rung').item()))} reaches the highest LDS, {under}"
@@ -313,6 +317,6 @@ def plot_resolution(
         ax.set_ylim(bottom=0)
         ax.set_xlabel("masks (retrained subsets); dotted: extrapolated")
         ax.set_ylabel("width of the interval of the drop (LDS)")
-        head(ax, result.name or f"What more masks buy, {PROTOCOLS.get(protocol, protocol)}")
+        head(ax, result.name or f"What more masks buy, {protocol_label(protocol)}")
         label_lines(ax, ends)
     return ax

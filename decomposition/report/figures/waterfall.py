@@ -14,7 +14,6 @@ from decomposition.names import BASELINES, CHAIN, CROSS_TERM, STEPS
 from decomposition.report.figures.canvas import axes_or_new, beside, head, report_style, say_missing
 from decomposition.report.interval import Interval
 from decomposition.report.names import (
-    PROTOCOLS,
     SHARE_METRICS,
     protocol_label,
     rung_label,
@@ -218,9 +217,7 @@ def _title(metric: str, protocol: str) -> str:
     name = SHARE_METRICS.get(metric, metric)
     title = name[:1].upper() + name[1:]
     # the Frobenius error knows no damping
-    return (
-        title if metric == "frobenius_squared" else f"{title}, {PROTOCOLS.get(protocol, protocol)}"
-    )
+    return title if metric == "frobenius_squared" else f"{title}, {protocol_label(protocol)}"
 
 
 def ladders(result: Result) -> dict[str, list[str]]:

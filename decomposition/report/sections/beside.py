@@ -8,7 +8,8 @@ from functools import partial
 import xarray as xr
 
 from decomposition.report.content import Block, Cell, Figure, Table, Text
-from decomposition.report.figures.bands import leading_protocol, plot_beside
+from decomposition.report.figures.bands import leading_protocol
+from decomposition.report.figures.differences import plot_beside
 from decomposition.report.names import protocol_label, rung_label
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.wording import joined, span

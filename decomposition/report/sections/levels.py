@@ -21,7 +21,6 @@ from decomposition.report.figures.bands import plot_levels
 from decomposition.report.figures.waterfall import levels, plot_waterfall
 from decomposition.report.layout import layout
 from decomposition.report.names import (
-    PROTOCOLS,
     protocol_label,
     rung_label,
     step_label,
@@ -83,7 +82,7 @@ def waterfall(protocol: str, one: Result, name: str) -> Figure | None:
         f"{'noise ceiling' if n == 'ceiling' else rung_label(n)} {fixed(v.estimate)}"
         for n, v in rows.items()
     ]
-    under = PROTOCOLS.get(protocol, protocol)
+    under = protocol_label(protocol)
     of = f" in {one.name}" if one.name else ""
     return Figure(
         name.replace("_", "-"),
@@ -170,7 +169,7 @@ def _rows(array: xr.DataArray) -> list[str]:
 
 
 def _tables(result: Result) -> list[Block]:
-    names = [PROTOCOLS.get(protocol, protocol) for protocol in result.protocols]
+    names = [protocol_label(protocol) for protocol in result.protocols]
     blocks = table(result, "levels", "LDS of each rung", ("rung", "reached by", *names), _levels)
     if result.array("/shares", "level_damping") is not None:
         caption = "λ at which the LDS of each rung is read"
@@ -214,7 +213,7 @@ def _corrected(result: Result) -> list[Block]:
         "noise; the ceiling's own uncertainty is in its intervals. Drops and shares are of the "
         "raw LDS."
     )
-    columns = ("rung", *(PROTOCOLS.get(p, p) for p in result.protocols))
+    columns = ("rung", *(protocol_label(p) for p in result.protocols))
 
     def rows(one: Result) -> Iterator[Row]:
         array = one.array("/shares", "corrected")
@@ -238,7 +237,7 @@ def _base_models(result: Result) -> list[Block]:
             here = level.sel(protocol=protocol)
             for rung in _rows(here):
                 values = (float(here.sel(base_model=m, rung=rung)) for m in models)
-                yield (rung_label(rung, 120), PROTOCOLS.get(protocol, protocol), *values)
+                yield (rung_label(rung, 120), protocol_label(protocol), *values)
 
     text = (
         f"{len(models)} base models were decomposed, each trained and retrained on its own; the "

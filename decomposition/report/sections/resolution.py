@@ -10,7 +10,10 @@ import xarray as xr
 
 from decomposition.report.content import Block, Figure, Table, Text
 from decomposition.report.figures.curves import masks_at_hand, plot_resolution
-from decomposition.report.names import PROTOCOLS, step_label
+from decomposition.report.names import (
+    protocol_label,
+    step_label,
+)
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.wording import joined, number, plural
@@ -70,7 +73,7 @@ def _widths(amounts: list[int], one: Result) -> Iterator[Row]:
     for protocol in labels(width, "protocol"):
         for step in labels(width, "chain_step"):
             here = width.sel(protocol=protocol, chain_step=step)
-            name = PROTOCOLS.get(protocol, protocol)
+            name = protocol_label(protocol)
             yield (step_label(step), name, *(float(here.sel(masks=m)) for m in amounts))
 
 
@@ -116,7 +119,7 @@ def _figure(result: Result, name: str) -> Figure | None:
     if width is None:
         return None
     protocol = _protocol(result, width)
-    under = PROTOCOLS.get(protocol, protocol)
+    under = protocol_label(protocol)
     ends = [int(width["masks"].values[-1])] if at_hand is None else [at_hand, 10 * at_hand]
     places = list(dict.fromkeys(_near(width, m) for m in ends))
     parts = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from functools import partial
 
+from decomposition.names import capitalised
 from decomposition.report.content import Block, Figure, Table, Text
-from decomposition.report.figures.rules import plot_regret
+from decomposition.report.figures.differences import plot_regret
 from decomposition.report.names import protocol_label, rung_label
 from decomposition.report.result import Result, interval, intervals, labels
 
@@ -25,8 +26,8 @@ def rule_blocks(result: Result) -> list[Block]:
         (protocol_label(p), *(interval(mean, protocol=p, rung=rung) for rung in rungs))
         for p in protocols
     )
-    said = [Text(f"{_capital(sentence)}.") for sentence in sentences.values()]
-    finding = _capital(next(iter(sentences.values()), "no rule beside the protocols"))
+    said = [Text(f"{capitalised(sentence)}.") for sentence in sentences.values()]
+    finding = capitalised(next(iter(sentences.values()), "no rule beside the protocols"))
     figure = Figure(
         "regret",
         f"LDS lost against the tuned damping of each rung{over}. {finding}.",
@@ -41,8 +42,3 @@ def rule_blocks(result: Result) -> list[Block]:
         ),
     )
     return [*said[:1], figure, *said[1:]]
-
-
-def _capital(text: str) -> str:
-    """A Greek λ stays small."""
-    return text if text.startswith("λ") else text[:1].upper() + text[1:]

@@ -15,7 +15,6 @@ from decomposition.report.figures.bands import plot_at_damping, plot_orders, plo
 from decomposition.report.interval import Interval
 from decomposition.report.layout import layout
 from decomposition.report.names import (
-    PROTOCOLS,
     SHARE_METRICS,
     STEP_LABELS,
     STEP_MEANINGS,
@@ -77,7 +76,7 @@ def _undefined(one: Result) -> list[Block]:
     totals = {b.protocol: b.total for b in found if b is not None and b.known and not b.defined}
     if not totals:
         return []
-    parts = [f"{PROTOCOLS.get(p, p)} ({span(total)})" for p, total in totals.items()]
+    parts = [f"{protocol_label(p)} ({span(total)})" for p, total in totals.items()]
     said = f"Shares of the LDS are undefined, as the total is within noise, under {joined(parts)}."
     return [Text(said, kind="note")]
 
@@ -110,7 +109,7 @@ def _glance(one: Result, name: str) -> Figure | None:
 def _figure(result: Result, found: list[Blame]) -> Figure:
     parts = []
     for b in found:
-        name = PROTOCOLS.get(b.protocol, b.protocol)
+        name = protocol_label(b.protocol)
         if not b.defined:
             parts.append(f"undefined under {name}")
         elif b.largest is None:
@@ -224,7 +223,7 @@ def step_tables(result: Result, metric: str) -> list[Block]:
     """Drops and shares of one metric: a row per order and step, a column per protocol."""
     undamped = metric == UNDAMPED
     protocols = result.protocols[:1] if undamped else result.protocols
-    heads = ["any λ"] if undamped else [PROTOCOLS.get(p, p) for p in protocols]
+    heads = ["any λ"] if undamped else [protocol_label(p) for p in protocols]
     columns, of = ("order", "step", *heads), SHARE_METRICS.get(metric, metric)
     end = "" if metric == "lds" else f"-{metric.replace('_', '-')}"
     drops = partial(_drops, metric, protocols)
@@ -317,7 +316,7 @@ def _at_every_damping(one: Result) -> list[Block]:
 
 def _interactions_table(result: Result) -> list[Block]:
     caption = "How much more LDS a step costs once another has been taken"
-    columns = ("steps", *(PROTOCOLS.get(p, p) for p in result.protocols))
+    columns = ("steps", *(protocol_label(p) for p in result.protocols))
     return table(result, "interactions", caption, columns, _interactions)
 
 
