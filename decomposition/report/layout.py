@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from decomposition.report.result import Result, plain
+from decomposition.report.wording import isolated, middle_cut, without_folders
 from decomposition.results.schema import CELL_COORDINATES
 
 CHECKPOINT = "epoch"
@@ -16,7 +17,6 @@ _WORDS = {
     "seed": "seed {}",
     "examples": "N {}",
     "label_noise": "noise {}",
-    "dataset": "{}",
     "hidden": "{}",
     "activation": "{}",
     "randomness": "{}",
@@ -87,4 +87,6 @@ def _word(name: str, value: object) -> str:
         return "all examples"
     if not text:
         return f"its own {_OWN.get(name, name)}"
+    if name == "dataset":
+        return isolated(middle_cut(without_folders(text), 40))
     return _WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(text)

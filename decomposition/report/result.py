@@ -15,7 +15,7 @@ from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, CROSS_TERM, RUNG_LA
 from decomposition.report.interval import Interval
 from decomposition.report.names import PROTOCOLS
 from decomposition.report.palette import RungStyle, rung_styles
-from decomposition.report.wording import isolated
+from decomposition.report.wording import isolated, middle_cut, without_folders
 from decomposition.results.schema import CELL
 
 GRID = "grid"
@@ -127,7 +127,13 @@ class Result:
             return {cell: f"cell {cell}" for cell in self.cells}
         known = labelled["label"].values.reshape(-1).tolist()
         numbers = [int(c) for c in labelled[CELL].values.reshape(-1)]
-        found = dict(zip(numbers, (isolated(label, 60) for label in known), strict=True))
+        found = dict(
+            zip(
+                numbers,
+                (isolated(middle_cut(without_folders(label), 60)) for label in known),
+                strict=True,
+            )
+        )
         return {cell: found[cell] for cell in self.cells}
 
     @property

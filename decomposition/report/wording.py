@@ -96,6 +96,17 @@ def isolated(name: object, limit: int = 80) -> str:
     return text if text.isascii() else f"\u2068{text}\u2069"
 
 
+def without_folders(name: str) -> str:
+    """A problem's name without the folders of its file."""
+    return re.sub(r"^(\w+:)?[^?,]*/", lambda found: found[1] or "", name)
+
+
+def middle_cut(text: str, limit: int) -> str:
+    """At most ``limit`` characters: what stands at both ends, which tells names apart."""
+    start = limit // 2
+    return text if len(text) <= limit else f"{text[:start]}…{text[start + 1 - limit :]}"
+
+
 def superscript(exponent: int) -> str:
     """An exponent in raised digits."""
     return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -12,7 +12,15 @@ from decomposition.report.interval import Interval
 from decomposition.report.result import Result
 from decomposition.report.show import ShownTable
 from decomposition.report.verdict import blame, sentences
-from decomposition.report.wording import fixed, isolated, number, percent, span
+from decomposition.report.wording import (
+    fixed,
+    isolated,
+    middle_cut,
+    number,
+    percent,
+    span,
+    without_folders,
+)
 from tests.results.synthetic import Planted, synthetic
 
 
@@ -111,3 +119,20 @@ def test_table_shows_itself_in_a_notebook() -> None:
     assert "<table role" in html
     assert "&lt;x&gt;" in html
     assert "<x>" not in html
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("digits", "digits"),
+        ("/data/my files/net.py:problem?width=2, 4, epoch 3", "net.py:problem?width=2, 4, epoch 3"),
+        ("csv:tables/a.csv?target=up/down", "csv:a.csv?target=up/down"),
+    ],
+)
+def test_a_file_is_named_without_its_folders(name: str, shown: str) -> None:
+    assert without_folders(name) == shown
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    assert middle_cut("abcdefghij", 10) == "abcdefghij"
+    assert middle_cut("abcdefghijk", 6) == "abc…jk"

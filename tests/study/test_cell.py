@@ -130,7 +130,9 @@ def scaled(problem):
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    path = tmp_path / "mine.py"
+    folder = tmp_path / "a folder of a name as long" / "as those of build machines" / "for all"
+    folder.mkdir(parents=True)
+    path = folder / "mine.py"
     path.write_text(MINE)
     return path
 

@@ -18,7 +18,7 @@ from decomposition.report.figures.canvas import axes_or_new, head, hint, report_
 from decomposition.report.names import chain_of, damping_of, protocol_label
 from decomposition.report.palette import INK, MUTED, PAPER
 from decomposition.report.result import Result, labels
-from decomposition.report.wording import superscript
+from decomposition.report.wording import middle_cut, superscript
 
 _PALE = 0.4
 """Opacity of the bars; the symbols in them tell the outcomes apart without colour."""
@@ -100,7 +100,7 @@ def plot_claims_map(tree: xr.DataTree, claim: str = "", ax: Axes | None = None) 
             return say_missing(axes_or_new(ax), "no claims at single dampings in this result")
         known = {one.key: one.text for one in claims(result) if one.key in mapped(data)}
         if result.many:
-            rows = [result.names[cell] for cell in result.cells]
+            rows = [middle_cut(result.names[cell], 44) for cell in result.cells]
             verdict = data["verdict"].sel(claim=claim).transpose("cell", "multiplier").values
         else:
             rows = [textwrap.fill(text, 44) for text in known.values()]
