@@ -13,8 +13,9 @@ package hessian-influence, on curvlinops' defaults) makes other choices besides 
 
 ``LADDERS`` names each of these as a step from a rung of the chain, and ``PAPER_CHAIN`` is the
 chain under all of them, with the chain's own step names, so that shares under both protocols
-stand side by side. Truncation would change the semi-definite rungs too where λ ≤ 10⁻⁶; they are
-left as they are.
+stand side by side. The factored damping, which EK-FAC does not have, is its fifth step: what it
+costs is not laid on the eigenvalues. Truncation would change the semi-definite rungs too where
+λ ≤ 10⁻⁶; they are left as they are.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ PAPER_CHAIN: tuple[Step, ...] = (
     Step("linearisation", "hessian_truncated", "ggn"),
     Step("cross_layer", "ggn", "block_ggn_split"),
     Step("eigenbasis", "block_ggn_split", "ekfac_split_mc1"),
-    Step("eigenvalues", "ekfac_split_mc1", "kfac_split_mc1_pi"),
+    Step("eigenvalues", "ekfac_split_mc1", "kfac_split_mc1"),
+    Step("factored_damping", "kfac_split_mc1", "kfac_split_mc1_pi"),
 )
-"""The chain under the paper's protocol."""
+"""The chain under the paper's protocol, and the step that is none of the chain's."""
 
 
 def ladder_rungs(seed: int = 0) -> dict[str, Rung]:

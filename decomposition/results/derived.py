@@ -213,6 +213,12 @@ _OVER_CELLS = (
             Attribute("texts", dict, "claim → its sentence"),
             Attribute("effects", dict, "claim → what its effect is, with the unit"),
             Attribute("against", dict, "claim → what −1 is called: reversed, or not reproduced"),
+            Attribute(
+                "chains",
+                dict,
+                "what stands before a protocol's name → steps of that chain; without it the step "
+                "eigenvalues of the paper's chain carries the factored damping too",
+            ),
         ),
     ),
     Group(

@@ -246,6 +246,9 @@ def claims_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
             "texts": json.dumps({claim.name: claim.text for claim in CLAIMS}),
             "effects": json.dumps({claim.name: claim.effect_text for claim in CLAIMS}),
             "against": json.dumps({claim.name: claim.against for claim in CLAIMS}),
+            "chains": json.dumps(
+                {prefix: [step.name for step in chain] for prefix, chain in CHAINS.items()}
+            ),
         },
     )
 
@@ -358,6 +361,6 @@ def _exact_share(claim: Claim, one: _Cell, chain: Sequence[Step], protocol: str)
         else one.errors["misaligned_solutions"].reindex(protocol=[protocol])[0]  # not of a rule
     )
     step = next(step for step in chain if step.name == BLAMED)
-    nodes = (step.before, step.after)
-    before, after = (float(error.reindex(rung=[node])[0]) for node in nodes)
-    return (after - before) / after if after > 0 else float("nan")
+    nodes = (step.before, step.after, chain[-1].after)
+    before, after, whole = (float(error.reindex(rung=[node])[0]) for node in nodes)
+    return (after - before) / whole if whole > 0 else float("nan")

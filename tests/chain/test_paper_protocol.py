@@ -34,14 +34,22 @@ def test_every_step_starts_where_the_one_before_ends(ladder: tuple[Step, ...]) -
 
 
 def test_ladders_start_on_the_chain_and_end_on_the_papers() -> None:
-    paper: dict[str, str] = dict(
-        zip(CHAIN, [PAPER_CHAIN[0].before, *(s.after for s in PAPER_CHAIN)], strict=True)
-    )
-    assert paper.pop("ggn") == "ggn"
-    for rung, ladder in LADDERS.items():
-        assert ladder[0].before == rung
-        assert ladder[-1].after == paper[rung]
-    assert tuple(step.name for step in PAPER_CHAIN) == STEPS
+    nodes = [PAPER_CHAIN[0].before, *(step.after for step in PAPER_CHAIN)]
+    ends = {ladder[0].before: ladder[-1].after for ladder in LADDERS.values()}
+    assert [ends.get(rung, rung) for rung in CHAIN] == [*nodes[:4], nodes[5]]
+
+
+def test_the_eigenvalue_step_changes_eigenvalues_alone() -> None:
+    assert tuple(step.name for step in PAPER_CHAIN) == (*STEPS, "factored_damping")
+    step = PAPER_CHAIN[STEPS.index("eigenvalues")]
+    chain = build_chain(cases.tanh(), ladder_rungs())
+    before, after = (chain[node].eigenbasis for node in (step.before, step.after))
+    assert before is not None
+    assert after is not None
+    assert before.basis_key() == after.basis_key()
+    for damping in (1e-3, 1.0):
+        assert torch.equal(before.spectrum().added(damping), after.spectrum().added(damping))
+    assert PAPER_CHAIN[-1] == LADDERS["kfac"][-1]
 
 
 @pytest.mark.parametrize("step", STEPS_OF_LADDERS, ids=lambda step: step.after)
@@ -88,7 +96,7 @@ def test_every_choice_has_a_share_of_its_own() -> None:
     assert found.steps == ("separate_bias", "one_sample", "factored_damping")
     assert found.share[:, 1].sum() == pytest.approx(1.0)
     paper = step_shares(levels, nodes, PAPER_CHAIN)
-    assert paper.steps == STEPS
+    assert paper.steps == (*STEPS, "factored_damping")
     assert paper.total[1] == pytest.approx(
         level[nodes.index("hessian_truncated")] - level[nodes.index("kfac_split_mc1_pi")]
     )

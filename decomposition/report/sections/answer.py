@@ -24,7 +24,13 @@ from decomposition.report.content import (
 )
 from decomposition.report.figures.bands import plot_largest
 from decomposition.report.figures.claims import plot_claims, plot_claims_map
-from decomposition.report.names import chain_of, chain_title, protocol_label, step_label
+from decomposition.report.names import (
+    CHAIN_MARK,
+    chain_of,
+    chain_title,
+    protocol_label,
+    step_label,
+)
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.levels import waterfall
 from decomposition.report.sections.shares import at_damping
@@ -191,7 +197,7 @@ def claims_blocks(result: Result) -> list[Block]:
     return [
         Text(f"{_summary(found)} In brackets: {intervals(result)} of the effect over all cells."),
         *_tables(found, anchors),
-        *_effects(found),
+        *_effects(found, _steps_of_chains(data, chains)),
         *(_figure(result, found, chain) for chain in chains),
         *_where(result, found),
         *(_cells(result, data, claim, anchors[claim.key]) for claim in found),
@@ -204,11 +210,22 @@ def own_claim_blocks(result: Result) -> list[Block]:
     if not found or result.many:
         return []
     said = f"{_summary(found)} What holds in this one model need not hold elsewhere."
-    every = (*_tables(found, {}), *_where(result, found), *_effects(found))
+    every = (*_tables(found, {}), *_where(result, found), *_effects(found, []))
     return [Text(said), Details("every-claim", "Every claim under every protocol", every)]
 
 
-def _effects(found: list[Claim]) -> list[Block]:
+def _steps_of_chains(data: xr.Dataset, chains: list[str]) -> list[Block]:
+    """The steps of the paper's chain, which are not all those of the exact one."""
+    steps = json.loads(data.attrs.get("chains", "{}"))
+    older = "in this older result its step “eigenvalues” carries K-FAC's factored damping too"
+    told = {chain: steps.get(f"{chain}{CHAIN_MARK}", []) for chain in chains if chain}
+    return [
+        Text(f"{chain_title(chain)}: {joined(list(map(step_label, names))) or older}.")
+        for chain, names in told.items()
+    ]
+
+
+def _effects(found: list[Claim], of_chains: list[Block]) -> list[Block]:
     """What the number beside each verdict is, and when a verdict is given."""
     told = tuple(f"{claim.text} Effect: {claim.effect}." for claim in found if claim.effect)
     words = Text(
@@ -217,7 +234,8 @@ def _effects(found: list[Claim]) -> list[Block]:
         "authors'; the rest is not resolved. It can be decided over all cells together and still "
         "be open in each of them alone."
     )
-    return [Details("effects", "What each effect is", (words, Items(told)))] if told else []
+    about = (words, *of_chains, Items(told))
+    return [Details("effects", "What each effect is", about)] if told else []
 
 
 def _where(result: Result, found: list[Claim]) -> list[Block]:
