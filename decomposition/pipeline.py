@@ -37,16 +37,17 @@ from decomposition.scores.gradients import Gradients
 from decomposition.scores.protocols import TUNED, rank_bound
 from decomposition.settings import Settings
 from decomposition.spectrum.errors import ErrorPlan
-from decomposition.spectrum.groups import spectral_groups
+from decomposition.spectrum.groups import ERRORS, add_metrics, spectral_groups
 from decomposition.spectrum.inverse_errors import solution_errors
+from decomposition.spectrum.overlaps import block_overlaps
 from decomposition.spectrum.residuals import (
     VECTORS,
     VECTORS_BY_PRODUCTS,
     Directions,
     Treated,
-    add_residuals,
     drawn,
     inverse_residuals,
+    residual_rows,
 )
 
 ERROR_STRIDE = 3
@@ -200,11 +201,12 @@ def _curvature_groups(
     detailed = errors if settings.detail else None
     groups = spectral_groups(base.known, base.problem, plan, detailed, queries, progress)
     directions, treatments = _directions(base, settings), _treatments(base, dampings)
+    add_metrics(groups, block_overlaps(base.rungs, errors.leading))
     if directions:
         at = errors.dampings
         found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative)
-        add_residuals(groups, found, errors.headline)
-    error, steps = groups["/spectral_error"], base.known.frobenius.steps
+        add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
+    error, steps = groups[ERRORS], base.known.frobenius.steps
     error["squared_error"] = (("step", "probe"), np.stack(list(steps.values())))
     error.coords["step"] = list(steps)
     error.coords["probe"] = np.arange(error.sizes["probe"])
@@ -249,7 +251,7 @@ def _error_plan(
     return ErrorPlan(
         dampings=chosen.tolist(),
         headline=int(np.flatnonzero(chosen == headline)[0]),
-        leading=min(max(outputs, 2), base.problem.num_parameters),
+        leading=min(settings.leading or max(outputs, 2), base.problem.num_parameters),
         negative=settings.negative,
         matrix_norms=settings.matrix_norms,
         seed=settings.seed,

@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     "attribution": flag,
     "lattice": flag,
     "also": readable(approximations),
+    "leading": optional(whole(1)),
     "matrix_norms": flag,
     "detail": flag,
     "negative": one_of(*POLICIES),
@@ -103,6 +104,8 @@ class Settings:
     neumann:K: K steps (100) of the Neumann series (LiSSA), on the GGN or :hessian, preconditioned
     :ekfac (ASTRA);
     cg:K: K steps (20) of conjugate gradients, on the GGN or :hessian, preconditioned :ekfac."""
+    leading: int | None = None
+    """k of the overlaps of the k leading eigenvectors; default the number of outputs."""
     matrix_norms: bool = True
     """Spectral and nuclear norms of the differences (a quarter of the curvature time)."""
     detail: bool = True

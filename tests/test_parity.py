@@ -184,6 +184,7 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
     ),
     "lattice": ({"lattice": True}, lambda t: "orders" in t["shares"].children),
     "attribution": ({"attribution": False}, lambda t: "attribution" in t.children),
+    "leading": ({"leading": 1}, lambda t: int(t["spectral_error"]["leading"])),
     "matrix_norms": (
         {"matrix_norms": False},
         lambda t: bool(

@@ -70,9 +70,9 @@ class DenseCurvature(Diagonalised):
         """V c."""
         return matmul(self.decomposition()[1], c)
 
-    def basis_columns(self, panel: slice) -> Tensor:
-        """V[:, panel]."""
-        return self.decomposition()[1][:, panel]
+    def basis_columns(self, places: slice | Tensor) -> Tensor:
+        """V[:, places]."""
+        return self.decomposition()[1][:, places]
 
     def trace(self, probes: int = PROBES, seed: int = 0) -> Estimate:
         """tr C, exactly."""

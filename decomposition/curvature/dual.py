@@ -30,7 +30,7 @@ from decomposition.curvature.fisher import EXACT, Fisher
 from decomposition.curvature.gram import Gram, block_ggn, block_grams, block_rows
 from decomposition.curvature.graphs import Graphs
 from decomposition.curvature.jacobian import KeptRows, Rows, SweptRows
-from decomposition.curvature.operator import Curvature, Solutions
+from decomposition.curvature.operator import Curvature, NotAvailableError, Solutions
 from decomposition.damping import (
     DampingError,
     NegativeCurvature,
@@ -71,8 +71,25 @@ class DualCurvature(Curvature):
         zeros = values.new_zeros(max(0, self.size - len(values)))
         return torch.cat([zeros, values[max(0, len(values) - self.size) :]])
 
+    def leading_vectors(self, k: int) -> Tensor:
+        """Rᵀ u / √σ of the k leading eigenpairs of K.
+
+        Raises:
+            NotAvailableError: some of them lie where no example moves anything.
+        """
+        values, vectors = self._gram.values[-k:].flip(0), self._gram.vectors[:, -k:].flip(1)
+        if len(values) < k or bool(self._null[-k:].any()):
+            raise NotAvailableError(f"the rank is below {k}: the rest of the basis is not held")
+        return self._rows.transposed(vectors / values.sqrt())
+
     def _matvec(self, v: Tensor) -> Tensor:
         return self._rows.transposed(self._rows.forward(v))
+
+    @property
+    def _null(self) -> Tensor:
+        """Which eigenvalues of K are zero up to rounding."""
+        values = self._gram.values
+        return values <= len(values) * torch.finfo(values.dtype).eps * values[-1]
 
     def _solutions(
         self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
@@ -158,7 +175,7 @@ class DualCurvature(Curvature):
         if not inverses:
             return []
         values, q = self._gram.values, self._gram.vectors
-        null = values <= len(values) * torch.finfo(values.dtype).eps * values[-1]
+        null = self._null
         along = matmul(q.T, self._rows.forward(v))
         inner = [
             torch.where(null, 0.0, (f[1:] - f[0]) / values.where(~null, 1.0))[:, None] * along

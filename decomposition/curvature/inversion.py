@@ -93,9 +93,9 @@ class Reinverted(Diagonalised):
         """V c."""
         return self._basis().from_basis(c)
 
-    def basis_columns(self, panel: slice) -> Tensor:
-        """V[:, panel]."""
-        return self._basis().basis_columns(panel)
+    def basis_columns(self, places: slice | Tensor) -> Tensor:
+        """V[:, places]."""
+        return self._basis().basis_columns(places)
 
     def dense(self) -> Tensor:
         """A copy of C."""

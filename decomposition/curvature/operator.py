@@ -206,6 +206,14 @@ class Curvature(ABC):
             NotAvailableError: they are not known.
         """
 
+    def leading_vectors(self, k: int) -> Float[Tensor, "P k"]:
+        """The k orthonormal eigenvectors of largest |μ|, the largest first.
+
+        Raises:
+            NotAvailableError: they are not known.
+        """
+        raise NotAvailableError("eigenvectors are known of curvatures that have an eigenbasis")
+
     def dense(self) -> Float[Tensor, "P P"]:
         """The matrix itself."""
         return self._matvec(torch.eye(self.size, dtype=torch.float64, device=self.device))
@@ -298,16 +306,22 @@ class Diagonalised(Curvature):
         """μ and how λ enters the inverse: what every user of a damped inverse asks."""
         return DampedSpectrum(self.basis_values(), self.factored_damping(), self.negative)
 
-    def basis_columns(self, panel: slice) -> Float[Tensor, "P panel"]:
-        """Eigenvectors ``panel`` of V, dense."""
-        count = panel.stop - panel.start
-        unit = torch.zeros(self.size, count, dtype=torch.float64, device=self.device)
-        unit[panel].fill_diagonal_(1.0)
+    def basis_columns(self, places: slice | Tensor) -> Float[Tensor, "P k"]:
+        """Eigenvectors at these ``places`` of V, dense."""
+        chosen = torch.arange(self.size, device=self.device)[places]
+        unit = torch.zeros(self.size, len(chosen), dtype=torch.float64, device=self.device)
+        unit[chosen, torch.arange(len(chosen), device=self.device)] = 1.0
         return self.from_basis(unit)
 
     def eigenvalues(self) -> Tensor:
         """μ, ascending."""
         return self.basis_values().sort().values
+
+    def leading_vectors(self, k: int) -> Tensor:
+        """Of the basis."""
+        return self.basis_columns(
+            self.basis_values().abs().argsort(descending=True, stable=True)[:k]
+        )
 
     def _matvec(self, v: Tensor) -> Tensor:
         return self.from_basis(self.basis_values()[:, None] * self.to_basis(v))

@@ -33,6 +33,8 @@ METRIC_LABELS = {
     "damped_inverse": "damped inverse (relative)",
     "damped_inverse_queries": "damped inverse on query gradients (relative)",
     "stein": "Stein divergence",
+    "block_eigenvalue_overlap": "eigenvalues of the blocks, overlap with the block GGN's",
+    "block_subspace_overlap": "leading eigenvectors of the blocks, overlap with the block GGN's",
     "inverse_residual_train": "residual of the inverse, training gradients",
     "inverse_residual_query": "residual of the inverse, query gradients",
     "inverse_residual_train_damped": "damped residual of the inverse, training gradients",

@@ -131,10 +131,17 @@ _SPECTRA = (
 )
 
 _ERROR_VARIABLES = (
-    variable("value", "metric rung", "1", "error against the Hessian"),
+    variable(
+        "value",
+        "metric rung",
+        "1",
+        "error against the Hessian; of block_eigenvalue_overlap and block_subspace_overlap against "
+        "the block GGN",
+    ),
     variable("value_against_ggn", "metric rung", "1", "error against the generalised Gauss–Newton"),
     variable("standard_error", "metric rung", "1", "of value; 0 or NaN: exact"),
     variable("standard_error_against_ggn", "metric rung", "1", "of value_against_ggn, likewise"),
+    variable("leading", "", "count", "k of the overlaps of k leading eigenvectors", "int"),
 )
 
 _ERRORS = (

@@ -29,6 +29,7 @@ from decomposition.spectrum.scopes import blocks_of
 from decomposition.spectrum.summary import effective_dimensions, summary
 from decomposition.spectrum.tables import ends_table
 
+ERRORS = "/spectral_error"
 REFERENCES = ("hessian", "ggn")
 FROM_HESSIAN = ("block_hessian", "ekfac_hessian")
 """Approximations of H itself are no approximations of the GGN."""
@@ -153,6 +154,29 @@ def error_groups(
             groups[f"/spectral_error/{name}"] = data.reindex(rung=everyone)
             bar.update()
     return groups
+
+
+def add_metrics(groups: dict[str, xr.Dataset], rows: Mapping[str, xr.Dataset]) -> None:
+    """Put more metrics behind those of ``/spectral_error`` and its blocks, which share one list.
+
+    Args:
+        groups: path → group, ``/spectral_error`` among them.
+        rows: path → what is told of the new metrics, ``/spectral_error`` among them; a block that
+            is not among the groups joins them.
+    """
+    errors, added = groups[ERRORS], rows[ERRORS]
+    order = {
+        "metric": [*errors["metric"].values.tolist(), *added["metric"].values.tolist()],
+        "rung": errors["rung"].values,
+    }
+    if "protocol" in added.coords:
+        order["protocol"] = added["protocol"].values
+    for path in {path: None for path in (*groups, *rows) if path.startswith(ERRORS)}:
+        parts = [found[path] for found in (groups, rows) if path in found]
+        data = parts[0].combine_first(parts[-1])
+        data = data.reindex({dim: order[dim] for dim in order if dim in data.dims})
+        counts = (one for part in parts for one in part.data_vars.items() if not one[1].dims)
+        groups[path] = data.assign(dict(counts))  # whole numbers, which combining made floats
 
 
 def _frobenius_group(known: Known) -> xr.Dataset:

@@ -154,26 +154,18 @@ def _summed(each: Float[Tensor, "D k"], all_of_them: bool) -> Float[np.ndarray, 
     return to_numpy(torch.stack([mean, each.quantile(0.5, dim=1), error]))
 
 
-def add_residuals(groups: dict[str, xr.Dataset], found: xr.Dataset, headline: int) -> None:
-    """Put the residuals among the metrics of ``/spectral_error``; its blocks do not know them.
+def residual_rows(found: xr.Dataset, headline: int) -> xr.Dataset:
+    """The residuals as metrics of ``/spectral_error``, for ``groups.add_metrics``.
 
     Args:
-        groups: path → group, with ``/spectral_error`` against H on the same rungs.
         found: of ``inverse_residuals``.
         headline: index of the λ that ``value`` shows.
     """
     at = found.isel(damping=headline, drop=True)
-    rows = xr.Dataset(
+    return xr.Dataset(
         {
             "value": at["damped_value"],
             "standard_error": at["damped_error"],
             **{name: found[name] for name in ("damped_value", "damped_median", "residual")},
         }
     )
-    errors = groups["/spectral_error"]
-    metrics = [*errors["metric"].values.tolist(), *found["metric"].values.tolist()]
-    order = {"metric": metrics, "rung": errors["rung"].values, "protocol": found["protocol"].values}
-    for path in [path for path in groups if path.startswith("/spectral_error")]:
-        groups[path] = groups[path].reindex(metric=metrics)
-    whole = groups["/spectral_error"].combine_first(rows)
-    groups["/spectral_error"] = whole.reindex(order)

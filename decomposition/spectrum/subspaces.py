@@ -76,14 +76,6 @@ def descending(mu: Float[Tensor, " P"], order: Order = "magnitude") -> Tensor:
     return key.argsort(descending=True, stable=True)
 
 
-def eigenvectors(curvature: Diagonalised, indices: Tensor) -> Float[Tensor, "P k"]:
-    """The eigenvectors at these places of the basis, in this order."""
-    device = curvature.device
-    unit = torch.zeros(curvature.size, len(indices), dtype=torch.float64, device=device)
-    unit[indices, torch.arange(len(indices), device=device)] = 1.0
-    return curvature.from_basis(unit)
-
-
 def subspace_overlap(
     curvature: Diagonalised, reference: Diagonalised, order: Order = "magnitude"
 ) -> xr.DataArray:
@@ -117,8 +109,9 @@ def cosine_matrix(
     _same_size(curvature, reference)
     if not 1 <= count <= curvature.size:
         raise DecompositionError(f"the number of vectors lies in 1 … {curvature.size}, got {count}")
-    v = eigenvectors(curvature, descending(curvature.basis_values(), order)[:count])
-    u = eigenvectors(reference, descending(reference.basis_values(), order)[:count])
+    v, u = (
+        c.basis_columns(descending(c.basis_values(), order)[:count]) for c in (curvature, reference)
+    )
     rank = np.arange(1, count + 1)
     return xr.DataArray(
         to_numpy((v.T @ u).square()),

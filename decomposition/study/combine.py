@@ -34,8 +34,11 @@ def combine(
         level: coverage of the intervals.
     """
     own = [_groups(cell, tree) for cell, tree in zip(cells, trees, strict=True)]
-    paths = list(dict.fromkeys(path for groups in own for path in groups))
-    groups = {path: _stacked([one.get(path) for one in own]) for path in paths}
+    groups: dict[str, xr.Dataset] = {}
+    paths = dict.fromkeys(path for groups in own for path in groups)
+    for path in sorted(paths, key=lambda path: path.count("/")):  # parents first
+        above = groups.get(path.rpartition("/")[0], xr.Dataset())
+        groups[path] = _stacked([one.get(path) for one in own], above)
     groups["/cells"] = groups["/cells"].assign_coords(coordinates(cells))
     over = {
         "/trends": trends_group(cells, trees, factor, level),
@@ -47,7 +50,8 @@ def combine(
 
 def _groups(cell: Cell, tree: xr.DataTree) -> dict[str, xr.Dataset]:
     """What one cell shares with others: measured, and made of it as ``run`` does."""
-    found = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+    every = {node.path: node.to_dataset(inherit=True) for node in tree.subtree}
+    found = {path: data[list(data.data_vars)] for path, data in every.items()}
     found |= share_groups(tree, cell.settings)
     return {path: data for path, data in found.items() if _is_stacked(path) and data.data_vars}
 
@@ -56,13 +60,18 @@ def _is_stacked(path: str) -> bool:
     return path in STACKED or f"{path.rpartition('/')[0]}/{{block}}" in STACKED
 
 
-def _stacked(cells: Sequence[xr.Dataset | None]) -> xr.Dataset:
-    """Data sets along ``cell``; NaN (or 0, or no text) where one lacks an entry."""
+def _stacked(cells: Sequence[xr.Dataset | None], above: xr.Dataset) -> xr.Dataset:
+    """Data sets along ``cell``; NaN (or 0, or no text) where one lacks an entry.
+
+    A child group has the labels of the group ``above`` it, whichever cells have its block.
+    """
     there = {i: data for i, data in enumerate(cells) if data is not None}
     union: dict[str, list] = {}
     for data in there.values():
         for dim in map(str, data.dims):
-            union[dim] = list(dict.fromkeys([*union.get(dim, []), *data[dim].values.tolist()]))
+            inherited = above[dim].values.tolist() if dim in above.dims else []
+            known = union.get(dim, inherited)
+            union[dim] = list(dict.fromkeys([*known, *data[dim].values.tolist()]))
     aligned = [
         data.reindex(union, fill_value=_nothing(data)).expand_dims({CELL: [i]})
         for i, data in there.items()

@@ -64,6 +64,18 @@ def test_what_a_cell_lacks_is_missing_there_alone() -> None:
     assert level.sel(cell=1).notnull().all()
 
 
+def test_a_block_of_some_cells_has_the_rungs_of_all() -> None:
+    cells = [scored(DESCENT), scored(DESCENT, extra={"mine": 0.4})]
+    rungs = cells[0].tree["spectral_error"]["rung"].values
+    value = xr.Dataset({"value": (("metric", "rung"), np.ones((1, len(rungs))))})
+    cells[0].tree["spectral_error/deep"] = xr.DataTree(value)
+    found = together(cells, "grid")
+    whole, block = found["/spectral_error"], found["/spectral_error/deep"]
+    np.testing.assert_array_equal(whole["rung"], block["rung"])
+    assert block["value"].sel(cell=0, rung=rungs).notnull().all()
+    assert block["value"].sel(cell=1).isnull().all()
+
+
 def test_cells_are_told_apart_by_coordinates(groups: dict[str, xr.Dataset]) -> None:
     cells = groups["/cells"]
     assert cells["epoch"].values.tolist() == [10, 100, 1000]
