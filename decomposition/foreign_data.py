@@ -82,8 +82,9 @@ def _check_loader(loader: DataLoader, where: str) -> None:
         )
     if loader.drop_last:
         raise ProblemError(
-            f"{where} is a DataLoader that drops its last batch: use drop_last=False, or give "
-            "loader.dataset"
+            f"{where} is a DataLoader that drops its last batch, and rows with it: use "
+            "drop_last=False, or give loader.dataset; training leaves it out with "
+            "Recipe(drop_last=True)"
         )
 
 

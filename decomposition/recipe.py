@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from decomposition.checks import Rule, check_fields, number, one_of, optional, seed, several, whole
+from decomposition.checks import Rule, check_fields, flag, number, one_of, optional, seed, several, whole
 from decomposition.errors import ProblemError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -23,6 +24,7 @@ RULES: dict[str, Rule] = {
     "epochs": whole(),
     "checkpoint": optional(whole()),
     "batch_size": whole(1),
+    "drop_last": flag,
     "seed": seed,
     "dtype": one_of(*DTYPES),
 }
@@ -36,7 +38,7 @@ class Recipe:
     The update at step t of T uses the mean loss over a batch and the learning rate
     ``lr`` (constant) or ``lr/2 · (1 + cos(π t / T))`` (cosine, t = 0 … T−1), with the
     conventions of ``torch.optim.SGD``, ``Adam`` and ``AdamW``. Every epoch visits the
-    examples in a fresh order; the last batch of an epoch may be smaller and is kept.
+    examples in a fresh order; its last batch may be smaller, and is kept unless ``drop_last``.
     Weight decay acts in training only: the curvature is that of the plain mean loss,
     and damping λ takes the place of the decay in the influence function, unless
     ``Problem.weight_decay_in_curvature`` says otherwise.
@@ -65,6 +67,8 @@ class Recipe:
     """Epoch after which the model is taken, on the way through the schedule; None: the last."""
     batch_size: int = 32
     """Examples per step."""
+    drop_last: bool = False
+    """Leave out the last batch of an epoch where it is smaller, as a ``DataLoader`` does."""
     seed: int = 0
     """Seed of the base model's order of examples."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -94,8 +98,31 @@ class Recipe:
         return self.epochs if self.checkpoint is None else self.checkpoint
 
     def steps_per_epoch(self, examples: int) -> int:
-        """Number of batches in one epoch over ``examples`` examples: ⌈n / batch_size⌉."""
-        return math.ceil(examples / self.batch_size)
+        """Number of batches in one epoch over n ``examples``.
+
+        ⌈n / batch_size⌉, or ⌊n / batch_size⌋ with ``drop_last``.
+
+        Raises:
+            ProblemError: there is none.
+        """
+        if not self.drop_last:
+            return math.ceil(examples / self.batch_size)
+        if examples < self.batch_size:
+            raise ProblemError(
+                f"Recipe.drop_last leaves out the only batch of an epoch: the {examples} examples "
+                f"that a model is trained on do not fill Recipe.batch_size = {self.batch_size}; "
+                f"lower batch_size to {examples} at most, train on more examples (subsets: a "
+                "larger alpha), or set drop_last=False"
+            )
+        return examples // self.batch_size
+
+    def batches(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """An epoch's order of examples (…, n) cut into its batches (…, batch_size).
+
+        Raises:
+            ProblemError: there is none, see ``steps_per_epoch``.
+        """
+        return rows.split(self.batch_size, -1)[: self.steps_per_epoch(rows.shape[-1])]
 
     def learning_rate(self, step: int, total: int) -> float:
         """Learning rate at ``step`` (0-based) of ``total`` steps."""

@@ -10,7 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch.utils.data import DataLoader
+
 from decomposition import DecompositionError, Recipe
+from decomposition.errors import ProblemError
 
 BAD = [
     ("optimizer", "rmsprop", "must be one of sgd, adam, adamw, got 'rmsprop'"),
@@ -33,6 +36,7 @@ BAD = [
     ("checkpoint", -1, "whole number >= 0, got -1"),
     ("checkpoint", 21, "one of the 20 epochs, got 21"),
     ("batch_size", 0, "whole number >= 1, got 0"),
+    ("drop_last", 1, "must be True or False, got 1"),
     ("seed", -1, "whole number >= 0"),
     ("seed", 0.5, "got 0.5"),
 ]
@@ -61,7 +65,15 @@ def test_cosine_schedule_is_that_of_torch(total: int, lr: float) -> None:
     assert Recipe(lr=lr).learning_rate(total - 1, total) == lr
 
 
-@given(examples=st.integers(1, 1000), batch=st.integers(1, 1200))
-def test_the_smaller_last_batch_is_kept(examples: int, batch: int) -> None:
-    steps = Recipe(batch_size=batch).steps_per_epoch(examples)
-    assert steps == len(torch.zeros(examples).split(batch))
+@given(examples=st.integers(1, 1000), batch=st.integers(1, 1200), drop=st.booleans())
+def test_batches_are_those_of_a_loader(examples: int, batch: int, drop: bool) -> None:
+    recipe, rows = Recipe(batch_size=batch, drop_last=drop), torch.arange(examples)
+    expected = list(DataLoader(rows, batch, drop_last=drop))
+    if not expected:
+        with pytest.raises(ProblemError, match=f"{examples} examples .*batch_size = {batch};"):
+            recipe.batches(rows)
+        return
+    assert recipe.steps_per_epoch(examples) == len(expected)
+    found = recipe.batches(rows.expand(2, -1))
+    assert all(map(torch.equal, [part[1] for part in found], expected))
+    assert len(found) == len(expected)

@@ -267,6 +267,23 @@ CASES = {
         lambda: recipe(checkpoint=0),
         lambda: recipe(checkpoint=1),
     ),
+    "a subset without a full batch": Case(
+        "the 12 examples .*batch_size = 16; lower batch_size to 12 at most",
+        lambda: recipe(batch_size=16, drop_last=True),
+        lambda: recipe(batch_size=12, drop_last=True),
+    ),
+    "a subset without a full batch, enlarged": Case(
+        r"subsets: a larger alpha",
+        lambda: recipe(batch_size=16, drop_last=True),
+        lambda: recipe(batch_size=16, drop_last=True),
+        then={"alpha": 0.7},
+    ),
+    "a base set without a full batch": Case(
+        "the 24 examples .*batch_size = 32; .*set drop_last=False",
+        lambda: recipe(batch_size=32, drop_last=True),
+        lambda: recipe(batch_size=32),
+        {"attribution": False},
+    ),
     "lr below rounding": Case("raise Recipe.lr", lambda: recipe(lr=1e-12), lambda: recipe(lr=1e-2)),
     "lr below rounding, in float64": Case(
         r"or Recipe\(dtype='float64'\)",

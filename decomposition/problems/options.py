@@ -30,6 +30,7 @@ RECIPE = {
     "schedule": "constant, cosine",
     "epochs": "passes over the training rows",
     "batch_size": "examples per step",
+    "drop_last": "true leaves out the last batch of an epoch where it is smaller",
 }
 COMMON = VARIANT | RECIPE
 """Option → meaning."""
@@ -169,7 +170,9 @@ def recipe_of(spec: Spec, recipe: Recipe) -> Recipe:
     changes: dict[str, object] = {}
     for option in spec.options.keys() & RECIPE.keys():
         kind = type(getattr(recipe, option))
-        if kind is int:
+        if kind is bool:
+            changes[option] = spec.choice(option, ("true", "false"), "false") == "true"
+        elif kind is int:
             changes[option] = spec.whole(option, None)
         elif kind is float:
             changes[option] = spec.number(option, 0.0)

@@ -74,7 +74,7 @@ class PlainTraining:
             self.check()
             rows = self.order(epoch).to(y.device)
             total = recipe.epochs * recipe.steps_per_epoch(len(rows))
-            for batch in rows.split(recipe.batch_size):
+            for batch in recipe.batches(rows):
                 optimizer.param_groups[0]["lr"] = recipe.learning_rate(step, total)
                 optimizer.zero_grad()
                 for part in batch.split(self.trainer.batch_rows):
@@ -146,7 +146,7 @@ def check_cell(
 
 def _where(trainer: BatchedTrainer) -> str:
     """The first batch of the training examples on which a stack and its copies differ."""
-    rows = torch.arange(rows_in(trainer.x)).split(trainer.recipe.batch_size)
+    rows = trainer.recipe.batches(torch.arange(rows_in(trainer.x)))
     for batch in rows[:EXPLAINED_BATCHES]:
         reason = difference(trainer.model, trainer.way, take(trainer.x, batch))
         if reason is not None:

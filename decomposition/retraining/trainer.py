@@ -100,7 +100,7 @@ class BatchedTrainer:
         for epoch in range(recipe.last_epoch):
             rows = order(epoch).to(self.y.device)
             total = recipe.epochs * recipe.steps_per_epoch(rows.shape[1])
-            for batch in rows.split(recipe.batch_size, dim=1):
+            for batch in recipe.batches(rows):
                 again = False
                 for part in batch.split(together or batch.shape[1], dim=1):
                     self._add_gradient(stack, part, part.shape[1] / batch.shape[1], again)

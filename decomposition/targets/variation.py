@@ -45,12 +45,14 @@ def check_before(problem: Problem, plan: BankPlan, target: str) -> None:
 
     Raises:
         TargetError: no model would take a step, or too few masks are distinct.
-        ProblemError: as ``check_retrainable`` and ``BankPlan.subsets``.
+        ProblemError: as ``check_retrainable``, ``steps_per_epoch`` and ``BankPlan.subsets``.
     """
     recipe = problem.recipe
-    if target != "pbrf":
+    retrained = target != "pbrf"
+    if retrained:
         check_retrainable(problem, plan.randomness)
-    if recipe.last_epoch == 0 and target != "pbrf":
+        recipe.steps_per_epoch(plan.kept(problem.num_examples))
+    if recipe.last_epoch == 0 and retrained:
         name = "epochs" if recipe.epochs == 0 else "checkpoint"
         raise TargetError(
             f"Recipe.{name} = 0: no retrained model takes a step, so that what is measured of it "

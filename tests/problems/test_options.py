@@ -12,6 +12,7 @@ from decomposition.problems import Variant, load_problem, make_problem
 def test_options_change_network_data_and_recipe_of_a_built_in_problem() -> None:
     problem = load_problem(
         "wine?hidden=4-3&activation=relu&examples=90&label_noise=0.1&epochs=7&lr=0.2&optimizer=adam"
+        "&drop_last=true"
     )
     same = make_problem("wine", variant=Variant((4, 3), "relu", 90, 0.1))
     assert (problem.train[0] == same.train[0]).all()
@@ -19,6 +20,7 @@ def test_options_change_network_data_and_recipe_of_a_built_in_problem() -> None:
     assert repr(problem.model) == repr(same.model)
     recipe = problem.recipe
     assert (recipe.epochs, recipe.lr, recipe.optimizer) == (7, 0.2, "adam")
+    assert recipe.drop_last
     assert recipe.batch_size == same.recipe.batch_size
 
 
@@ -49,6 +51,7 @@ def test_arguments_go_before_options() -> None:
         ("wine?examples=many", "examples of wine must be a whole number >= 2, got 'many'"),
         ("wine?epochs=1.5", "epochs of wine must be a whole number >= 0, got '1.5'"),
         ("wine?lr=fast", "lr of wine must be a number, got 'fast'"),
+        ("wine?drop_last=yes", "drop_last of wine must be one of true, false, got 'yes'"),
         ("wine?lr=-1", "Recipe.lr must lie in"),
         ("wine?hidden=1000000000", r"wine: a network .* 17,000,000,003 parameters, .* free: ask"),
         ("wine?hidden=2147483647-2147483647", "wine: a network of this size has 1,152,921,504,606"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from decomposition.inputs import call, take
 from decomposition.problem import Problem
@@ -33,20 +34,24 @@ def train_plain(
     model = copy.deepcopy(problem.model).eval()
     model.load_state_dict({**model.state_dict(), **start})
     optimizer = _optimizer(recipe, model)
-    total = recipe.epochs * recipe.steps_per_epoch(len(order(0)))
     schedule = None
     if recipe.schedule == "cosine":
+        total = recipe.epochs * len(_batches(recipe, order(0)))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
     criterion = nn.MSELoss() if problem.loss_function.name == "mse" else nn.CrossEntropyLoss()
     x, y = problem.train
     for epoch in range(recipe.epochs):
-        for rows in torch.from_numpy(order(epoch)).split(recipe.batch_size):
+        for rows in _batches(recipe, order(epoch)):
             optimizer.zero_grad()
             criterion(call(model, take(x, rows)), y[rows]).backward()
             optimizer.step()
             if schedule is not None:
                 schedule.step()
     return model
+
+
+def _batches(recipe: Recipe, order: np.ndarray) -> DataLoader:
+    return DataLoader(order.tolist(), recipe.batch_size, drop_last=recipe.drop_last)
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -46,6 +46,17 @@ def test_shared_cells_follow_the_base_order_filtered_to_the_subset(trained: Prob
             np.testing.assert_allclose(result.outputs[j, r], expected, rtol=0, atol=1e-10)
 
 
+def test_a_dropped_last_batch_is_that_of_the_subset() -> None:
+    """12 of 24 examples in batches of 5: two steps an epoch; the base model takes four."""
+    recipe = replace(RECIPE, drop_last=True, schedule="cosine")
+    problem = with_recipe(CASES["gelu"](), recipe).trained()
+    result = bank(problem)
+    everything = np.ones(problem.num_examples, bool)
+    expected = [plain_outputs(problem, mask, 0) for mask in (*result.masks, everything)]
+    found = [*result.outputs[:, 0], result.base_outputs]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
 def test_the_second_order_is_one_more_repeat(trained: Problem) -> None:
     result, repeated = bank(trained), bank(trained, replace(PLAN, repeats=2))
     assert repeated.second_outputs is None

@@ -26,6 +26,8 @@ RECIPES = {
     "adamw": replace(RECIPE, optimizer="adamw", lr=0.01, weight_decay=0.5),
     "adam_cosine": replace(RECIPE, optimizer="adam", schedule="cosine", betas=(0.5, 0.9)),
     "one_batch": replace(RECIPE, batch_size=1000),
+    "drop_last": replace(RECIPE, drop_last=True, schedule="cosine"),
+    "nothing_to_drop": replace(RECIPE, drop_last=True, batch_size=13),
     "single_examples": replace(RECIPE, batch_size=1, epochs=1),
 }
 

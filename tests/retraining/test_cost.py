@@ -32,6 +32,8 @@ def test_models_and_steps_are_those_of_the_plan(problem: Problem) -> None:
     assert cost.steps == 40 * 3  # 12 of 24 examples in batches of 5
     assert cost.seconds > 0
     assert cost.hours == cost.seconds / 3600
+    fewer = replace(problem, recipe=replace(problem.recipe, drop_last=True))
+    assert retraining_cost(fewer, PLAN).steps == 40 * 2
     one = LeaveOneOutPlan.of(PLAN, 6, problem.num_examples)
     assert retraining_cost(problem, one).steps == 40 * 5  # 23 examples
     assert retraining_cost(problem, one).models == 12
