@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from decomposition.settings import Settings
-from decomposition.study import OneNetwork, Study, main
+from decomposition import DecompositionError, Settings
+from decomposition.study import OneNetwork, Scale, Study, main
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,13 @@ class SubsetFraction(OneNetwork):
 
     alphas: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9)
     """Fractions of the training examples kept."""
+
+    def scaled(self, scale: Scale, tiny: bool) -> Scale:
+        if scale.alpha is not None:
+            raise DecompositionError(
+                f"--alpha {scale.alpha:g}: the fraction is what varies here; give --alphas, a list"
+            )
+        return scale
 
     def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
         cells = tuple(

@@ -9,7 +9,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from decomposition.checks import Rule, check_fields, flag, number, one_of, optional, seed, several, whole
+from decomposition.checks import (
+    Rule,
+    check_fields,
+    flag,
+    number,
+    one_of,
+    optional,
+    seed,
+    several,
+    whole,
+)
 from decomposition.errors import ProblemError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

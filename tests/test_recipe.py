@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from torch.utils.data import DataLoader
 
 from decomposition import DecompositionError, Recipe

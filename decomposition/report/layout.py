@@ -14,6 +14,7 @@ _IMPLIED = ("label", "depth", "width")
 _WORDS = {
     "alpha": "α {}",
     "epoch": "epoch {}",
+    "momentum": "momentum {}",
     "seed": "seed {}",
     "examples": "N {}",
     "label_noise": "noise {}",

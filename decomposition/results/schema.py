@@ -31,6 +31,7 @@ CELL_COORDINATES = (
     "width",
     "activation",
     "epoch",
+    "momentum",
     "seed",
     "alpha",
     "randomness",

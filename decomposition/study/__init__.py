@@ -2,11 +2,12 @@
 
 from decomposition.study.cell import Cell
 from decomposition.study.command import Execution, Preset, Scale, main
-from decomposition.study.design import OneNetwork, Study, architectures
+from decomposition.study.design import PAPER_RECIPE, OneNetwork, Study, architectures
 from decomposition.study.execute import run_study
 from decomposition.study.executors import Backend
 
 __all__ = [
+    "PAPER_RECIPE",
     "Backend",
     "Cell",
     "Execution",

@@ -118,6 +118,11 @@ class Cell:
         """The recipe, the problem's own if the cell names none."""
         return _own_recipe(self) if self.recipe is None else self.recipe
 
+    @property
+    def momentum(self) -> float:
+        """That of SGD; 0 for other optimisers, which have none."""
+        return self.training.momentum if self.training.optimizer == "sgd" else 0.0
+
     def rungs(self) -> dict[str, Approximation]:
         """Rungs beside the chain, by name.
 
@@ -142,6 +147,8 @@ class Cell:
         """What people are shown: what distinguishes the cell, in short."""
         variant, settings = self.variant, self.settings
         parts = [self.dataset, shape_of(variant), f"epoch {self.training.last_epoch}"]
+        if self.recipe is not None and self.momentum:
+            parts.append(f"momentum {self.momentum:g}")
         if settings.alpha != 0.5:
             parts.append(f"α = {settings.alpha:g}")
         if variant.examples is not None:

@@ -112,6 +112,7 @@ def coordinates(cells: Sequence[Cell]) -> dict[str, tuple[str, list]]:
         "width": lambda cell: max(cell.variant.hidden or (0,)),
         "activation": lambda cell: cell.variant.activation or "",
         "epoch": lambda cell: cell.training.last_epoch,
+        "momentum": lambda cell: cell.momentum,
         "seed": lambda cell: cell.seed,
         "alpha": lambda cell: cell.settings.alpha,
         "randomness": lambda cell: cell.settings.randomness,

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -54,10 +54,11 @@ class Scale:
     """Subsets on which models are retrained; default 1,000 (shared) or 200 (independent)."""
     repeats: int | None = None
     """Retrainings of each subset; default 1 (shared) or 5 (independent)."""
-    randomness: Literal["shared", "independent"] = "shared"
-    """What retrained models have in common with the base model; see `decompose run --help`."""
-    alpha: float = 0.5
-    """Fraction of the training examples in every subset."""
+    randomness: Literal["shared", "independent"] | None = None
+    """What retrained models have in common with the base model; default shared; see `decompose run
+    --help`."""
+    alpha: float | None = None
+    """Fraction of the training examples in every subset; default 0.5."""
     target: Literal["loss", "margin", "leave_one_out", "pbrf"] = "loss"
     """What is measured; see docs/targets.md."""
     seeds: int = 1
@@ -65,19 +66,29 @@ class Scale:
     resamples: int = 2000
     """Bootstrap resamples behind every interval."""
 
+    def otherwise(self, **defaults: Any) -> Scale:
+        """The same with ``defaults`` for what nobody has said."""
+        return replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+
     def settings(self, tiny: bool = False) -> Settings:
         """The settings of every cell.
 
         Raises:
             DecompositionError: a value is outside its range.
         """
-        shared = self.randomness == "shared"
-        masks = self.masks or (TINY_MASKS if tiny else 1000 if shared else 200)
+        randomness = self.randomness or "shared"
+        shared = randomness == "shared"
+        masks = TINY_MASKS if tiny else 1000 if shared else 200
+        repeats = 1 if shared else 2 if tiny else 5
+        if self.masks is not None:
+            masks = self.masks
+        if self.repeats is not None:
+            repeats = self.repeats
         return Settings(
             masks=masks,
-            alpha=self.alpha,
-            repeats=self.repeats or (1 if shared else 2 if tiny else 5),
-            randomness=self.randomness,
+            alpha=0.5 if self.alpha is None else self.alpha,
+            repeats=repeats,
+            randomness=randomness,
             target=self.target,
             second_order_masks=min(50, masks),
             leave_one_out_examples=TINY_EXAMPLES if tiny else LEAVE_ONE_OUT_EXAMPLES,
@@ -89,7 +100,11 @@ class Scale:
 
 
 class Preset(Protocol):
-    """A study to be: a frozen dataclass whose fields are its options."""
+    """A study to be: a frozen dataclass whose fields are its options.
+
+    One that sets part of the scale by itself has a method ``scaled(scale, tiny)`` too, which fills
+    in what nobody has said (``Scale.otherwise``), or raises where the two contradict.
+    """
 
     def study(self, settings: Settings, seeds: int, tiny: bool) -> Study:
         """The study of these options."""
@@ -116,8 +131,12 @@ def main(preset: type[Preset]) -> None:
 
 def _study(parsed: Any, execution: Execution) -> object:
     try:
-        settings = parsed.scale.settings(execution.tiny)
-        study = parsed.preset.study(settings, parsed.scale.seeds, execution.tiny)
+        preset: Preset = parsed.preset
+        scale: Scale = parsed.scale
+        if hasattr(preset, "scaled"):
+            scale = preset.scaled(scale, execution.tiny)  # type: ignore[attr-defined]
+        settings = scale.settings(execution.tiny)
+        study = preset.study(settings, scale.seeds, execution.tiny)
         return run_study(
             study,
             execution.out,

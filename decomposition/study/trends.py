@@ -150,6 +150,7 @@ def _group(cell: Cell, factor: str) -> tuple[object, ...]:
         else recipe.last_epoch,
         "examples": cell.variant.examples,
         "label_noise": cell.variant.label_noise,
+        "momentum": cell.momentum,
         "alpha": cell.settings.alpha,
         "randomness": cell.settings.randomness,
         "seed": cell.seed,

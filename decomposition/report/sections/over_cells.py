@@ -38,6 +38,7 @@ COORDINATES = {
     "hidden": "hidden widths",
     "activation": "activation",
     "epoch": "epoch",
+    "momentum": "momentum",
     "parameters": "parameters P",
     "examples": "examples",
     "examples_used": "examples used N",
