@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 import xarray as xr
 
+from decomposition import Settings
 from decomposition.scores.protocols import PROTOCOLS
+from decomposition.study import Scale
 
 ANALYSES = Path(__file__).parents[2] / "analyses"
 SMALL = ["--dataset", "wine", "--hidden", "4"]
@@ -78,3 +84,66 @@ def test_a_study_again_computes_nothing(tmp_path: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cells").iterdir()} == stamps
     for path in ("cells", "shares"):
         xr.testing.assert_identical(first[path].to_dataset(), second[path].to_dataset())
+
+
+GRID = ["--depths", "1", "--widths", "4", "--epochs", "1"]
+
+
+def config(tree: xr.DataTree) -> list[dict]:
+    return json.loads(tree.attrs["config"])["cells"]
+
+
+def test_retraining_as_published_is_said_in_every_cell(tmp_path: Path) -> None:
+    tree = run("paper_grid", tmp_path, *GRID, "--as-published", "--alphas", "0.5", "0.7")
+    about, cells = tree["cells"].to_dataset(), config(tree)
+    assert about["alpha"].values.tolist() == [0.5, 0.5, 0.7, 0.7]
+    assert about["momentum"].values.tolist() == [0.0, 0.9, 0.0, 0.9]
+    assert {cell["settings"]["randomness"] for cell in cells} == {"independent"}
+    assert all(cell["recipe"]["drop_last"] for cell in cells)
+    rules = ["fixed:1e-4", "fixed:1e-2", "truncated:1e-4:1e-6", "pseudo_inverse:1e-4"]
+    levels = tree["shares"]["level"].sel(rung="kfac", protocol=["layer_mean", *rules])
+    assert np.isfinite(levels).all()
+    assert "momentum 0.9" in (tmp_path / "report.html").read_text()
+
+
+def grid(*options: str) -> Settings:
+    """The settings of the first cell of the paper's grid, as its command line asks for them."""
+    tools = runpy.run_path(str(ANALYSES / "paper_grid.py"))
+    preset, scale = tyro.cli(
+        make_dataclass("Both", [("preset", tools["PaperGrid"]), ("scale", Scale)]),
+        args=options,
+        config=(tyro.conf.OmitArgPrefixes,),
+    ).__dict__.values()
+    scale = preset.scaled(scale, False)
+    return preset.study(scale.settings(), scale.seeds, False).cells[0].settings
+
+
+def test_what_is_published_gives_way_to_what_is_said() -> None:
+    published = grid("--as-published")
+    assert (published.masks, published.repeats, published.randomness) == (100, 10, "independent")
+    said = grid("--as-published", "--masks", "30", "--repeats", "4", "--randomness", "shared")
+    assert (said.masks, said.repeats, said.randomness) == (30, 4, "shared")
+    assert grid("--as-published", "--alpha", "0.7").alpha == 0.7
+    assert (grid().masks, grid().repeats, grid().randomness) == (1000, 1, "shared")
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "message"),
+    [
+        ("paper_grid", ["--alpha", ".5", "--alphas", ".3", ".5"], "--alpha 0.5 and --alphas 0.3"),
+        ("subset_fraction", ["--alpha", ".7"], "--alpha 0.7: .* give --alphas"),
+        ("paper_grid", ["--masks", "0"], r"Settings\.masks must be a whole number >= 2, got 0"),
+        ("paper_grid", ["--repeats", "0"], r"Settings\.repeats must be a whole number >= 1, got 0"),
+    ],
+)
+def test_options_that_contradict_are_refused_by_name(
+    preset: str,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(AssertionError):
+        run(preset, tmp_path, *options)
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
