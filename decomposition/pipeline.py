@@ -25,6 +25,7 @@ from decomposition.curvature import Curvature
 from decomposition.device import full_precision, resolve_device
 from decomposition.evaluation import mean_loss, outputs_on
 from decomposition.losses import CrossEntropy
+from decomposition.names import CHAIN
 from decomposition.problem import Problem
 from decomposition.resources import bytes_of
 from decomposition.retraining.base import other_base
@@ -128,9 +129,8 @@ def compute_cell(
             base, plan, groups.get("/attribution"), dampings, settings, progress
         )
     if timed:
-        scale = base.known.frobenius.traces["ggn"] / rank_bound(base.problem)
         with clock.stage("scores"), clock.ledger.opened():
-            solve_once(base.rungs, base.gradients, float(scale), settings.negative)
+            solve_once(base.rungs, base.gradients, _unit(base), settings.negative)
     notes += [] if plan.dense else _estimated_notes(groups, settings, plan)
     if settings.detail:
         groups |= _shown(base)
@@ -206,6 +206,8 @@ def _curvature_groups(
         at = errors.dampings
         found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative)
         add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
+        multiplier = found["damping"] / _unit(base)
+        groups["/residuals"] = found.sel(rung=list(CHAIN)).assign(multiplier=multiplier)
     error, steps = groups[ERRORS], base.known.frobenius.steps
     error["squared_error"] = (("step", "probe"), np.stack(list(steps.values())))
     error.coords["step"] = list(steps)
@@ -237,11 +239,16 @@ def _treatments(base: BaseModel, dampings: Dampings) -> dict[str, Treated]:
     }
 
 
+def _unit(base: BaseModel) -> float:
+    """What dampings are multiples of: tr G / min(P, N·C)."""
+    return float(base.known.frobenius.traces["ggn"] / rank_bound(base.problem))
+
+
 def _error_plan(
     base: BaseModel, attribution: xr.Dataset | None, dampings: Dampings, settings: Settings
 ) -> ErrorPlan:
     """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
-    scale = base.known.frobenius.traces["ggn"] / rank_bound(base.problem)
+    scale = _unit(base)
     grid = scale * settings.multipliers()
     if attribution is not None and "damping" in attribution.coords:
         grid = attribution["damping"].values

@@ -19,11 +19,22 @@ STEP_MEANINGS = {
     "eigenvalues": "take product eigenvalues",
     "cross_term": "2⟨H−G, G−K⟩, which no step owns",
 }
+_ERRORS = {
+    "inverse_residual_train": "residual of the inverse, training gradients",
+    "inverse_residual_query": "residual of the inverse, query gradients",
+    "inverse_residual_train_damped": "damped residual of the inverse, training gradients",
+    "inverse_residual_query_damped": "damped residual of the inverse, query gradients",
+    "block_eigenvalue_overlap": "eigenvalues of the blocks, overlap with the block GGN's",
+    "block_subspace_overlap": "leading eigenvectors of the blocks, overlap with the block GGN's",
+}
 SHARE_METRICS = {
     "lds": "LDS",
     "frobenius_squared": "squared Frobenius error",
     "damped_inverse_squared": "squared damped-inverse error",
+    **_ERRORS,
 }
+WITHOUT_DAMPING = ("frobenius_squared", "block_eigenvalue_overlap", "block_subspace_overlap")
+"""Those that no damping enters."""
 METRIC_LABELS = {
     "relative_frobenius": "Frobenius (relative)",
     "relative_spectral": "spectral norm (relative)",
@@ -33,12 +44,7 @@ METRIC_LABELS = {
     "damped_inverse": "damped inverse (relative)",
     "damped_inverse_queries": "damped inverse on query gradients (relative)",
     "stein": "Stein divergence",
-    "block_eigenvalue_overlap": "eigenvalues of the blocks, overlap with the block GGN's",
-    "block_subspace_overlap": "leading eigenvectors of the blocks, overlap with the block GGN's",
-    "inverse_residual_train": "residual of the inverse, training gradients",
-    "inverse_residual_query": "residual of the inverse, query gradients",
-    "inverse_residual_train_damped": "damped residual of the inverse, training gradients",
-    "inverse_residual_query_damped": "damped residual of the inverse, query gradients",
+    **_ERRORS,
 }
 PROTOCOLS = {
     "tuned": "tuned λ",

@@ -67,6 +67,20 @@ _SHARES = (
         ),
     ),
     Group(
+        "/shares/errors",
+        "What each step adds to the residuals of the inverse at one λ for all rungs, "
+        "λ = multiplier · tr G / min(P, N·C).",
+        (
+            variable(
+                "drop", "metric multiplier step ci_bound", "metric", "positive: a degradation"
+            ),
+            variable("share", "metric multiplier step ci_bound", "1", "drop / total drop"),
+            variable("total", "metric multiplier ci_bound", "metric", "first rung to last"),
+            variable("defined", "metric multiplier", "0 or 1", "the total is beyond noise", "int"),
+            variable("damping_value", "multiplier", "curvature", "absolute λ"),
+        ),
+    ),
+    Group(
         "/shares/orders",
         "Shares along each feasible order of the steps.",
         (

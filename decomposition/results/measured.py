@@ -182,6 +182,18 @@ _ERRORS = (
         ),
     ),
     Group("/spectral_error/{block}", "The same, block by block.", _ERROR_VARIABLES),
+    Group(
+        "/residuals",
+        "Residuals of the inverse, gradient by gradient: what errors of their differences need.",
+        (
+            variable("at_damping", "metric damping rung vector", "1", "by absolute λ"),
+            variable("under", "metric protocol rung vector", "1", "under a protocol or rule"),
+            variable("multiplier", "damping", "1", "λ · min(P, N·C) / tr G"),
+            variable("vectors", "metric", "count", "gradients; NaN beyond", "int"),
+            variable("every", "metric", "0 or 1", "no gradient is left out", "int"),
+        ),
+        stacked=False,
+    ),
 )
 
 _ATTRIBUTION = (

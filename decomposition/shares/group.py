@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from decomposition.chain import CHAIN, LATTICE, STEPS
 from decomposition.names import BASELINES, CI_BOUNDS, CROSS_TERM
@@ -17,14 +15,15 @@ from decomposition.scores.ceiling import corrected
 from decomposition.scores.levels import Levels, read_draws
 from decomposition.scores.protocols import PROTOCOLS
 from decomposition.settings import Settings
+from decomposition.shares.errors import ERROR_METRICS, error_shares, errors_at_damping
 from decomposition.shares.lattice import CURVATURE, order_groups
 from decomposition.shares.mismatch import mismatch_group
 from decomposition.shares.prediction import prediction_group
 from decomposition.shares.resolution import resolution_group
-from decomposition.shares.steps import StepShares, exact_shares, step_shares
+from decomposition.shares.steps import StepShares, step_shares
 from decomposition.shares.verdict import verdict
 
-METRICS = ("frobenius_squared", "damped_inverse_squared", "lds")
+METRICS = (*ERROR_METRICS, "lds")
 
 
 def share_groups(tree: xr.DataTree, settings: Settings) -> dict[str, xr.Dataset]:
@@ -36,12 +35,13 @@ def share_groups(tree: xr.DataTree, settings: Settings) -> dict[str, xr.Dataset]
         settings: of the cell: coverage and resamples of the intervals.
     """
     errors = tree["spectral_error"].to_dataset()
+    residuals = tree["residuals"].to_dataset() if "residuals" in tree.children else None
     data = tree["levels"].to_dataset() if "levels" in tree.children else None
     levels = None if data is None else Levels.read(data)
     if levels is None or not set(CHAIN) <= set(levels.nodes):  # solved nowhere: no steps
-        return {"/shares": _shares(errors, None, settings)}
+        return _shares(errors, residuals, None, settings)
     assert data is not None
-    groups = {"/shares": _shares(errors, levels, settings)}
+    groups = _shares(errors, residuals, levels, settings)
     _add_levels(groups["/shares"], levels, data, settings)
     at_damping = tree["levels/at_damping"].to_dataset()
     groups["/shares/at_damping"] = _at_damping(at_damping, settings.level)
@@ -68,13 +68,10 @@ def share_groups(tree: xr.DataTree, settings: Settings) -> dict[str, xr.Dataset]
     return groups
 
 
-def _shares(errors: xr.Dataset, levels: Levels | None, settings: Settings) -> xr.Dataset:
-    """``/shares``: drops and shares of every step by every metric.
-
-    A step's squared Frobenius error is one number where it is exact, else one for every random
-    probe; its drop in the damped inverse is the increase of the squared error against the
-    Hessian's, up to the scale that no rank sees.
-    """
+def _shares(
+    errors: xr.Dataset, residuals: xr.Dataset | None, levels: Levels | None, settings: Settings
+) -> dict[str, xr.Dataset]:
+    """``/shares``: drops and shares of every step by every metric; ``/shares/errors``, if any."""
     steps = (*STEPS, CROSS_TERM)
     protocols = PROTOCOLS if levels is None else levels.protocols
     shape = (len(METRICS), len(protocols), len(steps))
@@ -89,20 +86,14 @@ def _shares(errors: xr.Dataset, levels: Levels | None, settings: Settings) -> xr
         total[i, j], defined[i, j] = result.total, int(result.defined)
         degrades[i, j, rows] = result.probability_degrades
 
-    frobenius = frobenius_shares(
-        errors["squared_error"].sel(step=list(steps)).values, steps, settings
-    )
-    misaligned = errors.get("misaligned")
     for protocol in protocols:
-        put("frobenius_squared", protocol, frobenius)
-        if misaligned is not None and protocol in misaligned["protocol"]:
-            values = misaligned.sel(protocol=protocol).sel(rung=list(CHAIN)).values
-            put("damped_inverse_squared", protocol, exact_shares(np.diff(values), STEPS))
+        for metric, found in error_shares(errors, residuals, protocol, settings):
+            put(metric, protocol, found)
         if levels is not None:
             draws = levels.of(protocol, CHAIN)
             put("lds", protocol, step_shares(draws, CHAIN, level=settings.level))
     table = ("metric", "protocol", "step", "ci_bound")
-    return xr.Dataset(
+    data = xr.Dataset(
         {
             "drop": (table, drop),
             "share": (table, share),
@@ -117,32 +108,11 @@ def _shares(errors: xr.Dataset, levels: Levels | None, settings: Settings) -> xr
             "ci_bound": list(CI_BOUNDS),
         },
     )
-
-
-def frobenius_shares(
-    samples: Float[np.ndarray, "steps probes"], steps: tuple[str, ...], settings: Settings
-) -> StepShares:
-    """Shares of the squared error; intervals over the probes, where there are any."""
-    exact = exact_shares(samples.mean(1), steps)
-    count = samples.shape[1]
-    if count == 1:
-        return exact
-    generator = np.random.default_rng((settings.seed, 3))
-    picks = generator.integers(0, count, (settings.resamples, count))
-    draws = samples[:, picks].mean(2)  # (steps, resamples)
-    total = draws.sum(0)
-    tail = 50.0 * (1.0 - settings.level)
-
-    def interval(values: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-        lower, upper = np.percentile(values, [tail, 100.0 - tail], axis=-1)
-        return np.stack([lower, estimate, upper], -1)
-
-    return replace(
-        exact,
-        drop=interval(draws, exact.drop[:, 1]),
-        share=interval(draws / total, exact.share[:, 1]),
-        total=interval(total, exact.total[1]),
-    )
+    if residuals is None:
+        return {"/shares": data}
+    axes = {"metric": list(METRICS), "step": list(steps)}  # a child shares its parent's
+    at = errors_at_damping(residuals, settings).reindex(axes, fill_value={"defined": 0})
+    return {"/shares": data, "/shares/errors": at}
 
 
 def _add_levels(data: xr.Dataset, levels: Levels, measured: xr.Dataset, settings: Settings) -> None:

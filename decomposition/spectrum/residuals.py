@@ -76,7 +76,7 @@ def inverse_residuals(
     treatments: Mapping[str, Treated],
     negative: str,
 ) -> xr.Dataset:
-    """Residuals of every rung over a grid of λ, and under every protocol and rule.
+    """Residuals of every rung over a grid of λ, and under every protocol and rule, v by v.
 
     Args:
         rungs: name → C, with ``hessian`` among them.
@@ -86,45 +86,52 @@ def inverse_residuals(
         negative: policy for negative eigenvalues.
 
     Returns:
-        damped_value, damped_median, damped_error (metric, damping, rung), and
-        residual(metric, protocol, rung): the mean; NaN where a rung has no solution.
+        at_damping(metric, damping, rung, vector) and under(metric, protocol, rung, vector), NaN
+        where a rung has no solution; vectors(metric), how many there are, NaN beyond; and
+        every(metric), 1 where no gradient is left out.
     """
     names, metrics = list(rungs), list(RESIDUALS)
-    grid = np.full((3, len(metrics), len(dampings), len(names)), np.nan)
-    under = np.full((len(metrics), len(treatments), len(names)), np.nan)
-    every = torch.cat([v.columns for v in directions], 1)  # one solve serves both kinds
     sizes, hessian = [v.columns.shape[1] for v in directions], rungs["hessian"]
+    grid = np.full((len(metrics), len(dampings), len(names), max(sizes)), np.nan)
+    under = np.full((len(metrics), len(treatments), len(names), max(sizes)), np.nan)
+    vectors, every = np.zeros((2, len(metrics)), int)
+    together = torch.cat([v.columns for v in directions], 1)  # one solve serves both kinds
 
-    def summed(rung: Curvature, at: Sequence[float], dampings: Sequence[float]) -> Iterator:
-        """Row of a metric, with mean, median and error of the mean (3, D)."""
-        parts = _residuals(rung, hessian, every, at, dampings, negative).split(sizes, 2)
-        for v, found in zip(directions, parts, strict=True):
-            for end, each in zip(("", "_damped"), found, strict=True):
-                yield metrics.index(f"inverse_residual_{v.kind}{end}"), _summed(each, v.all_of_them)
+    def found(
+        rung: Curvature, at: Sequence[float], dampings: Sequence[float]
+    ) -> Iterator[tuple[int, Float[np.ndarray, "D k"]]]:
+        """Row of a metric, with its residuals."""
+        parts = _residuals(rung, hessian, together, at, dampings, negative).split(sizes, 2)
+        for v, part in zip(directions, parts, strict=True):
+            for end, each in zip(("", "_damped"), part, strict=True):
+                yield metrics.index(f"inverse_residual_{v.kind}{end}"), to_numpy(each)
 
+    for v, size in zip(directions, sizes, strict=True):
+        rows = [metric.startswith(f"inverse_residual_{v.kind}") for metric in metrics]
+        vectors[rows], every[rows] = size, v.all_of_them
     for column, (name, rung) in enumerate(rungs.items()):
         if rung.matrix_free:
             continue
-        for row, found in summed(rung, dampings, dampings):
-            grid[:, row, :, column] = found
+        for row, each in found(rung, dampings, dampings):
+            grid[row, :, column, : each.shape[1]] = each
         for place, treated in enumerate(treatments.values()):
             if name in treated.rungs and name in treated.strengths:
                 at = [treated.strengths[name]], [treated.dampings.get(name, np.nan)]
-                for row, found in summed(treated.rungs[name], *at):
-                    under[row, place, column] = found[0, 0]
-    dims = ("metric", "damping", "rung")
+                for row, each in found(treated.rungs[name], *at):
+                    under[row, place, column, : each.shape[1]] = each[0]
     return xr.Dataset(
         {
-            "damped_value": (dims, grid[0]),
-            "damped_median": (dims, grid[1]),
-            "damped_error": (dims, grid[2]),
-            "residual": (("metric", "protocol", "rung"), under),
+            "at_damping": (("metric", "damping", "rung", "vector"), grid),
+            "under": (("metric", "protocol", "rung", "vector"), under),
+            "vectors": ("metric", vectors),
+            "every": ("metric", every),
         },
         {
             "metric": metrics,
             "damping": np.asarray(dampings, float),
             "rung": names,
             "protocol": list(treatments),
+            "vector": np.arange(max(sizes)),
         },
     )
 
@@ -147,13 +154,6 @@ def _residuals(
     return torch.where(x.isnan().any(1), torch.nan, found / v.square().sum(0))
 
 
-def _summed(each: Float[Tensor, "D k"], all_of_them: bool) -> Float[np.ndarray, "3 D"]:
-    """Mean, median, and the error of the mean."""
-    mean, count = each.mean(1), each.shape[1]
-    error = 0.0 * mean if all_of_them else each.std(1) / count**0.5
-    return to_numpy(torch.stack([mean, each.quantile(0.5, dim=1), error]))
-
-
 def residual_rows(found: xr.Dataset, headline: int) -> xr.Dataset:
     """The residuals as metrics of ``/spectral_error``, for ``groups.add_metrics``.
 
@@ -161,11 +161,24 @@ def residual_rows(found: xr.Dataset, headline: int) -> xr.Dataset:
         found: of ``inverse_residuals``.
         headline: index of the λ that ``value`` shows.
     """
-    at = found.isel(damping=headline, drop=True)
+    data = xr.concat([_summed(found.sel(metric=metric)) for metric in RESIDUALS], "metric")
+    at = data.isel(damping=headline, drop=True)
+    return data.drop_vars("damped_error").assign(
+        value=at["damped_value"], standard_error=at["damped_error"]
+    )
+
+
+def _summed(one: xr.Dataset) -> xr.Dataset:
+    """Mean and median over the gradients of one metric, and the error of the mean."""
+    count = int(one["vectors"])
+    one = one.isel(vector=slice(max(count, 1)))  # without any it is NaN
+    grid = one["at_damping"]
+    spread = 0.0 * grid.mean("vector") if one["every"] else grid.std("vector", ddof=1)
     return xr.Dataset(
         {
-            "value": at["damped_value"],
-            "standard_error": at["damped_error"],
-            **{name: found[name] for name in ("damped_value", "damped_median", "residual")},
+            "damped_value": grid.mean("vector", skipna=False),
+            "damped_median": grid.median("vector", skipna=False),
+            "damped_error": spread / max(count, 1) ** 0.5,
+            "residual": one["under"].mean("vector", skipna=False),
         }
     )

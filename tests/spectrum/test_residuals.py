@@ -7,14 +7,18 @@ import pytest
 import torch
 import xarray as xr
 
+from decomposition.chain import build_chain
 from decomposition.curvature import BlockDiagonal, Curvature, DenseCurvature, SolveCurvature
+from decomposition.scores.gradients import loss_gradients
 from decomposition.spectrum.residuals import (
     RESIDUALS,
     Directions,
     Treated,
     drawn,
     inverse_residuals,
+    residual_rows,
 )
+from tests import cases
 
 SIZE, DAMPINGS = 6, [0.1, 2.0]
 
@@ -39,7 +43,7 @@ def _directions(kind: str = "train", count: int = 7) -> Directions:
 @pytest.mark.parametrize("damped", [False, True])
 def test_mean_and_median_over_the_gradients(rung: str, damped: bool) -> None:
     rungs, v = _rungs(), _directions("query")
-    found = inverse_residuals(rungs, [v], DAMPINGS, {}, "absolute")
+    found = residual_rows(inverse_residuals(rungs, [v], DAMPINGS, {}, "absolute"), 1)
     mu, basis = np.linalg.eigh(rungs[rung].dense().numpy())
     exact, columns = rungs["hessian"].dense().numpy(), v.columns.numpy()
     for damping in DAMPINGS:
@@ -53,15 +57,29 @@ def test_mean_and_median_over_the_gradients(rung: str, damped: bool) -> None:
         }
         np.testing.assert_allclose(found["damped_value"].sel(place), wanted.mean())
         np.testing.assert_allclose(found["damped_median"].sel(place), np.median(wanted))
-        assert found["damped_error"].sel(place) == 0.0
+    last = {dim: label for dim, label in place.items() if dim != "damping"}
+    assert found["value"].sel(last) == found["damped_value"].sel(place)
+    assert found["standard_error"].sel(last) == 0.0
     assert np.isnan(found["damped_value"].sel(metric="inverse_residual_train")).all()
 
 
 def test_a_rung_that_is_the_hessian_has_none_without_damping() -> None:
     rungs: dict[str, Curvature] = {"hessian": DenseCurvature(_matrix(1, 0.1))}
-    found = inverse_residuals(rungs, [_directions()], [0.0], {}, "signed")["damped_value"]
+    each = inverse_residuals(rungs, [_directions()], [0.0], {}, "signed")
+    found = residual_rows(each, 0)["damped_value"]
     train = found.sel(metric=["inverse_residual_train", "inverse_residual_train_damped"])
     np.testing.assert_allclose(train, 0.0, atol=1e-16)
+
+
+def test_exact_rungs_have_none_on_a_linear_model() -> None:
+    """H = G = B = E = K of a linear regression."""
+    problem = cases.linear_regression()
+    chain = build_chain(problem)
+    assert float(chain["hessian"].eigenvalues()[0]) > 0.0
+    v = Directions("query", loss_gradients(problem).query, True)
+    found = residual_rows(inverse_residuals(chain, [v], [0.0], {}, "signed"), 0)["damped_value"]
+    query = found.sel(metric=["inverse_residual_query", "inverse_residual_query_damped"])
+    np.testing.assert_allclose(query, 0.0, atol=1e-20)
 
 
 def test_every_treatment_is_tried_with_its_own_inverse() -> None:
@@ -72,7 +90,7 @@ def test_every_treatment_is_tried_with_its_own_inverse() -> None:
         "equal": Treated(rungs, {"hessian": 0.1, "blocks": 2.0}, {"hessian": 0.1, "blocks": 2.0}),
         "rule": Treated({"blocks": half}, {"blocks": 4.0}, {}),
     }
-    found = inverse_residuals(rungs, [v], DAMPINGS, treatments, "absolute")
+    found = residual_rows(inverse_residuals(rungs, [v], DAMPINGS, treatments, "absolute"), 0)
     grid, under = found["damped_value"], found["residual"]
     metric = "inverse_residual_train"
     for rung, damping in (("hessian", 0.1), ("blocks", 2.0)):
@@ -95,14 +113,13 @@ def test_a_sample_of_the_gradients_has_an_error() -> None:
     assert every.columns.shape == (SIZE, 399)
     some = drawn("train", columns, 40, 0)
     truth, found = (
-        inverse_residuals(rungs, [one], DAMPINGS, {}, "absolute").sel(
+        residual_rows(inverse_residuals(rungs, [one], DAMPINGS, {}, "absolute"), 0).sel(
             metric="inverse_residual_train", rung="blocks"
         )
         for one in (every, some)
     )
-    assert (found["damped_error"] > 0).all()
-    gap = abs(found["damped_value"] - truth["damped_value"])
-    assert (gap <= 4 * found["damped_error"]).all()
+    assert found["standard_error"] > 0
+    assert abs(found["value"] - truth["value"]) <= 4 * found["standard_error"]
 
 
 def test_a_result_has_them_with_all_other_errors(tiny: xr.DataTree) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from decomposition.names import STEPS
 from decomposition.report.content import Block, Cell, Columns, Figure, Table, Text, missing
 from decomposition.report.figures.scatter import (
     ERRORS,
@@ -32,10 +33,18 @@ from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.sections.shares import step_tables
 from decomposition.report.sections.spectra import with_error
 from decomposition.report.verdict import spectral_sentence
-from decomposition.report.wording import joined, number, span
+from decomposition.report.wording import joined, number, percent, span
 
 _SHOWN = ("damped_inverse_queries", "relative_frobenius")
 """Metrics of which one is drawn, the first that is known."""
+_SQUARED = ("frobenius_squared", "damped_inverse_squared")
+_OVER_MANY = (
+    *_SQUARED,
+    "inverse_residual_train",
+    "block_eigenvalue_overlap",
+    "block_subspace_overlap",
+)
+"""Errors whose steps are told of every cell of many: the others stand in the result."""
 _ESTIMATED = "Steps with whiskers are estimated with random probes; the others are exact."
 _CLEAR = 5e-4
 """A bound closer to zero than is told counts as zero."""
@@ -58,15 +67,40 @@ def prediction_blocks(result: Result) -> list[Block]:
         caption = "Spectral error and LDS lost"
         blocks += table(result, "prediction", caption, columns, _correlations)
     drop = result.array("/shares", "drop")
-    for metric in ("frobenius_squared", "damped_inverse_squared"):
-        if drop is None or metric not in labels(drop, "metric"):
+    for metric in _OVER_MANY if result.many else SHARE_METRICS:
+        if metric == "lds" or drop is None or metric not in labels(drop, "metric"):
             continue
         if drop.sel(metric=metric).notnull().any():
             name = f"spectral-{metric.replace('_', '-')}"
-            if result.few:
+            if result.few and metric in _SQUARED:
                 blocks += figures(result, name, "Squared errors", partial(_waterfall, metric))
             blocks += step_tables(result, metric)
-    return [*blocks, *_errors(result)]
+    return [*blocks, *_at_every_damping(result), *_errors(result)]
+
+
+def _at_every_damping(result: Result) -> list[Block]:
+    caption = "Share of each step in the residuals of the inverse, at one λ for all rungs"
+    columns = ("error", "λ / unit", "total", *map(step_label, STEPS))
+    return table(result, "residuals-at-damping", caption, columns, _residual_shares)
+
+
+def _residual_shares(one: Result) -> Iterator[Row]:
+    """Shares as text beside their total, which is no share."""
+    share, total = (one.known("/shares/errors", name) for name in ("share", "total"))
+    defined = one.array("/shares/errors", "defined")
+    if share is None or total is None or defined is None:
+        return
+    for metric in labels(total, "metric"):
+        for multiplier in total["multiplier"].values.tolist():
+            place = {"metric": metric, "multiplier": multiplier}
+            whole = interval(total, **place)
+            if not whole.known:
+                continue
+            known = bool(defined.sel(place))
+            cells = (
+                percent(interval(share, step=s, **place)) if known else "undefined" for s in STEPS
+            )
+            yield (METRIC_LABELS.get(metric, metric), f"{multiplier:.2g}", whole, *cells)
 
 
 _CORRELATION = (

@@ -18,6 +18,7 @@ from decomposition.report.names import (
     SHARE_METRICS,
     STEP_LABELS,
     STEP_MEANINGS,
+    WITHOUT_DAMPING,
     protocol_label,
     rung_label,
     step_label,
@@ -26,7 +27,7 @@ from decomposition.report.orders import MEAN, Reading, order_names, readings, su
 from decomposition.report.result import Result, interval, intervals, labels
 from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.sections.levels import band_figures, level_tables, waterfall
-from decomposition.report.verdict import UNDAMPED, Blame, blame
+from decomposition.report.verdict import Blame, blame
 from decomposition.report.wording import fixed, joined, percent, span
 
 
@@ -221,7 +222,7 @@ def _range(multipliers: list[float]) -> str:
 
 def step_tables(result: Result, metric: str) -> list[Block]:
     """Drops and shares of one metric: a row per order and step, a column per protocol."""
-    undamped = metric == UNDAMPED
+    undamped = metric in WITHOUT_DAMPING
     protocols = result.protocols[:1] if undamped else result.protocols
     heads = ["any λ"] if undamped else [protocol_label(p) for p in protocols]
     columns, of = ("order", "step", *heads), SHARE_METRICS.get(metric, metric)
