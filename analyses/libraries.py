@@ -4,10 +4,12 @@
 
 Needs the extra `libraries`. Each method of kronfluence, dattri, captum and curvlinops is run with
 the dampings that its documentation names, and at the best of a grid, chosen on 200 retrained models
-that are none of those that score it. Where a method samples it is drawn several times. Every method
-runs in a process of its own, which counts its processor time and its peak of memory. The scores
-then go through `run(scores=…)`, beside the chain. Leaves `libraries.csv`, `libraries.md`,
-`libraries.png`, and the result with its report.
+that are none of those that score it; the grid grows where its best is at an end, and stops growing
+after a quarter of an hour. Where a method samples it is drawn several times. Every method runs in a
+process of its own, which counts its processor time and its peak of memory; what it gave is kept, so
+that the same command goes on where it was stopped. The scores then go through `run(scores=…)`,
+beside the chain. Leaves `libraries.csv`, `libraries.md`, `libraries.png`, and the result with its
+report. `--quick` leaves out the methods that take minutes for every damping.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib.util
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -32,6 +36,7 @@ import xarray as xr
 from adapters import captum, curvlinops, dattri, kronfluence, ours
 from adapters.method import Method, cross_entropy
 from matplotlib.axes import Axes
+from tqdm import tqdm
 
 from decomposition import EKFAC, Problem, Settings, run
 from decomposition.problems import load_problem
@@ -42,6 +47,7 @@ from decomposition.report.palette import rung_styles
 from decomposition.results.write import output_folder
 from decomposition.retraining import Bank, BankPlan, retrain_bank
 from decomposition.scores.bootstrap import Draws
+from decomposition.scores.crossfit import fold_lds, mask_folds
 from decomposition.scores.lds import lds, predicted_effects
 from decomposition.scores.levels import Levels
 
@@ -52,9 +58,12 @@ QUICK = Settings(
     masks=60, second_order_masks=20, resamples=200, lattice=False, matrix_norms=False, also=ALSO
 )
 CHOOSING = BankPlan(masks=200, seed=1, second_order_masks=0)
-GRID = np.geomspace(1e-3, 1e2, 6)
-"""Dampings tried, as multiples of a method's unit; then halfway to the best one's neighbours."""
+GRID = np.array([0.1, 1.0, 0.01, 10.0, 0.001, 100.0])
+"""Dampings tried, as multiples of a method's unit, in this order; more where an end is best."""
+MORE, SECONDS = 6, 900.0
+"""Decades that may be added, and the processor time after which no damping is added."""
 DRAWS = 3
+LIBRARIES = ("kronfluence", "dattri", "captum", "curvlinops")
 MEMORY = 8 * 2**30
 """Bytes that a method may take."""
 
@@ -72,6 +81,10 @@ class Outcome:
     """Of the processor, to build the method and to score at one damping."""
     mebibytes: float = np.nan
     """At the peak of that, beyond what the problem takes."""
+    tried: int = 0
+    """Dampings among which the best was chosen."""
+    at_end: bool = False
+    """Whether the best is the smallest or the largest of them."""
 
 
 def methods() -> list[Method]:
@@ -97,24 +110,48 @@ def _attempt(label: str, problem: Problem, bank: Bank, mean: float, draws: int) 
     score = _scorer(method, problem, 0)
     score(next(iter(dampings.values()), unit))
     seconds, peak = time.process_time() - start, _status("VmHWM") - held
+    tried, at_end = 0, False
     if unit is not None:
-        dampings["best"] = best_damping(lambda d: _level(score(d), bank, problem), unit)
+        levels = tried_dampings(lambda d: _level(score(d), bank, problem), unit)
+        dampings["best"] = best = max(levels, key=lambda damping: levels[damping])
+        tried, at_end = len(levels), best in (min(levels), max(levels))
+        if not np.isfinite(levels[best]):
+            dampings["best"], at_end = None, False
     found = {setting: score(damping) for setting, damping in dampings.items()}
+    if "best" in dampings and dampings["best"] is None:
+        found["best"] = f"none at any of {tried} dampings"
     failures = {setting: text for setting, text in found.items() if isinstance(text, str)}
     scores = {setting: [s] for setting, s in found.items() if not isinstance(s, str)}
     for seed in range(1, draws if method.samples and scores else 1):
         other = _scorer(method, problem, seed)
         for setting, drawn in scores.items():
             drawn.append(other(dampings[setting]))
-    return Outcome(dampings, scores, failures, seconds, peak / 2**20)
+    return Outcome(dampings, scores, failures, seconds, peak / 2**20, tried, at_end)
 
 
-def best_damping(level: Callable[[float], float], unit: float) -> float:
-    """The damping of the highest level on the grid and between the best's neighbours."""
-    levels = {damping: level(damping) for damping in unit * GRID}
-    top = max(levels, key=lambda damping: levels[damping])
-    levels |= {damping: level(damping) for damping in (top / 10**0.5, top * 10**0.5)}
-    return max(levels, key=lambda damping: levels[damping])
+def tried_dampings(level: Callable[[float], float], unit: float) -> dict[float, float]:
+    """Damping → level: the grid, decades beyond it while an end is best, half decades at the best.
+
+    Nothing is added after ``SECONDS`` of processor time, nor where no damping gives scores.
+    """
+    start = time.process_time()
+    levels: dict[float, float] = {}
+
+    def add(*dampings: float) -> None:
+        for damping in dampings:
+            if len(levels) < 2 or time.process_time() - start < SECONDS:
+                levels[damping] = level(damping)
+
+    add(*(unit * GRID))
+    for _ in range(MORE):
+        best, low, high = max(levels, key=lambda d: levels[d]), min(levels), max(levels)
+        if not np.isfinite(levels[best]) or low < best < high:
+            break
+        add(best / 10 if best == low else best * 10)
+    best = max(levels, key=lambda d: levels[d])
+    if np.isfinite(levels[best]):
+        add(best / 10**0.5, best * 10**0.5)
+    return levels
 
 
 def _scorer(
@@ -166,16 +203,17 @@ def outcomes(problem: Problem, chosen: list[Method], draws: int, kept: Path) -> 
     sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("adapters/*.py"))]
     kept.mkdir(parents=True, exist_ok=True)
     found = {}
-    for method in chosen:
+    for method in (bar := tqdm(chosen, unit="method", leave=False)):
+        bar.set_description(method.label)
         arrays = (problem.theta(), *problem.train, *problem.query)
         data = [np.asarray(array) for array in arrays]  # tensors have another hash each time
         path = kept / f"{joblib.hash((method.label, draws, *data, *sources))}.joblib"
         if not path.exists():
+            os.environ["TQDM_DISABLE"] = "1"  # of the process: some libraries have bars of theirs
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 work = pool.submit(attempt, method.label, problem, bank, mean, draws)
                 joblib.dump(work.result(), path)
         found[method.label] = joblib.load(path)
-        print(f"{method.label}: {found[method.label].seconds:.1f} s", flush=True)
     return found
 
 
@@ -194,6 +232,7 @@ def table(result: xr.DataTree, chosen: list[Method], found: dict[str, Outcome]) 
                 "failure": outcome.failures.get(setting, ""),
                 "seconds": outcome.seconds,
                 "mebibytes": outcome.mebibytes,
+                "at_end": outcome.at_end and setting == "best",
             }
             drawn = outcome.scores.get(setting)
             if drawn:
@@ -218,7 +257,7 @@ def _bounds(name: str, value: Draws) -> dict[str, float]:
 
 
 def _on(result: xr.DataTree, scores: np.ndarray) -> float:
-    """LDS over the models that the run retrained: of a draw that is not on the bench itself."""
+    """LDS of a draw that is not on the bench itself: over the same models, in the same parts."""
     bank = result["bank"].to_dataset()
     outputs, targets = torch.from_numpy(bank["outputs"].values), bank["targets"].values
     flat = outputs.flatten(0, 2).double()
@@ -226,7 +265,9 @@ def _on(result: xr.DataTree, scores: np.ndarray) -> float:
         flat, torch.from_numpy(targets).repeat(len(flat) // len(targets)), "none"
     )
     truth = losses.view(outputs.shape[:3]).mean(1).numpy()
-    return float(lds(predicted_effects(bank["masks"].values > 0, scores), truth).mean)
+    masks = bank["masks"].values > 0
+    folds = mask_folds(len(masks), seed=(SETTINGS.seed, 2))
+    return float(fold_lds(predicted_effects(masks, scores), truth, folds).mean())
 
 
 def markdown(rows: pd.DataFrame) -> str:
@@ -237,6 +278,7 @@ def markdown(rows: pd.DataFrame) -> str:
     ]
     for row in rows.itertuples():
         damping = f"{row.setting}{f': {row.damping}' if row.damping else ''}"
+        damping += " (end of the grid)" * row.at_end
         peak = "" if np.isnan(row.mebibytes) else f"{row.mebibytes:.0f} MiB"
         cost = f"{row.seconds:.1f} s | {peak}"
         if row.failure:
@@ -294,15 +336,23 @@ def figure(rows: pd.DataFrame, result: xr.DataTree) -> Axes:
     return ax
 
 
+def check_installed() -> None:
+    """Say what is missing before anything is computed."""
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} not installed: pip install '.[libraries]'")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small network, 60 subsets, 2 draws")
     parser.add_argument("--problem", default="digits", help="classification by linear layers")
     parser.add_argument("--out", default="libraries", help="folder")
     asked = parser.parse_args()
+    check_installed()
     out = output_folder(asked.out)
     problem = load_problem(asked.problem, quick=asked.quick).trained()
-    chosen = methods()
+    chosen = [method for method in methods() if not (asked.quick and method.slow)]
     found = outcomes(problem, chosen, 2 if asked.quick else DRAWS, out / "methods")
     scores = {
         entry(method, setting): drawn[0]

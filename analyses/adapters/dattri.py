@@ -112,7 +112,7 @@ def methods() -> list[Method]:
             "LiSSA",
             lambda a, t, d, s: a.IFAttributorLiSSA(t, damping=d),
             0.0,
-            unit=None,  # 5,000 steps one after the other: minutes for every damping and draw
+            slow=True,  # 5,000 steps one after the other
         ),
         method(
             "Arnoldi",
@@ -135,5 +135,6 @@ def methods() -> list[Method]:
             None,
             loss="module",
             unit=relative,
+            slow=True,
         ),
     ]

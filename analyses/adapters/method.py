@@ -34,6 +34,8 @@ class Method:
     """Whether the seed matters."""
     ours: str = ""
     """The rung of ours that it estimates."""
+    slow: bool = False
+    """Whether it takes minutes for every damping."""
 
     @property
     def label(self) -> str:

@@ -166,10 +166,14 @@ def legend_below(ax: Axes, columns: int = 4) -> None:
     names = ax.get_legend_handles_labels()[1]
     if not names:
         return
+    columns = columns if max(map(len, names)) <= 17 else 2
+    figure, rows = ax.get_figure(), math.ceil(len(names) / columns)
+    if isinstance(figure, Figure) and len(figure.axes) == 1:  # the axes keep their height
+        figure.set_figheight(figure.get_figheight() + 0.19 * max(0, rows - 4))
     ax.legend(
         loc="upper left",
         bbox_to_anchor=(0.0, -0.2),
-        ncols=columns if max(map(len, names), default=0) <= 17 else 2,
+        ncols=columns,
         borderaxespad=0.0,
         handlelength=3.4,
         columnspacing=1.2,

@@ -63,13 +63,16 @@ def plot_lds_curves(
         if mean is None:
             return say_missing(ax, "no LDS against damping in this result")
         rungs = [r for r in result.rungs if r in labels(mean, "rung") and r not in UNDRAWN]
+        flat = {r for r in rungs if not np.ptp(mean.sel(rung=r, ci_bound="estimate").values) > 0}
+        if len(rungs) > MOST:
+            rungs = [r for r in rungs if r not in flat or r in (*CHAIN, *BASELINES)]
         grid = np.asarray(mean[dim].values, dtype=float)
         points = [
             (at, rung, interval(mean, **{"rung": rung, dim: at})) for rung in rungs for at in grid
         ]
         names = {rung: rung_label(rung) for rung in rungs}
         draw_lines(ax, {r: result.styles[r] for r in rungs}, points, names=names)
-        for rung in (r for r in rungs if r not in BASELINES):
+        for rung in (r for r in rungs if r not in flat):
             _star(ax, grid, mean.sel(rung=rung, ci_bound="estimate").values, result, rung)
         log_scale(ax, "x")
         ax.set_xlabel(axis_label)
@@ -81,6 +84,8 @@ def plot_lds_curves(
 
 UNDRAWN = ("block_hessian", "ekfac_hessian", "random")
 """Rungs that no reader chooses between; the tables hold their numbers."""
+MOST = 14
+"""Lines beyond which those that know no λ are left out; the tables hold their numbers."""
 DIRECT = 7
 """Most lines that are named where they end; more have a legend."""
 

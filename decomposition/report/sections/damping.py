@@ -42,6 +42,7 @@ def damping_blocks(result: Result) -> list[Block]:
         blocks += figures(result, name, summary, partial(_figure, protocol))
     blocks.append(
         Text(
+            "Of many lines those that know no λ are in the tables alone. "
             "A star marks a rung's best value; “edge” says that it lies at the end of the grid, so "
             "the true optimum may lie outside. Agreement is with the scores of the exact Hessian."
         )
