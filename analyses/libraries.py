@@ -330,7 +330,7 @@ def figure(rows: pd.DataFrame, result: xr.DataTree) -> Axes:
         best = theirs.loc[theirs["lds"].idxmax()]
         head(
             ax,
-            f"Best of the libraries: {best.library} {best.method}, {best.lds:.3f}, {best.setting}",
+            f"Best of the libraries: {best.library} {best.method} at its {best.setting}, {best.lds:.3f}",
         )
         ax.legend(loc="lower left")
     return ax

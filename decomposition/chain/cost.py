@@ -111,9 +111,9 @@ class Costs:
         self.problem, self.plan = problem, plan
         self.size, self.examples = problem.num_parameters, problem.num_examples
         self.forward = forward_operations(problem)
-        self._linear = [b for b in problem.blocks if isinstance(b, LinearBlock)]
+        self.layers = [b for b in problem.blocks if isinstance(b, LinearBlock)]
         self.stand_ins = [b for b in problem.blocks if isinstance(b, ExactBlock)]
-        weights = 2 * sum(block.size for block in self._linear)
+        weights = 2 * sum(block.size for block in self.layers)
         self._positions = max(1.0, self.forward / weights) if weights else 1.0
 
     @property
@@ -181,14 +181,14 @@ class Costs:
 
     def ekfac_hessian(self) -> Cost:
         """Kronecker factors, and H along their eigenvectors."""
-        swept = sum(b.d_out for b in self._linear)
+        swept = sum(b.d_out for b in self.layers)
         along = swept if self.problem.plain else OF_A_BLOCK * self.size
         return self.in_bases(self.factors(self._columns(None)) + Work(products=along))
 
     def factors(self, columns: int) -> Work:
         """A_l and S_l of every layer, and the blocks that stand in."""
         sides = sum(
-            b.groups * (b.width**2 + columns * (b.d_out // b.groups) ** 2) for b in self._linear
+            b.groups * (b.width**2 + columns * (b.d_out // b.groups) ** 2) for b in self.layers
         )
         exact = columns * sum(block.size**2 for block in self.stand_ins)
         n = self.examples
@@ -198,15 +198,15 @@ class Costs:
         """diag(Q_lᵀ G_ll Q_l), or diag(G), from every example's terms."""
         sides = sum(
             b.groups * (b.width**2 + columns * (b.d_out // b.groups) ** 2) + columns * b.size
-            for b in self._linear
+            for b in self.layers
         )
         n = self.examples
         return Work(n, n * columns, multiplications=n * self._positions * sides)
 
     def in_bases(self, build: Work) -> Cost:
         """Layers in Kronecker eigenbases, made of factors."""
-        cubes = sum(b.groups * (b.width**3 + (b.d_out // b.groups) ** 3) for b in self._linear)
-        rotated = 2 * sum(b.size * (b.width + b.d_out // b.groups) for b in self._linear)
+        cubes = sum(b.groups * (b.width**3 + (b.d_out // b.groups) ** 3) for b in self.layers)
+        rotated = 2 * sum(b.size * (b.width + b.d_out // b.groups) for b in self.layers)
         exact = sum(block.size**3 for block in self.stand_ins)
         rotated += 2 * sum(block.size**2 for block in self.stand_ins)
         solve = Work(multiplications=rotated)

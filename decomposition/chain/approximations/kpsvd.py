@@ -11,13 +11,15 @@ from K-FAC's A. The error never grows, so it is at most K-FAC's, and A and S sta
 semi-definite. Each group of a grouped convolution has its own. What is left, ‖G_ll − A ⊗ S‖, no
 Kronecker product could avoid; the rest of K-FAC's error is that of the product which it takes.
 
-Cost: a few factors' worth of multiplications for each iteration; the block is never formed. The
-terms are kept where they are few, and made again in every pass where they are not.
+Where the GGN is a matrix, its blocks are rearranged and multiplied as they are, R_(ij),(kl) =
+G_(ik),(jl): w² d² numbers an iteration, whatever the examples and positions. Elsewhere the block is
+never formed, and an iteration costs a few factors' worth of multiplications; the terms are kept
+where they are few, and made again in every pass where they are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,6 +36,7 @@ from decomposition.curvature.fisher import fisher_terms
 from decomposition.curvature.terms import GaussNewtonTerms, LayerTerms
 from decomposition.device import chunk_bytes
 from decomposition.inputs import double
+from decomposition.layers import LinearBlock
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
@@ -60,6 +63,10 @@ class KPSVD(Method):
         """Two half-steps an iteration, most layers settling within twenty, each as many
         multiplications as the factors; terms that are not kept are made again for each."""
         factors = costs.factors(costs.problem.num_outputs)
+        if costs.plan.way("ggn") == "dense":
+            entries = sum(b.size**2 // b.groups for b in costs.layers)
+            steps = Work(multiplications=entries * HALF_STEPS)
+            return costs.in_bases(factors + costs.block_ggn().build + steps)
         made = 1 if _kept(costs.problem) else HALF_STEPS
         passes = replace(factors, multiplications=0.0) * made
         steps = Work(multiplications=factors.multiplications) * HALF_STEPS
@@ -68,7 +75,7 @@ class KPSVD(Method):
     def made(self, parts: Parts) -> BlockDiagonal:
         """In its own eigenbasis, which is not that of K-FAC."""
         start = parts.bases()
-        inputs, outputs, settled = nearest_factors(parts.problem, start)
+        inputs, outputs, settled = nearest_factors(parts, start)
         bases = {
             name: KroneckerBasis(
                 basis.block, factor_basis(inputs[name]), factor_basis(outputs[name])
@@ -88,26 +95,82 @@ class KPSVD(Method):
 
 Factors = dict[str, Float[Tensor, "*G d d"]]
 Half = Callable[[Tensor, Tensor, Tensor], Tensor]
+Halves = Callable[[Factors, Sequence[str], bool], Factors]
+"""(one factor of every layer, layers, whether it is A) → Σ in the other's formula, over N."""
 
 
 def nearest_factors(
-    problem: Problem, start: dict[str, KroneckerBasis]
+    parts: Parts, start: dict[str, KroneckerBasis]
 ) -> tuple[Factors, Factors, bool]:
     """A and S of every layer, and whether all of them have settled."""
-    batches = _passes(problem)
-    inputs: Factors = {name: _matrix(basis.inputs) for name, basis in start.items()}
+    inputs = {name: _matrix(basis.inputs) for name, basis in start.items()}
+    if parts.plan.way("ggn") != "dense":
+        return _iterated(_by_terms(parts.problem), inputs)
+    outputs: Factors = {}
+    settled, blocks = True, parts.block_ggn().diagonal_blocks()
+    for name, basis in start.items():  # one rearranged block at a time
+        matrix = blocks[name].dense().clone()
+        matrix.diagonal().sub_(parts.problem.curvature_decay)  # which no factor has to fit
+        halves = _by_matrix(matrix, basis.block)
+        mine, theirs, done = _iterated(halves, {name: inputs[name]})
+        inputs, outputs, settled = inputs | mine, outputs | theirs, settled and done
+    return inputs, outputs, settled
+
+
+def _iterated(halves: Halves, inputs: Factors) -> tuple[Factors, Factors, bool]:
+    """The best S for A, and the best A for S, until ‖A‖‖S‖ grows no more."""
     outputs: Factors = {}
     sizes = {name: torch.zeros_like(_norm(a)) for name, a in inputs.items()}
-    moving = list(start)
+    moving = list(inputs)
     for _ in range(ITERATIONS):
-        outputs |= _half_step(batches(), inputs, moving, _towards_outputs, problem.num_examples)
-        inputs |= _half_step(batches(), outputs, moving, _towards_inputs, problem.num_examples)
+        outputs |= _best(halves(inputs, moving, True), inputs)
+        inputs |= _best(halves(outputs, moving, False), outputs)
         grown = {name: _norm(inputs[name]) * _norm(outputs[name]) for name in moving}
         moving = [n for n in moving if bool((grown[n] > sizes[n] * (1.0 + TOLERANCE)).any())]
         sizes |= grown
         if not moving:
             break
     return inputs, outputs, not moving
+
+
+def _best(sums: Factors, known: Factors) -> Factors:
+    """The other factor of every layer, given this one."""
+    norms = {name: _norm(known[name]).square()[..., None, None] for name in sums}
+    return {name: sum_ / norms[name].where(norms[name] > 0, 1.0) for name, sum_ in sums.items()}
+
+
+def _by_matrix(matrix: Float[Tensor, "P P"], block: LinearBlock) -> Halves:
+    """Of one layer's block of G."""
+    d, w = block.d_out // block.groups, block.width
+    order = block.to_matrix(torch.arange(block.size, device=matrix.device)[:, None])[:, :, 0]
+    own = order.view(block.groups, d * w)
+    part = matrix[own[:, :, None], own[:, None, :]].view(-1, d, w, d, w)
+    rearranged = part.transpose(2, 3).reshape(-1, d * d, w * w)
+
+    def halves(known: Factors, names: Sequence[str], of_inputs: bool) -> Factors:
+        (name,) = names
+        column = known[name].reshape(block.groups, -1, 1)
+        product = (rearranged if of_inputs else rearranged.mT) @ column
+        side = d if of_inputs else w
+        return {name: product.view(*known[name].shape[:-2], side, side)}
+
+    return halves
+
+
+def _by_terms(problem: Problem) -> Halves:
+    """Of all layers, batch by batch."""
+    batches = _passes(problem)
+
+    def halves(known: Factors, names: Sequence[str], of_inputs: bool) -> Factors:
+        half = _towards_outputs if of_inputs else _towards_inputs
+        found: Factors = {}
+        for terms in batches():
+            for name in names:
+                new = half(terms.inputs[name], terms.roots[name], known[name])
+                found[name] = found[name] + new if name in found else new
+        return {name: sum_ / problem.num_examples for name, sum_ in found.items()}
+
+    return halves
 
 
 def _passes(problem: Problem) -> Callable[[], Iterable[GaussNewtonTerms]]:
@@ -122,19 +185,6 @@ def _kept(problem: Problem) -> bool:
     """Whether the terms of all examples are few enough."""
     one = LayerTerms(problem).numbers_per_example(double(problem.train[0]), problem.num_outputs)
     return 8 * one * problem.num_examples <= chunk_bytes(problem.device, KEPT_BYTES)
-
-
-def _half_step(
-    batches: Iterable[GaussNewtonTerms], known: Factors, names: list[str], half: Half, examples: int
-) -> Factors:
-    """The best other factor of every layer, given this one."""
-    found: Factors = {}
-    for terms in batches:
-        for name in names:
-            new = half(terms.inputs[name], terms.roots[name], known[name])
-            found[name] = found[name] + new if name in found else new
-    norms = {name: _norm(known[name]).square()[..., None, None] * examples for name in found}
-    return {name: sum_ / norms[name].where(norms[name] > 0, 1.0) for name, sum_ in found.items()}
 
 
 def _towards_outputs(
