@@ -328,10 +328,8 @@ def figure(rows: pd.DataFrame, result: xr.DataTree) -> Axes:
         ax.set_xlabel("LDS, 95% intervals; lines: the exact rungs at their best λ")
         theirs = rows[~rows["library"].isin(["exact", "one sample"])]
         best = theirs.loc[theirs["lds"].idxmax()]
-        head(
-            ax,
-            f"Best of the libraries: {best.library} {best.method} at its {best.setting}, {best.lds:.3f}",
-        )
+        name = f"{best.library} {best.method}"
+        head(ax, f"Best of the libraries: {name} at its {best.setting}, {best.lds:.3f}")
         ax.legend(loc="lower left")
     return ax
 
