@@ -170,7 +170,7 @@ class ScaledDamping(Reinverted):
     """(C + m λ I)⁻¹: λ counts in units of m.
 
     Args:
-        curvature: C, which adds λI to itself.
+        curvature: C; λ may enter its inverse by its factors.
         unit: m > 0.
     """
 
@@ -180,9 +180,11 @@ class ScaledDamping(Reinverted):
         self._unit = unit
 
     def factored_damping(self) -> FactoredDamping:
-        """λ (m − 1) besides λ itself."""
-        none = FactoredDamping.none(self.size, self.device)
-        return FactoredDamping(none.root, none.whole + (self._unit - 1.0))
+        """λ (m − 1) besides λ itself; of √λ κ + λ ν, what they are at m λ."""
+        own = super().factored_damping() or FactoredDamping.none(self.size, self.device)
+        return FactoredDamping(
+            self._unit**0.5 * own.root, self._unit * own.whole + (self._unit - 1.0)
+        )
 
     def _like(self, block: Curvature) -> ScaledDamping:
         return ScaledDamping(block, self._unit)

@@ -35,6 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from decomposition.scores.lds import LinearisedLDS, ScoreError
@@ -120,12 +121,18 @@ def resample(
         stream.multinomial(size, np.full(size, 1.0 / size), size=count).astype(float)
         for stream, size in zip(streams, (masks, queries), strict=False)
     ]
-    freedom = studies - 1
-    over_studies = np.zeros((count, studies))
-    if freedom:
-        over_studies = streams[2].normal(size=(count, studies))
-        over_studies /= np.sqrt(streams[2].chisquare(freedom, size=(count, 1)) / freedom)
-    return Resamples(counts[0], counts[1], over_studies)
+    return Resamples(counts[0], counts[1], over_few(studies, count, streams[2]))
+
+
+def over_few(
+    size: int, count: int, generator: np.random.Generator
+) -> Float[np.ndarray, "count size"]:
+    """Weights of deviations of a few: Gaussian over √(χ²_{size−1} / (size−1)); zero for one."""
+    freedom = size - 1
+    if not freedom:
+        return np.zeros((count, size))
+    weights = generator.normal(size=(count, size))
+    return weights / np.sqrt(generator.chisquare(freedom, size=(count, 1)) / freedom)
 
 
 @dataclass(frozen=True)

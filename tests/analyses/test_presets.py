@@ -52,7 +52,7 @@ def run(preset: str, out: Path, *options: str) -> xr.DataTree:
 
 def test_every_preset_is_tried() -> None:
     files = {path.stem for path in ANALYSES.glob("*.py")}
-    assert files - {"eigen_spectra", "any_model", "gpt2", "libraries"} == set(PRESETS)
+    assert files - {"eigen_spectra", "any_model", "gpt2", "libraries", "choices"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
