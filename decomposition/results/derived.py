@@ -257,6 +257,24 @@ _OVER_CELLS = (
         attributes=(Attribute("sentences", dict, "rule → what it costs, in words"),),
     ),
     Group(
+        "/residual_lds",
+        "Spearman correlation of the residual of a rung's inverse with its LDS, over the chain, λ "
+        "and cells; −1: the smaller residual has the higher LDS.",
+        (
+            variable("rho", "metric ci_bound", "correlation", "over all points"),
+            variable("rho_at_damping", "metric multiplier ci_bound", "correlation", "at one λ"),
+            variable(
+                "rho_within_cells",
+                "metric multiplier ci_bound",
+                "correlation",
+                "at one λ over a cell's rungs, mean of the cells; NaN below three",
+            ),
+            variable("rho_of_cell", "metric multiplier", "correlation", "of a cell, likewise"),
+            variable("points", "", "count", "rungs × dampings × cells", "int"),
+        ),
+        attributes=(Attribute("resampled", str, "cells or rungs: what the intervals are over"),),
+    ),
+    Group(
         "/trends",
         "How levels and drops change with what varies between cells.",
         (

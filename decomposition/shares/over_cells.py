@@ -10,12 +10,14 @@ from decomposition.shares.claims import claims_group
 from decomposition.shares.claims_map import claims_map
 from decomposition.shares.recommendation import recommendation_group
 from decomposition.shares.regret import regret_group
+from decomposition.shares.residual_lds import residual_lds_group
 
 OVER_CELLS: Mapping[str, Callable[[Sequence[xr.DataTree], float], xr.Dataset | None]] = {
     "/claims": claims_group,
     "/claims/map": claims_map,
     "/regret": regret_group,
     "/recommendation": recommendation_group,
+    "/residual_lds": residual_lds_group,
 }
 """Group → what makes it of results of single cells and a coverage; None: they do not tell."""
 

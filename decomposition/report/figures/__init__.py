@@ -24,6 +24,7 @@ from decomposition.report.figures.scatter import (
     plot_error_and_level,
     plot_frobenius,
     plot_prediction,
+    plot_residual,
 )
 from decomposition.report.figures.spectra import plot_counts, plot_density, plot_spectra
 from decomposition.report.figures.trends import plot_trends
@@ -55,6 +56,7 @@ __all__ = [
     "plot_prediction",
     "plot_queries",
     "plot_regret",
+    "plot_residual",
     "plot_resolution",
     "plot_shares",
     "plot_spectra",

@@ -8,7 +8,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
-from decomposition.names import BASELINES
+from decomposition.names import BASELINES, CHAIN
 from decomposition.report.figures.bands import BEYOND
 from decomposition.report.figures.canvas import (
     axes_or_new,
@@ -26,6 +26,11 @@ from decomposition.report.palette import MUTED, RungStyle, step_style
 from decomposition.report.result import Result, interval, labels
 
 REFERENCE = "hessian"
+LARGE, SMALL = 22, 7
+"""Sizes of marks."""
+AT_DAMPING = ("/shares/at_damping", "level")
+CHAIN_RUNG = "chain_rung"
+"""The rungs' dimension in results of old."""
 ERRORS = {
     "relative_frobenius": "‖H − C‖ / ‖H‖",
     "misaligned_solutions": "misalignment of the damped solutions",
@@ -163,15 +168,72 @@ def plot_error_and_level(
             for _, line in frame.sort_values("x").groupby("cell"):
                 ax.plot(line["x"], line["y"], color=MUTED, lw=0.6, alpha=0.4, zorder=1)
         styles = {r: result.styles[r] for r in rungs if r in set(frame["rung"])}
-        _dots(ax, frame, "rung", styles, result.small)
+        _dots(ax, frame, "rung", styles, LARGE if result.small else SMALL)
         ax.set(xlabel=ERRORS.get(error, error), ylabel="LDS")
         head(ax, protocol_label(protocol))
         legend_outside(ax, [(style, rung_label(r)) for r, style in styles.items()])
     return ax
 
 
+def residual_points(result: Result, metric: str) -> pd.DataFrame | None:
+    """cell, rung, damping, x (the residual) and y (the LDS) of the chain at one λ; or None."""
+    error = result.known("/spectral_error", "damped_value")
+    level = result.known("/shares/at_damping", "level")
+    if error is None or level is None or metric not in labels(error, "metric"):
+        return None
+    frames = []
+    for one in result.each():
+        x, y = (one.array(*at) for at in (("/spectral_error", "damped_value"), AT_DAMPING))
+        lambdas = one.array("/shares/at_damping", "damping_value")
+        if x is None or y is None or lambdas is None or CHAIN_RUNG in y.dims:
+            continue
+        y = y.sel(ci_bound="estimate", drop=True)
+        x = x.sel(metric=metric, drop=True).dropna("damping", how="all")
+        for place, damping in enumerate(lambdas.values.tolist()):
+            near = np.isclose(x["damping"].values, damping)
+            if near.any():
+                pair = xr.Dataset(
+                    {
+                        "x": x.isel(damping=int(near.argmax())).reset_coords(drop=True),
+                        "y": y.isel(multiplier=place).reset_coords(drop=True),
+                    }
+                )
+                found = pair.sel(rung=list(CHAIN)).to_dataframe().reset_index()
+                frames.append(found.assign(cell=one.cells[0], damping=damping, place=place))
+    rows = pd.concat(frames, ignore_index=True).dropna() if frames else pd.DataFrame()
+    return rows[rows["x"] > 0] if len(rows) else None
+
+
+def plot_residual(
+    tree: xr.DataTree, metric: str = "inverse_residual_train", ax: Axes | None = None
+) -> Axes:
+    """LDS against the residual of the inverse: a mark per rung, λ and cell, larger at larger λ.
+
+    Of one cell a line joins the λ of a rung.
+    """
+    result = Result(tree)
+    rows = residual_points(result, metric)
+    with report_style():
+        ax = axes_or_new(ax, 4.8, 4.0)
+        if rows is None:
+            return say_missing(ax, "no residuals beside an LDS in this result")
+        styles = {r: result.styles[r] for r in CHAIN if r in set(rows["rung"])}
+        places = sorted(set(rows["place"]))
+        if not result.many:
+            for rung, line in rows.sort_values("place").groupby("rung"):
+                ax.plot(line["x"], line["y"], color=styles[str(rung)].color, lw=0.8, alpha=0.5)
+        for number, place in enumerate(places):
+            size = 6 + 34 * number / max(len(places) - 1, 1)
+            _dots(ax, rows[rows["place"] == place], "rung", styles, size)
+        log_scale(ax, "x")
+        ax.set(xlabel=METRIC_LABELS.get(metric, metric), ylabel="LDS at the same λ")
+        head(ax, "LDS against the residual of the inverse")
+        legend_outside(ax, [(style, rung_label(r)) for r, style in styles.items()])
+    return ax
+
+
 def _dots(
-    ax: Axes, frame: pd.DataFrame, by: str, styles: dict[str, RungStyle], large: bool
+    ax: Axes, frame: pd.DataFrame, by: str, styles: dict[str, RungStyle], size: float
 ) -> None:
     """A mark per row of ``frame``, columns x and y, in the look of its ``by``."""
     sns.scatterplot(
@@ -184,7 +246,7 @@ def _dots(
         style_order=list(styles),
         palette={name: style.color for name, style in styles.items()},
         markers={name: style.marker for name, style in styles.items()},
-        s=22 if large else 7,
+        s=size,
         linewidth=0,
         legend=False,
         ax=ax,
@@ -240,7 +302,7 @@ def plot_frobenius(tree: xr.DataTree, protocol: str = "equal", ax: Axes | None =
                 ax.vlines(x, low, high, color=styles[step].color, linewidth=0.8)
         frame = pd.DataFrame([{"step": s, "x": x, "y": v.estimate} for s, x, v in known])
         met = {s: style for s, style in styles.items() if s in set(frame["step"])}
-        _dots(ax, frame, "step", met, result.small)
+        _dots(ax, frame, "step", met, LARGE if result.small else SMALL)
         ax.axhline(0, color=MUTED, linewidth=0.8)
         ax.set_xlim(min([0.0, *places]) - 4, max(places) + 6)
         ax.set_ylim(*ends)

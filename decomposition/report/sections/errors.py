@@ -18,6 +18,8 @@ from decomposition.report.figures.scatter import (
     plot_error_and_level,
     plot_frobenius,
     plot_prediction,
+    plot_residual,
+    residual_points,
 )
 from decomposition.report.figures.waterfall import plot_spectral_waterfall
 from decomposition.report.interval import Interval
@@ -75,7 +77,46 @@ def prediction_blocks(result: Result) -> list[Block]:
             if result.few and metric in _SQUARED:
                 blocks += figures(result, name, "Squared errors", partial(_waterfall, metric))
             blocks += step_tables(result, metric)
-    return [*blocks, *_at_every_damping(result), *_errors(result)]
+    blocks += [*_at_every_damping(result), *_residuals_and_lds(result)]
+    return [*blocks, *_errors(result)]
+
+
+def _residuals_and_lds(result: Result) -> list[Block]:
+    """The residual against the LDS over rungs, λ and cells, and how their ranks go together."""
+    rho = result.known("/residual_lds", "rho")
+    points = residual_points(result, RESIDUAL)
+    blocks: list[Block] = []
+    if points is not None:
+        told = "" if rho is None else f" Spearman {span(interval(rho, metric=RESIDUAL), 2)}."
+        name = METRIC_LABELS[RESIDUAL]
+        figure = Figure(
+            "residual-lds",
+            f"LDS against the {name} over {len(points):,} points.{told}",
+            f"LDS against the {name} (Eq. 9): a mark per rung, λ, cell, larger at larger λ.{told}",
+            partial(plot_residual, result.tree, metric=RESIDUAL),
+        )
+        blocks.append(Columns((figure,)))
+    if rho is None:
+        return blocks
+    over = result.said("/residual_lds", "resampled")
+    whole = {"cells": "cells, with all their rungs and λ", "rungs": "rungs, with all their λ"}
+    blocks.append(Text(_RESIDUAL_LDS.format(whole=whole.get(over, over))))
+    columns = ("error", "λ / unit", "all points", "mean within a cell")
+    caption = "Spearman correlation of the residual of the inverse with the LDS"
+    return [*blocks, Table("residual-lds", caption, columns, tuple(_residual_rows(result, rho)))]
+
+
+def _residual_rows(result: Result, rho: xr.DataArray) -> Iterator[Row]:
+    at, within = (result.array("/residual_lds", f"rho_{n}") for n in ("at_damping", "within_cells"))
+    assert at is not None
+    assert within is not None
+    for metric in labels(rho, "metric"):
+        name = METRIC_LABELS.get(metric, metric)
+        yield (name, "all", interval(rho, metric=metric), None)
+        for multiplier in at["multiplier"].values.tolist():
+            place = {"metric": metric, "multiplier": multiplier}
+            mean = interval(within, **place)
+            yield (name, f"{multiplier:.2g}", interval(at, **place), mean if mean.known else None)
 
 
 def _at_every_damping(result: Result) -> list[Block]:
@@ -103,6 +144,13 @@ def _residual_shares(one: Result) -> Iterator[Row]:
             yield (METRIC_LABELS.get(metric, metric), f"{multiplier:.2g}", whole, *cells)
 
 
+RESIDUAL = "inverse_residual_train"
+"""The paper's error."""
+_RESIDUAL_LDS = (
+    "−1: the smaller residual has the higher LDS at the same λ. Over all points λ and cells differ "
+    "as well as rungs, at one λ cells do, and within a cell no more than its rungs. Resampled are "
+    "whole {whole}."
+)
 _CORRELATION = (
     "Spearman correlation between a rung's spectral error against H and the LDS it loses against H "
     "at the same λ (errors without λ: at each rung's tuned λ). +1: the error orders the losses "
