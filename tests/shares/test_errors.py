@@ -93,6 +93,9 @@ def test_the_same_at_every_damping_of_the_grid(each: np.ndarray) -> None:
     assert found["multiplier"].values.tolist() == [1.0]
     at = found.sel(metric=TRAIN, multiplier=1.0)
     np.testing.assert_array_equal(at["drop"], shares(each, every=False).drop)
+    twice = xr.concat([residuals(each, every=False)] * 2, "damping", data_vars="minimal")
+    twice["multiplier"] = ("damping", [1.0, 1.0 + 1e-14])
+    assert errors_at_damping(twice, Settings())["multiplier"].values.tolist() == [1.0]
     off = residuals(each, every=False).assign(multiplier=("damping", [1.234]))
     assert errors_at_damping(off, Settings()).sizes["multiplier"] == 0
 

@@ -201,7 +201,7 @@ def residual_points(result: Result, metric: str) -> pd.DataFrame | None:
                 found = pair.sel(rung=list(CHAIN)).to_dataframe().reset_index()
                 frames.append(found.assign(cell=one.cells[0], damping=damping, place=place))
     rows = pd.concat(frames, ignore_index=True).dropna() if frames else pd.DataFrame()
-    return rows[rows["x"] > 0] if len(rows) else None
+    return rows.query("x > 0") if len(rows) else None
 
 
 def plot_residual(
@@ -224,7 +224,7 @@ def plot_residual(
                 ax.plot(line["x"], line["y"], color=styles[str(rung)].color, lw=0.8, alpha=0.5)
         for number, place in enumerate(places):
             size = 6 + 34 * number / max(len(places) - 1, 1)
-            _dots(ax, rows[rows["place"] == place], "rung", styles, size)
+            _dots(ax, rows.query("place == @place"), "rung", styles, size)
         log_scale(ax, "x")
         ax.set(xlabel=METRIC_LABELS.get(metric, metric), ylabel="LDS at the same λ")
         head(ax, "LDS against the residual of the inverse")
