@@ -218,13 +218,11 @@ def plot_residual(
         if rows is None:
             return say_missing(ax, "no residuals beside an LDS in this result")
         styles = {r: result.styles[r] for r in CHAIN if r in set(rows["rung"])}
-        places = sorted(set(rows["place"]))
         if not result.many:
             for rung, line in rows.sort_values("place").groupby("rung"):
                 ax.plot(line["x"], line["y"], color=styles[str(rung)].color, lw=0.8, alpha=0.5)
-        for number, place in enumerate(places):
-            size = 6 + 34 * number / max(len(places) - 1, 1)
-            _dots(ax, rows.query("place == @place"), "rung", styles, size)
+        for number, (_, marks) in enumerate(rows.groupby("place")):
+            _dots(ax, marks, "rung", styles, 6 + 34 * number / rows["place"].nunique())
         log_scale(ax, "x")
         ax.set(xlabel=METRIC_LABELS.get(metric, metric), ylabel="LDS at the same λ")
         head(ax, "LDS against the residual of the inverse")
