@@ -18,6 +18,7 @@ from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
 from decomposition.curvature import Curvature
+from decomposition.curvature.inversion import as_inversion
 from decomposition.curvature.vanishing import check_curvature
 from decomposition.device import CPU, full_precision, resolve_device
 from decomposition.ledger import SCORE, Ledger, spending
@@ -35,7 +36,7 @@ from decomposition.scores.gradients import (
     StreamedGradients,
     target_gradients,
 )
-from decomposition.scores.rules import DampingRule, damping_rules, inverted_rungs
+from decomposition.scores.rules import DampingRule, damping_rules, inverted_rungs, ruled_rungs
 from decomposition.scores.scorer import (
     Eigenvalues,
     FixedScorer,
@@ -87,6 +88,7 @@ class BaseModel:
     """The problem with its trained model."""
     bank: Bank | None
     rungs: dict[str, Curvature]
+    """With the inverse that the run's inversion gives them."""
     known: Known
     """What their forms tell: spectra, norms, and the squared error of each step."""
     gradients: GradientSource
@@ -98,7 +100,7 @@ class BaseModel:
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     """What the levels are, for ``/attribution``."""
     notes: tuple[str, ...] = ()
-    """What a reader must know about the target."""
+    """What a reader must know about the target, and about the inversion."""
 
 
 @full_precision()
@@ -140,25 +142,27 @@ def prepare(
     function = measured_function(settings.target)
     with clock.stage("assemble"):  # before retraining: a rung of the user's own may be wrong
         build = build_lattice if settings.lattice and not plan.no_lattice else build_chain
-        rungs = build(trained, extra, plan, progress)
+        plain = build(trained, extra, plan, progress)
         gradients = _gradients(trained, function, dense)
         check_curvature(
-            problem, trained, rungs, gradients if isinstance(gradients, Gradients) else None
+            problem, trained, plain, gradients if isinstance(gradients, Gradients) else None
         )
+        layers = {block.name: block.slice for block in trained.blocks}
+        rungs, said = inverted_rungs(as_inversion(settings.inversion), plain, layers, dense)
 
-    truth = partial(_truth, trained, rungs, settings, folder, clock, progress, bank, dense)
+    truth = partial(_truth, trained, plain, settings, folder, clock, progress, bank, dense)
     by_examples = settings.target != "pbrf"  # responses take an eigenbasis
     found = truth() if by_examples else Truth(None)
     with clock.stage("spectra"):
-        decompose(rungs)
-        known = known_of(rungs, trained.num_examples, settings.seed, progress=progress)
+        decompose(plain)
+        known = known_of(plain, trained.num_examples, settings.seed, progress=progress)
     if not by_examples:
         found = truth()
     scorers: dict[str, Scorer] = {}
     asked: tuple[str, ...] = ()
     if settings.attribution:
         with clock.stage("scores"):
-            told = {name: eigenvalues_of(known, name) for name in rungs}
+            told = {name: eigenvalues_of(known, name) for name in plain}
             rotations: Rotations = {}
             scorers = scorers_of(rungs, gradients, told, rotations)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
@@ -167,8 +171,10 @@ def prepare(
     answers, effects, attributes = None, None, {}
     if found.found is not None:
         measured = Measured(found.found.weights, found.found.truth, found.found.second)
+        same = {name for name, rung in plain.items() if rungs[name] is rung}
+        usable = {n: one for n, one in scorers.items() if n in same or n not in plain}
         rules = {
-            name: _ruled(rule, trained, rungs, gradients, told, rotations, scorers, dense)
+            name: _ruled(rule, plain, layers, gradients, told, rotations, usable, dense)
             for name, rule in damping_rules(settings.rules).items()
         }
         effects = Effects(scorers, measured, settings.negative, rules=rules)
@@ -182,14 +188,14 @@ def prepare(
         scorers,
         effects,
         attributes,
-        (*found.notes, *asked),
+        (*found.notes, *asked, *said),
     )
 
 
 def _ruled(
     rule: DampingRule,
-    problem: Problem,
     rungs: Mapping[str, Curvature],
+    layers: Mapping[str, slice],
     gradients: GradientSource,
     eigenvalues: Mapping[str, Eigenvalues | None],
     rotations: Rotations,
@@ -197,11 +203,10 @@ def _ruled(
     formed: bool,
 ) -> Ruled:
     """Every rung under a rule; what no curvature went into stays as it is."""
-    layers = {block.name: block.slice for block in problem.blocks}
-    made = inverted_rungs(rule, rungs, eigenvalues, layers, formed)
+    made = ruled_rungs(rule, rungs, eigenvalues, layers, formed)
     same = {name for name, rung in made.rungs.items() if rung is rungs[name]}  # another λ, no more
-    other = {name: rung for name, rung in made.rungs.items() if name not in same}
     kept = {name: one for name, one in scorers.items() if name in same or name not in rungs}
+    other = {name: rung for name, rung in made.rungs.items() if name not in kept}
     found = scorers_of(other, gradients, eigenvalues, rotations) | kept
     return Ruled(rule, made.rungs, found, made.strengths, dict(made.refused))
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from decomposition.errors import DecompositionError
 
+Kind = TypeVar("Kind")
 Rule = Callable[[Any], Any]
 """A value as given → the same as plain Python."""
 
@@ -165,6 +167,34 @@ def specifications(written: str, what: str) -> Iterator[tuple[str, str, list[str
         met.add(part)
         name, *arguments = part.split(":")
         yield part, name, arguments
+
+
+def numbered(written: str, what: str, kinds: Mapping[str, type[Kind]]) -> Kind:
+    """A dataclass of numbers as ``name:number:number`` specifies it.
+
+    Args:
+        written: the specification.
+        what: the thing, for the message.
+        kinds: name → dataclass.
+
+    Raises:
+        DecompositionError: an unknown name, or numbers that it does not take.
+    """
+    name, *numbers = written.split(":")
+    if name not in kinds:
+        raise DecompositionError(
+            f"unknown {what} {name!r}: use {', '.join(kinds)}, with numbers after colons where "
+            "there are any"
+        )
+    takes = [field.name for field in fields(kinds[name])]  # type: ignore[arg-type]
+    try:
+        given = {takes[i]: float(one) for i, one in enumerate(numbers)}
+    except (IndexError, ValueError):
+        raise DecompositionError(
+            f"{name} does not take {':'.join(numbers)!r} in {written}; it takes "
+            f"{' and then '.join(takes) or 'no number'}, numbers after colons"
+        ) from None
+    return kinds[name](**given)
 
 
 def optional(rule: Rule) -> Rule:

@@ -110,30 +110,19 @@ class Truncate(NegativeCurvature):
         return damped.where(~(damped <= self.threshold), torch.inf)  # NaN stays NaN
 
 
-@dataclass(frozen=True)
 class PseudoInverse(NegativeCurvature):
-    """|μ| where that exceeds ε, else ∞, whatever λ: no damping, and no influence below ε.
+    """|μ| where that exceeds λ, else ∞: λ damps nothing, it is the threshold ε.
 
     A replication of Hong et al. 2025 inverts so, with ε = 10⁻⁴ and 10⁻⁶
     (gsindlinger/Hessian-Approximation-for-Toy-Models).
-
-    Raises:
-        DampingError: ε is not positive and finite.
     """
 
-    threshold: float = 1e-4
-    """ε."""
     name = "pseudo_inverse"
 
-    def __post_init__(self) -> None:
-        """Check ε."""
-        rules = {"threshold": number(0, above=True)}
-        check_fields(self, rules, DampingError, "the {} of a pseudo-inverse")
-
     def denominators(self, mu: Tensor, damping: float) -> Tensor:
-        """|μ|, or ∞ where that is at most ε."""
+        """|μ|, or ∞ where that is at most λ."""
         size = mu.abs()
-        return size.where(~(size <= self.threshold), torch.inf)  # NaN stays NaN
+        return size.where(~(size <= damping), torch.inf)  # NaN stays NaN
 
 
 POLICIES: dict[str, NegativeCurvature] = {
@@ -203,7 +192,7 @@ def reciprocals(
     if math.isinf(smallest):
         raise DampingError(
             f"no eigenvalue is left at damping={damping:g}: the largest is {float(mu.max()):.3g}; "
-            "use a larger damping or a policy that leaves no direction out"
+            "use another damping, or an inverse that leaves no direction out"
         )
     return denominators.reciprocal()
 

@@ -22,6 +22,7 @@ from decomposition.chain.build import Approximation
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.shared_factors import check_decay_held
 from decomposition.curvature import Curvature
+from decomposition.curvature.inversion import DAMPED, as_inversion
 from decomposition.device import full_precision, resolve_device
 from decomposition.evaluation import mean_loss, outputs_on
 from decomposition.losses import CrossEntropy
@@ -36,6 +37,7 @@ from decomposition.scores.cost_group import cost_group, solve_once
 from decomposition.scores.elsewhere import Given, given_scores
 from decomposition.scores.gradients import Gradients
 from decomposition.scores.protocols import TUNED, rank_bound
+from decomposition.scores.rules import check_inversion
 from decomposition.settings import Settings
 from decomposition.spectrum.errors import ErrorPlan
 from decomposition.spectrum.groups import ERRORS, add_metrics, spectral_groups
@@ -93,12 +95,19 @@ def compute_cell(
     budget = bytes_of(settings.memory)
     plan = plan_chain(problem, budget, settings.products, place, settings.krylov_steps)
     check_decay_held(problem, plan)
+    inversion = as_inversion(settings.inversion)
+    check_inversion(inversion, plan)
     theirs = given_scores(given, problem, settings, beside(settings.also, extra))
     with clock.ledger.opened() if timed else nullcontext():
         base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)
     notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
+    if inversion != DAMPED:
+        notes.append(
+            f"inversion {inversion}: {inversion.words}; damped-inverse and Stein errors and the "
+            "counts of what a solve costs are those of (C + λI)⁻¹ all the same"
+        )
     groups = {
-        "/cells": _cell_group(base.problem),
+        "/cells": _cell_group(base.problem, str(inversion)),
         "/cost": cost_group(base.problem, plan, base.rungs, beside(settings.also, extra)),
     }
     scored: list[scores.Scored] = []
@@ -119,8 +128,8 @@ def compute_cell(
         elif settings.attribution:
             groups["/attribution"] = scores.without_truth(base, settings, progress)
         if settings.attribution:
-            known = groups.get("/attribution", xr.Dataset()).get("damping")
-            notes += [] if known is None else scores.unsolved(base, known.values, settings.negative)
+            grid = scored[0].dampings if scored else groups["/attribution"]["damping"].values
+            notes += scores.unsolved(base, grid, settings.negative)
             notes += scores.left_out(base) if settings.detail else []
     base.scorers.clear()  # a quarter of the memory, and nothing below needs it
     dampings = scores.of_protocols(scored[0].selection.dampings) if scored else {}
@@ -157,9 +166,9 @@ def _rung_notes(rungs: Mapping[str, Curvature]) -> list[str]:
     return list(seen)
 
 
-def _cell_group(problem: Problem) -> xr.Dataset:
+def _cell_group(problem: Problem, inversion: str) -> xr.Dataset:
     """``/cells``: mean loss on both sets; share of queries (of their labelled positions) whose
-    largest output is the label, if classes; sizes."""
+    largest output is the label, if classes; sizes; how λ enters the inverses."""
     found = {f"{split}_loss": mean_loss(problem, split) for split in ("train", "query")}
     y = problem.query[1]
     if not y.is_floating_point():
@@ -173,7 +182,8 @@ def _cell_group(problem: Problem) -> xr.Dataset:
         "examples_used": problem.num_examples,
         "queries": problem.num_queries,
     }
-    return xr.Dataset({name: ((), value) for name, value in (found | sizes).items()})
+    every = found | sizes | {"inversion": inversion}
+    return xr.Dataset({name: ((), value) for name, value in every.items()})
 
 
 def _shown(base: BaseModel) -> dict[str, xr.Dataset]:
@@ -200,11 +210,12 @@ def _curvature_groups(
     queries = base.gradients.query if isinstance(base.gradients, Gradients) else None
     detailed = errors if settings.detail else None
     groups = spectral_groups(base.known, base.problem, plan, detailed, queries, progress)
-    directions, treatments = _directions(base, settings), _treatments(base, dampings)
-    add_metrics(groups, block_overlaps(base.rungs, errors.leading))
+    directions, treatments = _directions(base, settings), _treatments(base, dampings, settings)
+    add_metrics(groups, block_overlaps(base.known.rungs, errors.leading))
     if directions:
         at = errors.dampings
-        found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative)
+        added = as_inversion(settings.inversion).one_damping
+        found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative, added)
         add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
         multiplier = found["damping"] / _unit(base)
         groups["/residuals"] = found.sel(rung=list(CHAIN)).assign(multiplier=multiplier)
@@ -230,9 +241,10 @@ def _directions(base: BaseModel, settings: Settings) -> list[Directions]:
     return [one for one in every if one.columns.shape[1]]
 
 
-def _treatments(base: BaseModel, dampings: Dampings) -> dict[str, Treated]:
+def _treatments(base: BaseModel, dampings: Dampings, settings: Settings) -> dict[str, Treated]:
     """The rungs under every protocol, and under every rule."""
-    found = {name: Treated(base.rungs, at, at) for name, at in dampings.items()}
+    added = as_inversion(settings.inversion).one_damping
+    found = {name: Treated(base.rungs, at, at if added else {}) for name, at in dampings.items()}
     rules = {} if base.effects is None else base.effects.rules
     return found | {
         name: Treated(one.rungs, one.strengths, one.dampings) for name, one in rules.items()

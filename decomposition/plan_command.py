@@ -9,12 +9,14 @@ from decomposition.chain.approximations.method import most_memory
 from decomposition.chain.cost import Cost, Costs, Rates, product_seconds
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.shared_factors import check_decay_held
+from decomposition.curvature.inversion import as_inversion
 from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
 from decomposition.names import CHAIN
 from decomposition.problem import Problem
 from decomposition.resources import bytes_of, duration, size_text
 from decomposition.retraining.cost import retraining_cost
+from decomposition.scores.rules import check_inversion
 from decomposition.settings import Settings
 from decomposition.spectrum.known import planned_products
 
@@ -30,12 +32,13 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
         settings: of the run that is planned; default those of a run.
 
     Raises:
-        DecompositionError: the plan has no place for the weight decay.
+        DecompositionError: the plan has no place for the weight decay, or for the inversion.
     """
     settings = settings or Settings()
     budget = bytes_of(settings.memory)
     plan = plan_chain(problem, budget, settings.products, krylov_steps=settings.krylov_steps)
     check_decay_held(problem, plan)
+    check_inversion(as_inversion(settings.inversion), plan)
     rates = Rates.measure(problem, settings.products)
     costs = Costs(problem, plan)
     said = [_retraining(problem, plan, settings)]

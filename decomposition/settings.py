@@ -11,6 +11,7 @@ from jaxtyping import Float
 from decomposition.chain.approximations import approximations
 from decomposition.chain.plan import Precision
 from decomposition.checks import Rule, check_fields, flag, number, one_of, optional, readable, whole
+from decomposition.curvature.inversion import as_inversion
 from decomposition.damping import POLICIES
 from decomposition.device import named_device
 from decomposition.errors import DecompositionError
@@ -35,6 +36,7 @@ RULES: dict[str, Rule] = {
     "matrix_norms": flag,
     "detail": flag,
     "negative": one_of(*POLICIES),
+    "inversion": readable(as_inversion),
     "rules": readable(damping_rules),
     "damping_low": number(0, above=True),
     "damping_high": number(0, above=True),
@@ -114,8 +116,17 @@ class Settings:
     negative: Literal["absolute", "signed", "clip", "shift"] = "absolute"
     """What an inverse does with negative eigenvalues μ: absolute |μ|, signed μ, clip max(μ, 0),
     shift μ − μ_min."""
+    inversion: str = "damped"
+    """How every damping L of the grid enters the inverse of every rung.
+    damped: L is added to the whole rung;
+    per_layer: L times a layer's own mean eigenvalue over that of the rung, layer by layer;
+    factored: both Kronecker factors damped in place of their product; rungs without factors stay
+    damped;
+    pseudo_inverse: no damping, and eigenvalues up to L left out;
+    truncated:E: damped by L, then damped eigenvalues up to E left out (1e-6)."""
     rules: str = "layer_mean,mean:1"
-    """Dampings that need no retraining, scored beside the protocols; separated by commas.
+    """Dampings that need no retraining, scored beside the protocols; separated by commas. Each is
+    an inversion of its own, whatever --inversion says.
     layer_mean:C: C times each layer's own mean eigenvalue (0.1, as kronfluence's None);
     mean:C: C times the mean eigenvalue of the whole rung (0.1);
     fixed:L: the same damping L on every rung (1e-4, that of Hong et al. 2025);
@@ -146,6 +157,11 @@ class Settings:
     def __post_init__(self) -> None:
         """Check every value once."""
         check_fields(self, RULES, DecompositionError)
+        if as_inversion(self.inversion).signs and self.negative != "absolute":
+            raise DecompositionError(
+                f"inversion {self.inversion} says itself what becomes of negative eigenvalues: "
+                f"leave negative={self.negative!r} out, or take another inversion"
+            )
         if self.damping_low >= self.damping_high:
             raise DecompositionError(
                 f"dampings need 0 < low < high, got damping_low={self.damping_low}, "

@@ -193,6 +193,10 @@ OBSERVED: dict[str, tuple[dict, Callable[[xr.DataTree], object]]] = {
     ),
     "detail": ({"detail": False}, lambda t: {"top", "policies", "bank"} & set(t.children) == set()),
     "negative": ({"negative": "clip"}, _hessian),
+    "inversion": (
+        {"inversion": "factored"},
+        lambda t: t["attribution"]["lds_mean"].sel(rung="kfac", ci_bound="estimate").values,
+    ),
     "rules": (
         {"rules": "fixed:0.5"},
         lambda t: t["levels"]["estimate"].isel(protocol=-1).sel(rung=["ggn", "kfac"]).values,

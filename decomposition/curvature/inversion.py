@@ -1,13 +1,17 @@
-"""The same curvature under another inverse: a policy, or a damping of every layer by its own mean.
+"""How λ enters the inverse of a rung: the same curvature C under another inverse.
 
-A rung is a matrix C; how λ enters its inverse is a treatment, which these wrappers change without
-touching C, its eigenvalues or its basis:
+A rung is a matrix C; how λ enters its inverse is a treatment, which leaves C, its eigenvalues and
+its basis as they are:
 
-    UnderPolicy(C, policy)      d_policy(μ, λ), whatever policy is asked for
-    ScaledDamping(C, m)         (C + m λ I)⁻¹
-    per_layer(C, layers)        (C + c ⊕_l m_l I)⁻¹, m_l = tr C_ll / P_l, with c in place of λ
+    damped              (C + λI)⁻¹
+    per_layer           (C + λ ⊕_l (m_l/m) I)⁻¹ with the mean eigenvalues m_l = tr C_ll / P_l of
+                        each layer's block, and m = tr C / P of all: λ counts in the same units
+    factored            (A + π√λ)⁻¹ ⊗ (S + √λ/π)⁻¹ of rungs with Kronecker factors, Martens &
+                        Grosse 2015 (arXiv 1503.05671, section 6.3)
+    pseudo_inverse      1/|μ| where |μ| > λ, else 0, of a replication of Hong et al. 2025
+    truncated:ε         1/(μ + λ) where μ + λ > ε, else 0; ε = 10⁻⁶, of the code published with
+                        Hong et al. 2025 (arXiv 2509.23437)
 
-The factored damping of K-FAC is asked of the operator itself, ``Curvature.by_factors``.
 Where layers are coupled, per-layer damping is not diagonal in the eigenbasis of C: the policy makes
 V diag(d(μ, 0)) Vᵀ, the damping is added to it, and Cholesky solves.
 """
@@ -17,10 +21,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from decomposition.checks import check_fields, number, numbered
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.estimate import Estimate
@@ -32,8 +39,8 @@ from decomposition.curvature.operator import (
     Solutions,
     Solve,
 )
-from decomposition.damping import NegativeCurvature, as_policy
-from decomposition.errors import DampingError
+from decomposition.damping import NegativeCurvature, PseudoInverse, Truncate, as_policy
+from decomposition.errors import DampingError, DecompositionError
 from decomposition.linalg import matmul, solve_positive
 
 
@@ -167,11 +174,11 @@ class UnderPolicy(Reinverted):
 
 
 class ScaledDamping(Reinverted):
-    """(C + m λ I)⁻¹: λ counts in units of m.
+    """(C + u λ I)⁻¹: λ counts in units of u.
 
     Args:
         curvature: C; λ may enter its inverse by its factors.
-        unit: m > 0.
+        unit: u > 0.
     """
 
     def __init__(self, curvature: Curvature, unit: float) -> None:
@@ -180,7 +187,7 @@ class ScaledDamping(Reinverted):
         self._unit = unit
 
     def factored_damping(self) -> FactoredDamping:
-        """λ (m − 1) besides λ itself; of √λ κ + λ ν, what they are at m λ."""
+        """λ (u − 1) besides λ itself; of √λ κ + λ ν, what they are at u λ."""
         own = super().factored_damping() or FactoredDamping.none(self.size, self.device)
         return FactoredDamping(
             self._unit**0.5 * own.root, self._unit * own.whole + (self._unit - 1.0)
@@ -199,17 +206,17 @@ class ScaledDamping(Reinverted):
 
 
 class CoupledPerLayer(Reinverted):
-    """(d(C) + c D)⁻¹ of a C that couples layers, with d(C) = V diag(d(μ, 0)) Vᵀ: by Cholesky.
+    """(d(C) + λ D)⁻¹ of a C that couples layers, with d(C) = V diag(d(μ, 0)) Vᵀ: by Cholesky.
 
     Args:
         curvature: C, with an eigenbasis, and a matrix that fits.
-        means: diagonal of D, (P,).
+        units: diagonal of D, (P,).
     """
 
-    def __init__(self, curvature: Diagonalised, means: Tensor) -> None:
+    def __init__(self, curvature: Diagonalised, units: Tensor) -> None:
         """Nothing is computed yet."""
         super().__init__(curvature)
-        self._means = means
+        self._units = units
 
     @property
     def eigenbasis(self) -> None:
@@ -233,14 +240,12 @@ class CoupledPerLayer(Reinverted):
             panel = slice(int(other.min()), int(other.max()) + 1)
             vectors = self.basis_columns(panel)
             matrix += matmul(vectors * change[panel], vectors.T)
-        matrix.diagonal().add_(damping * self._means)
+        matrix.diagonal().add_(damping * self._units)
         return solve_positive(matrix, v)
 
 
 def per_layer(curvature: Curvature, layers: Mapping[str, slice], formed: bool = True) -> Curvature:
-    """C with c · m_l in place of λ on every layer l, m_l = tr C_ll / P_l its mean eigenvalue.
-
-    Kronfluence damps so with c = 0.1 where its ``damping_factor`` is None.
+    """C with λ m_l / m in place of λ on every layer l: in units of its mean eigenvalue m_l.
 
     Args:
         curvature: C.
@@ -251,32 +256,163 @@ def per_layer(curvature: Curvature, layers: Mapping[str, slice], formed: bool = 
         NotAvailableError: it has an inverse of its own, or couples layers and is not formed.
         DampingError: a layer's mean eigenvalue is not positive.
     """
-    basis = curvature.eigenbasis
-    if curvature.negative is not None or (basis is not None and basis.factored_damping()):
-        raise NotAvailableError("it has an inverse of its own, which leaves no λ to set")
-    if curvature.solver_alone:
-        raise NotAvailableError("its solver takes one λ for all layers")
+    _check_open(curvature)
     if not curvature.coupled:
         blocks = curvature.diagonal_blocks()
-        means = {name: float(block.trace()) / block.size for name, block in blocks.items()}
-        _check_positive(means)
-        return BlockDiagonal({n: ScaledDamping(b, means[n]) for n, b in blocks.items()})
+        units = _units({name: (float(b.trace()), b.size) for name, b in blocks.items()})
+        return BlockDiagonal({n: ScaledDamping(b, units[n]) for n, b in blocks.items()})
+    basis = curvature.eigenbasis
     if basis is None or not formed:
         raise NotAvailableError(
             "a damping of each layer asks for its matrix, or its layers': raise --memory"
         )
     diagonal = basis.dense().diagonal()
-    means = {name: float(diagonal[part].mean()) for name, part in layers.items()}
-    _check_positive(means)
+    sums = {name: float(diagonal[part].sum()) for name, part in layers.items()}
+    units = _units({name: (sums[name], part.stop - part.start) for name, part in layers.items()})
     of_parameters = torch.empty_like(diagonal)
     for name, part in layers.items():
-        of_parameters[part] = means[name]
+        of_parameters[part] = units[name]
     return CoupledPerLayer(basis, of_parameters)
 
 
-def _check_positive(means: Mapping[str, float]) -> None:
-    for name, mean in means.items():
-        if not mean > 0:
+def _units(layers: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """m_l / m of every layer, from its trace and size."""
+    for name, (trace, size) in layers.items():
+        if not trace > 0:
             raise DampingError(
-                f"the mean eigenvalue of layer {name} is {mean:.3g}: it gives no damping"
+                f"the mean eigenvalue of layer {name} is {trace / size:.3g}: it gives no damping"
             )
+    traces, sizes = zip(*layers.values(), strict=True)
+    mean = sum(traces) / sum(sizes)
+    return {name: trace / size / mean for name, (trace, size) in layers.items()}
+
+
+def own_inverse(curvature: Curvature) -> str:
+    """Why no inversion reaches it: it has an inverse of its own; empty if one does."""
+    basis = curvature.eigenbasis
+    if curvature.solver_alone:
+        return "its inverse is what its solver makes of λ"
+    own = curvature.negative is not None or (basis is not None and basis.factored_damping())
+    return "it has an inverse of its own" if own else ""
+
+
+def _check_open(curvature: Curvature) -> None:
+    reason = own_inverse(curvature)
+    if reason:
+        raise NotAvailableError(reason)
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How λ enters an inverse; by default as (C + λI)⁻¹. Its fields are its numbers.
+
+    Raises:
+        DecompositionError: a number that is not positive.
+    """
+
+    name: ClassVar[str] = "damped"
+    """As it is specified."""
+    words: ClassVar[str] = "λI is added to every rung"
+    """What it does, as a clause."""
+    one_damping: ClassVar[bool] = True
+    """Whether λ is added to C, so that C + λI is what it inverts."""
+    signs: ClassVar[bool] = False
+    """Whether it says itself what becomes of negative eigenvalues."""
+    matrices: ClassVar[bool] = False
+    """Whether rungs that couple layers must be formed."""
+    partial: ClassVar[bool] = False
+    """Whether rungs that have no such inverse stay damped."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        rules = {name: number(0, above=True) for name in asdict(self)}
+        check_fields(self, rules, DecompositionError, f"the {{}} of inversion {self.name}")
+
+    def __str__(self) -> str:
+        """As it is specified, with its numbers."""
+        return ":".join([self.name, *(f"{value:g}" for value in asdict(self).values())])
+
+    def of(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
+        """The rung with this inverse.
+
+        Args:
+            rung: C.
+            layers: name → its parameters.
+            formed: whether P × P matrices fit.
+
+        Raises:
+            NotAvailableError: there is none.
+            DampingError: it would be singular.
+        """
+        return rung
+
+
+class PerLayer(Inversion):
+    """λ_l = λ m_l / m."""
+
+    name = "per_layer"
+    words = "every layer is damped in proportion to its own mean eigenvalue, by λ in the mean"
+    one_damping = False
+    matrices = True
+
+    def of(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
+        """See ``per_layer``."""
+        return per_layer(rung, layers, formed)
+
+
+class Factored(Inversion):
+    """A and S damped in place of their product."""
+
+    name = "factored"
+    words = "both Kronecker factors are damped in place of their product"
+    partial = True
+
+    def of(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
+        """Of rungs with factors."""
+        _check_open(rung)
+        return rung.by_factors()
+
+
+class PseudoInverted(Inversion):
+    """1/|μ| above λ, nothing below."""
+
+    name = "pseudo_inverse"
+    words = "nothing is damped, and eigenvalues up to λ are left out"
+    one_damping = False
+    signs = matrices = True
+
+    def of(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
+        """Under the policy of that name."""
+        _check_open(rung)
+        return UnderPolicy(rung, PseudoInverse())
+
+
+@dataclass(frozen=True)
+class Truncated(Inversion):
+    """1/(μ + λ) above ε, nothing below."""
+
+    threshold: float = 1e-6
+    name = "truncated"
+    words = "λI is added, and then eigenvalues up to a threshold are left out"
+    signs = matrices = True
+
+    def of(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
+        """Under the policy of that name."""
+        _check_open(rung)
+        return UnderPolicy(rung, Truncate(self.threshold))
+
+
+DAMPED = Inversion()
+INVERSIONS: dict[str, type[Inversion]] = {
+    kind.name: kind for kind in (Inversion, PerLayer, Factored, PseudoInverted, Truncated)
+}
+"""Name → how λ enters."""
+
+
+def as_inversion(written: str) -> Inversion:
+    """Inversion as it is specified: its name, with a number after a colon where it takes one.
+
+    Raises:
+        DecompositionError: an unknown one, or a number that it does not take.
+    """
+    return numbered(written, "inversion", INVERSIONS)

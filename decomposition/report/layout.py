@@ -22,6 +22,7 @@ _WORDS = {
     "activation": "{}",
     "randomness": "{}",
     "target": "{}",
+    "inversion": "{}",
 }
 _OWN = {"hidden": "architecture"}
 
@@ -47,7 +48,7 @@ def layout(result: Result) -> Layout:
 
     Rows keep the study's order. Cells that nothing tells apart are told apart by their numbers.
     """
-    known = {name: result.coordinate(name) for name in CELL_COORDINATES}
+    known = {name: result.coordinate(name) for name in (*CELL_COORDINATES, "inversion")}
     varying = [
         name
         for name, values in known.items()

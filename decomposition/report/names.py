@@ -61,6 +61,17 @@ POLICIES = {
     "clip": "clip: max(μ, 0)",
     "shift": "shift: μ − μ_min",
 }
+DAMPED = "damped"
+INVERSIONS = {
+    DAMPED: "(C + λI)⁻¹",
+    "per_layer": "(C_l + λ_l I)⁻¹ on every layer, λ_l = λ times its mean eigenvalue over that of C",
+    "factored": "(A + π√λ)⁻¹ ⊗ (S + √λ/π)⁻¹, and (C + λI)⁻¹ of rungs without factors",
+    "pseudo_inverse": "1/|μ| where |μ| > λ, else 0",
+    "truncated": "1/(μ + λ) where that is positive and above a threshold, else 0",
+}
+"""How λ enters an inverse: name, without its numbers → words."""
+SIGNED = ("pseudo_inverse", "truncated")
+"""Those that say what becomes of negative eigenvalues μ."""
 CHAIN_MARK = ", "
 """Between the name of a chain and that of a damping protocol."""
 
@@ -84,6 +95,21 @@ def protocol_label(protocol: str) -> str:
     chain, _, damping = protocol.rpartition(CHAIN_MARK)
     name = PROTOCOLS.get(damping) or damping.replace("_", " ").replace(":", " ")
     return f"{chain}{CHAIN_MARK}{name}" if chain else name
+
+
+def inversion_label(inversion: str) -> str:
+    """An inversion with what it does."""
+    return f"{inversion}, {INVERSIONS[kind]}" if (kind := _kind(inversion)) else inversion
+
+
+def says_signs(inversion: str) -> bool:
+    """Whether no policy for negative eigenvalues is asked beside it."""
+    return _kind(inversion) in SIGNED
+
+
+def _kind(inversion: str) -> str:
+    name = inversion.split(":")[0]
+    return name if name in INVERSIONS else ""
 
 
 def chain_of(protocol: str) -> str:

@@ -57,11 +57,10 @@ def report_html(tree: xr.DataTree) -> str:
 def report_title(result: Result) -> str:
     """The heading of a report."""
     own = result.attr("title") or (f"Study {result.attr('study')}" if result.attr("study") else "")
-    return (
-        isolated(own, 200)
-        if own
-        else (f"Where K-FAC's error comes from: {isolated(result.attr('problem'))}")
-    )
+    if own:
+        return isolated(own, 200)
+    inversion = "" if result.damped else f", inversion {result.inversions[0]}"
+    return f"Where K-FAC's error comes from: {isolated(result.attr('problem'))}{inversion}"
 
 
 def report_sections(result: Result) -> list[Filled]:

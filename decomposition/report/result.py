@@ -13,7 +13,7 @@ import xarray as xr
 
 from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, CROSS_TERM, RUNG_LABELS
 from decomposition.report.interval import Interval
-from decomposition.report.names import PROTOCOLS
+from decomposition.report.names import DAMPED, PROTOCOLS
 from decomposition.report.palette import RungStyle, rung_styles
 from decomposition.report.wording import isolated, middle_cut, without_folders
 from decomposition.results.schema import CELL
@@ -148,6 +148,18 @@ class Result:
             return {}
         found = dict(zip(map(int, data[CELL].values), data[name].values.tolist(), strict=True))
         return {cell: found[cell] for cell in self.cells}
+
+    @cached_property
+    def inversions(self) -> list[str]:
+        """How λ of the grid enters the inverses: of every cell, once each."""
+        found = self.array("/cells", "inversion")
+        values = [] if found is None else found.values.reshape(-1).tolist()
+        return list(dict.fromkeys(str(one) or DAMPED for one in values)) or [DAMPED]
+
+    @property
+    def damped(self) -> bool:
+        """Whether λI is added everywhere."""
+        return self.inversions == [DAMPED]
 
     @cached_property
     def rungs(self) -> list[str]:

@@ -17,6 +17,7 @@ _CELLS = Group(
         variable("parameters", "", "count", "P", "int"),
         variable("examples_used", "", "count", "N", "int"),
         variable("queries", "", "count", "number of queries", "int"),
+        variable("inversion", "", "name", "how λ of the grid enters every inverse", "str"),
     ),
 )
 

@@ -216,7 +216,7 @@ def add_ceiling(data: xr.Dataset, ceiling: Ceiling | None, level: float) -> None
 
 def unsolved(base: BaseModel, dampings: np.ndarray, negative: str) -> list[str]:
     """What is missing of rungs that were not solved at every damping, and why."""
-    found = []
+    found: dict[tuple[int, str], tuple[list[str], str]] = {}
     for name, rung in base.scorers.items():
         if base.effects is not None:
             said = [base.effects.unsolved(name, damping) for damping in dampings.tolist()]
@@ -224,11 +224,13 @@ def unsolved(base: BaseModel, dampings: np.ndarray, negative: str) -> list[str]:
             said = [rung.unsolved.get(treatment(d, negative)) for d in dampings.tolist()]
         reasons = [reason for reason in said if reason is not None]
         if reasons:
-            found.append(
-                f"no scores of {name} at {len(reasons)} of {len(dampings)} dampings, nor an LDS: "
-                + reasons[-1]
-            )
-    return found
+            alike = len(reasons), reasons[-1].split(":")[0]
+            found.setdefault(alike, ([], reasons[-1]))[0].append(name)
+    return [
+        f"no scores of {', '.join(names)} at {count} of {len(dampings)} dampings, nor an LDS: "
+        + reason
+        for (count, _), (names, reason) in found.items()
+    ]
 
 
 def notes(selection: Selection, ceiling: Ceiling | None) -> list[str]:

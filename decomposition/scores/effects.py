@@ -47,14 +47,14 @@ class Ruled:
     scorers: Mapping[str, Scorer]
     """Of those, and of what no curvature went into, which has no strength."""
     strengths: Mapping[str, float]
-    """What stands in the place of λ."""
+    """λ of those."""
     refused: dict[str, str]
     """Rung → why it has none."""
 
     @property
     def dampings(self) -> Mapping[str, float]:
         """Rung → λ, where there is one for the whole of it."""
-        return self.strengths if self.rule.one_damping else {}
+        return self.strengths if self.rule.inversion.one_damping else {}
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
-"""Dampings that need no retraining: each says from a rung alone how it is to be inverted.
+"""Which inverse a rung gets: that of a run's inversion at every λ, or of a rule that says λ itself.
 
-    layer_mean:c            (C_l + λ_l I)⁻¹ on every layer, λ_l = c tr C_ll / P_l; c = 0.1
-                            is what kronfluence 1.0.1 takes for damping_factor=None
-    mean:c                  (C + λI)⁻¹, λ = c Σ|μ| / P, one λ for the whole rung; c = 0.1
-    fixed:λ                 (C + λI)⁻¹; λ = 10⁻⁴, the default of the code published with Hong et
-                            al. 2025 (arXiv 2509.23437)
-    factored:λ              (A + π√λ)⁻¹ ⊗ (S + √λ/π)⁻¹ of rungs with Kronecker factors, Martens &
-                            Grosse 2015 (arXiv 1503.05671, section 6.3); λ = 10⁻⁴
-    pseudo_inverse:ε        1/|μ| where |μ| > ε, else 0; ε = 10⁻⁴, of a replication of Hong et al.
-    truncated:λ:ε           1/(μ + λ) where μ + λ > ε, else 0; λ = 10⁻⁴ and ε = 10⁻⁶, of their code
+An inversion (``curvature.inversion``) says how λ enters the inverse; a rule is one of them with a
+strength that is read off the rung alone and needs no retraining:
+
+    layer_mean:c            per layer, λ_l = c tr C_ll / P_l; c = 0.1 is what kronfluence 1.0.1
+                            takes for damping_factor=None
+    mean:c                  damped, λ = c Σ|μ| / P; c = 0.1
+    fixed:λ                 damped; λ = 10⁻⁴, the default of the code published with Hong et al.
+                            2025 (arXiv 2509.23437)
+    factored:λ              factored; λ = 10⁻⁴
+    pseudo_inverse:ε        pseudo-inverse; ε = 10⁻⁴, of a replication of Hong et al.
+    truncated:λ:ε           truncated at ε; λ = 10⁻⁴ and ε = 10⁻⁶, of their code
 
 A rule is read like a damping protocol of one setting: every rung has a level under it, with shares
 and verdict where all rungs of the chain have one. It chooses nothing by retrained models, so that
@@ -19,20 +21,29 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from decomposition.checks import check_fields, number, specifications
-from decomposition.curvature.inversion import UnderPolicy, per_layer
+from decomposition.chain.plan import Plan
+from decomposition.checks import check_fields, number, numbered, specifications
+from decomposition.curvature.inversion import (
+    DAMPED,
+    INVERSIONS,
+    Factored,
+    Inversion,
+    PerLayer,
+    PseudoInverted,
+    Truncated,
+    own_inverse,
+)
 from decomposition.curvature.operator import Curvature, NotAvailableError
-from decomposition.damping import NegativeCurvature, PseudoInverse, Truncate
 from decomposition.errors import DampingError, DecompositionError
 from decomposition.scores.scorer import Eigenvalues
 
 
 @dataclass(frozen=True)
 class DampingRule:
-    """How a rung is inverted where nothing has been retrained; its fields are its numbers.
+    """An inversion with its strength, for use without retraining; its fields are its numbers.
 
     Raises:
         DecompositionError: a number that is not positive.
@@ -42,12 +53,10 @@ class DampingRule:
     """As it is specified."""
     words: ClassVar[str]
     """As a sentence says it, with its numbers in braces."""
-    one_damping: ClassVar[bool] = True
-    """Whether its strength is one λ for the whole rung."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        rules = {field.name: number(0, above=True) for field in fields(self)}
+        rules = {name: number(0, above=True) for name in asdict(self)}
         check_fields(self, rules, DecompositionError, f"the {{}} of rule {self.name}")
 
     @property
@@ -56,35 +65,18 @@ class DampingRule:
         numbers = {name: f"{value:g}" for name, value in asdict(self).items()}
         return self.words.format(**numbers).replace("= 1 × ", "= ")
 
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """The rung with this inverse; by default itself, for whose λ the strength stands.
-
-        Args:
-            rung: C.
-            layers: name → its parameters.
-            formed: whether P × P matrices fit.
-
-        Raises:
-            NotAvailableError: there is none.
-            DampingError: it would be singular.
-        """
-        if rung.negative is not None:
-            raise NotAvailableError("it has an inverse of its own")
-        return rung
+    @property
+    def inversion(self) -> Inversion:
+        """How the strength enters the inverse."""
+        return DAMPED
 
     @abstractmethod
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
-        """What stands in the place of λ.
+        """λ of a rung.
 
         Raises:
             NotAvailableError: the rung does not tell.
         """
-
-    def _under(self, rung: Curvature, policy: NegativeCurvature) -> Curvature:
-        """The rung under a policy that says which directions are left out."""
-        if rung.solver_alone:
-            raise NotAvailableError("its solver leaves no direction out")
-        return UnderPolicy(rung, policy)
 
 
 @dataclass(frozen=True)
@@ -94,15 +86,15 @@ class LayerMean(DampingRule):
     c: float = 0.1
     name = "layer_mean"
     words = "λ = {c} × each layer's mean eigenvalue"
-    one_damping = False
 
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """With c in place of λ."""
-        return per_layer(rung, layers, formed)
+    @property
+    def inversion(self) -> Inversion:
+        """Per layer, whose λ is the mean over layers."""
+        return PerLayer()
 
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
-        """c."""
-        return self.c
+        """c tr C / P."""
+        return self.c * float(rung.trace()) / rung.size
 
 
 @dataclass(frozen=True)
@@ -134,50 +126,53 @@ class Fixed(DampingRule):
 
 
 @dataclass(frozen=True)
-class Factored(Fixed):
+class FixedFactored(Fixed):
     """A and S damped in place of their product."""
 
     name = "factored"
     words = "factored damping with λ = {damping}"
 
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """Of rungs with factors."""
-        return super().inverted(rung, layers, formed).by_factors()
+    @property
+    def inversion(self) -> Inversion:
+        """Of the factors."""
+        return Factored()
 
 
 @dataclass(frozen=True)
-class Pseudo(DampingRule):
+class FixedPseudoInverse(DampingRule):
     """1/|μ| above ε, nothing below."""
 
     threshold: float = 1e-4
     name = "pseudo_inverse"
     words = "the pseudo-inverse above {threshold}"
-    one_damping = False
 
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """Under the policy of that name."""
-        return self._under(super().inverted(rung, layers, formed), PseudoInverse(self.threshold))
+    @property
+    def inversion(self) -> Inversion:
+        """Whose λ is ε."""
+        return PseudoInverted()
 
     def strength(self, rung: Curvature, eigenvalues: Eigenvalues | None) -> float:
-        """0: there is no damping."""
-        return 0.0
+        """ε."""
+        return self.threshold
 
 
 @dataclass(frozen=True)
-class Truncated(Fixed):
+class FixedTruncated(Fixed):
     """1/(μ + λ) above ε, nothing below."""
 
     threshold: float = 1e-6
     name = "truncated"
     words = "λ = {damping}, truncated at {threshold},"
 
-    def inverted(self, rung: Curvature, layers: Mapping[str, slice], formed: bool) -> Curvature:
-        """Under the policy of that name."""
-        return self._under(super().inverted(rung, layers, formed), Truncate(self.threshold))
+    @property
+    def inversion(self) -> Inversion:
+        """At ε."""
+        return Truncated(self.threshold)
 
 
 RULES: dict[str, type[DampingRule]] = {
-    rule.name: rule for rule in (LayerMean, Mean, Fixed, Factored, Pseudo, Truncated)
+    rule.name: rule
+    for rule in (LayerMean, Mean, Fixed, FixedFactored, FixedPseudoInverse, FixedTruncated)
 }
 """Name → rule."""
 
@@ -192,45 +187,28 @@ def damping_rules(specification: str) -> dict[str, DampingRule]:
         DecompositionError: an unknown rule, a number that it does not take, or one twice.
     """
     parts = specifications(specification, "rule")
-    return {written: _rule(written, name, numbers) for written, name, numbers in parts}
-
-
-def _rule(written: str, name: str, numbers: list[str]) -> DampingRule:
-    if name not in RULES:
-        raise DecompositionError(
-            f"unknown damping rule {name!r}: use {', '.join(RULES)}, separated by commas, with "
-            "numbers after colons (layer_mean:0.1)"
-        )
-    takes = [field.name for field in fields(RULES[name])]
-    try:
-        given = {takes[i]: float(one) for i, one in enumerate(numbers)}
-    except (IndexError, ValueError):
-        raise DecompositionError(
-            f"{name} does not take {':'.join(numbers)!r} in {written}; it takes "
-            f"{' and then '.join(takes)}, numbers after colons"
-        ) from None
-    return RULES[name](**given)
+    return {written: numbered(written, "damping rule", RULES) for written, *_ in parts}
 
 
 @dataclass(frozen=True)
-class Inverted:
+class RuledRungs:
     """The rungs under one rule."""
 
     rungs: Mapping[str, Curvature]
     """Those that have this inverse."""
     strengths: Mapping[str, float]
-    """What stands in the place of λ."""
+    """λ of those."""
     refused: Mapping[str, str]
     """Rung → why it has none."""
 
 
-def inverted_rungs(
+def ruled_rungs(
     rule: DampingRule,
     rungs: Mapping[str, Curvature],
     eigenvalues: Mapping[str, Eigenvalues | None],
     layers: Mapping[str, slice],
     formed: bool,
-) -> Inverted:
+) -> RuledRungs:
     """Every rung under a rule.
 
     Args:
@@ -245,9 +223,65 @@ def inverted_rungs(
     refused: dict[str, str] = {}
     for name, rung in rungs.items():
         try:
-            inverted = rule.inverted(rung, layers, formed)
+            inverted = rule.inversion.of(rung, layers, formed)
             strengths[name] = rule.strength(rung, eigenvalues.get(name))
             found[name] = inverted
         except (NotAvailableError, DampingError) as error:
             refused[name] = str(error)
-    return Inverted(found, strengths, refused)
+    return RuledRungs(found, strengths, refused)
+
+
+def check_inversion(inversion: Inversion, plan: Plan) -> None:
+    """Raise DampingError if a rung of the plan has no such inverse.
+
+    Args:
+        inversion: of a run.
+        plan: the forms of its rungs.
+    """
+    if inversion.matrices and not plan.dense:
+        others = [name for name, kind in INVERSIONS.items() if not kind.matrices]
+        raise DampingError(
+            f"inversion {inversion} asks for the matrix of hessian, which is "
+            f"{plan.way('hessian')} here ({plan.choices['hessian'].reason}): raise --memory, or "
+            f"take --inversion {' or '.join(others)}"
+        )
+
+
+def inverted_rungs(
+    inversion: Inversion,
+    rungs: Mapping[str, Curvature],
+    layers: Mapping[str, slice],
+    formed: bool,
+) -> tuple[dict[str, Curvature], list[str]]:
+    """Every rung as a run inverts it, and what to know about those that the inversion leaves alone.
+
+    Those are rungs with an inverse of their own, and those without factors to damp.
+
+    Args:
+        inversion: of the run.
+        rungs: name → C.
+        layers: name → its parameters.
+        formed: whether P × P matrices fit.
+
+    Raises:
+        DampingError: another rung has no such inverse.
+    """
+    found: dict[str, Curvature] = {}
+    alone: dict[str, list[str]] = {}
+    for name, rung in rungs.items():
+        try:
+            found[name] = inversion.of(rung, layers, formed)
+        except (NotAvailableError, DampingError) as error:
+            if not (inversion.partial or own_inverse(rung)):
+                raise DampingError(
+                    f"inversion {inversion} of {name}: {error}; take --inversion damped, or leave "
+                    "the rung out"
+                ) from None
+            found[name] = rung
+            alone.setdefault(str(error), []).append(name)
+    notes = [
+        f"inversion {inversion} does not reach {', '.join(names)}, where λ enters as without it: "
+        + reason
+        for reason, names in alone.items()
+    ]
+    return found, notes

@@ -37,6 +37,7 @@ from decomposition.damping import (
     damping_for_effective_dimension,
     effective_dimension,
 )
+from decomposition.errors import DampingError
 from decomposition.linalg import to_numpy
 from decomposition.scores.gradients import Gradients, GradientSource, random_scores
 from decomposition.scores.lds import summed_effects
@@ -197,6 +198,7 @@ class SpectralScorer(Scorer):
 
     def __init__(self, spectrum: DampedSpectrum, rotated: RotatedGradients) -> None:
         """Give the rotated gradients their eigenvalues."""
+        self.unsolved: dict[Treatment, str] = {}
         self.spectrum = spectrum
         self.damping_free = spectrum.blind_to_damping()
         self._rotated = rotated
@@ -231,8 +233,13 @@ class SpectralScorer(Scorer):
         return np.stack([sums[:, one] @ query[one] / scale for one in subsets])
 
     def _scaled_query(self, damping: float, negative: str | NegativeCurvature) -> np.ndarray:
+        """NaN where the rung is singular, or no eigenvalue is left."""
         assert self.spectrum is not None
-        inverse = self.spectrum.inverse(damping, negative)
+        try:
+            inverse = self.spectrum.inverse(damping, negative)
+        except DampingError as error:
+            self.unsolved[treatment(damping, negative)] = str(error)
+            return np.full_like(self._rotated.query, np.nan)
         return self._rotated.query * _single(inverse)[:, None]
 
 

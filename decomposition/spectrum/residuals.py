@@ -75,6 +75,7 @@ def inverse_residuals(
     dampings: Sequence[float],
     treatments: Mapping[str, Treated],
     negative: str,
+    added: bool = True,
 ) -> xr.Dataset:
     """Residuals of every rung over a grid of λ, and under every protocol and rule, v by v.
 
@@ -84,6 +85,7 @@ def inverse_residuals(
         dampings: λ of the grid.
         treatments: name of a protocol or rule → the rungs under it.
         negative: policy for negative eigenvalues.
+        added: whether λ of the grid is added to C; if not, there is no H + λI.
 
     Returns:
         at_damping(metric, damping, rung, vector) and under(metric, protocol, rung, vector), NaN
@@ -112,7 +114,7 @@ def inverse_residuals(
     for column, (name, rung) in enumerate(rungs.items()):
         if rung.matrix_free:
             continue
-        for row, each in found(rung, dampings, dampings):
+        for row, each in found(rung, dampings, dampings if added else [np.nan] * len(dampings)):
             grid[row, :, column, : each.shape[1]] = each
         for place, treated in enumerate(treatments.values()):
             if name in treated.rungs and name in treated.strengths:

@@ -159,6 +159,8 @@ class Cell:
             parts.append(settings.randomness)
         if settings.target != "loss":
             parts.append(settings.target)
+        if settings.inversion != Settings.inversion:
+            parts.append(settings.inversion)
         if self.seed:
             parts.append(f"seed {self.seed}")
         return ", ".join(part for part in parts if part)

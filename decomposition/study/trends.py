@@ -153,6 +153,7 @@ def _group(cell: Cell, factor: str) -> tuple[object, ...]:
         "momentum": cell.momentum,
         "alpha": cell.settings.alpha,
         "randomness": cell.settings.randomness,
+        "inversion": cell.settings.inversion,
         "seed": cell.seed,
     }
     return tuple(value for name, value in facts.items() if name != factor)

@@ -1,4 +1,4 @@
-"""A policy of a curvature's own: it overrules the caller's, and the matrix stays what it is."""
+"""How λ enters an inverse, against NumPy: the matrix itself stays what it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decomposition.curvature import (
     SolveCurvature,
     UnderPolicy,
 )
-from decomposition.curvature.inversion import per_layer
+from decomposition.curvature.inversion import INVERSIONS, as_inversion, per_layer
 from decomposition.damping import POLICIES, PseudoInverse, Truncate
 from decomposition.errors import DampingError, DecompositionError
 from tests import cases
@@ -104,17 +104,18 @@ def test_an_unknown_policy_is_named() -> None:
 LAYERS = {"a": slice(0, 2), "b": slice(2, 6)}
 
 
-def _means(matrix: np.ndarray) -> np.ndarray:
+def _units(matrix: np.ndarray) -> np.ndarray:
+    """m_l / m of every parameter."""
     means = {name: np.diag(matrix)[part].mean() for name, part in LAYERS.items()}
-    return np.array([means["a"]] * 2 + [means["b"]] * 4)
+    return np.array([means["a"]] * 2 + [means["b"]] * 4) / np.diag(matrix).mean()
 
 
 @pytest.mark.parametrize("policy", ["absolute", "clip", "shift"])
 def test_each_layer_of_a_coupled_curvature_is_damped_by_its_own_mean(policy: str) -> None:
-    """(d(C) + c ⊕ m_l I)⁻¹, m_l = tr C_ll / P_l, with d(C) what the policy makes of C."""
+    """(d(C) + λ ⊕ (m_l/m) I)⁻¹, m_l = tr C_ll / P_l, with d(C) what the policy makes of C."""
     matrix, v = _curvature()
     taken = {"absolute": abs(MU), "clip": MU.clip(0), "shift": MU - MU.min()}[policy]
-    wanted = np.linalg.inv(v @ np.diag(taken) @ v.T + 0.3 * np.diag(_means(matrix.dense().numpy())))
+    wanted = np.linalg.inv(v @ np.diag(taken) @ v.T + 0.3 * np.diag(_units(matrix.dense().numpy())))
     found = per_layer(matrix, LAYERS).solve(torch.eye(6), 0.3, policy)
     np.testing.assert_allclose(found, wanted, atol=1e-10)
 
@@ -124,7 +125,7 @@ def test_each_block_is_damped_by_its_own_mean_in_the_basis_it_has() -> None:
     parts = {name: torch.from_numpy(rows[:, p].T @ rows[:, p]) for name, p in LAYERS.items()}
     blocks = BlockDiagonal(parts)
     found = per_layer(blocks, {})
-    wanted = np.diag(0.1 * _means(blocks.dense().numpy())) + blocks.dense().numpy()
+    wanted = np.diag(0.1 * _units(blocks.dense().numpy())) + blocks.dense().numpy()
     np.testing.assert_allclose(found.solve(torch.eye(6), 0.1), np.linalg.inv(wanted), atol=1e-10)
     assert found.eigenbasis is not None
     assert blocks.eigenbasis is not None
@@ -135,7 +136,7 @@ def test_damping_by_layer_says_why_there_is_none() -> None:
     matrix, _ = _curvature()
     with pytest.raises(NotAvailableError, match="an inverse of its own"):
         per_layer(UnderPolicy(matrix, "clip"), LAYERS)
-    with pytest.raises(NotAvailableError, match="one λ for all layers"):
+    with pytest.raises(NotAvailableError, match="what its solver makes of λ"):
         per_layer(SolveCurvature(6, lambda v, damping: v / damping), LAYERS)
     with pytest.raises(NotAvailableError, match="raise --memory"):
         per_layer(matrix, LAYERS, formed=False)
@@ -152,7 +153,7 @@ def test_the_pseudo_inverse_is_that_of_a_singular_value_decomposition(threshold:
     inverse = np.where(sizes > threshold, 1 / np.where(sizes > 0, sizes, 1.0), 0.0)
     wanted = right.T @ np.diag(inverse) @ left.T
     absolute = wanted @ wanted  # of |C|, whose square is that of C
-    found = UnderPolicy(matrix, PseudoInverse(threshold)).solve(torch.eye(6), 7.0)
+    found = UnderPolicy(matrix, PseudoInverse()).solve(torch.eye(6), threshold)
     np.testing.assert_allclose(found @ found, absolute, atol=1e-9)
 
 
@@ -166,6 +167,55 @@ def test_factored_damping_is_the_product_of_the_damped_factors() -> None:
     assert not torch.allclose(found, chain["kfac"].solve(eye, damping))
     with pytest.raises(NotAvailableError, match="no Kronecker product"):
         chain["ggn"].by_factors()
+
+
+@pytest.mark.parametrize("damping", [1e-3, 0.1, 3.0])
+def test_factored_damping_of_every_layer_by_numpy(damping: float) -> None:
+    """(A + π√λ)⁻¹ ⊗ (S + √λ/π)⁻¹, π² = (tr A / d_A) / (tr S / d_S), on weight and bias together."""
+    problem = cases.tanh()
+    kfac = build_chain(problem)["kfac"]
+    found = as_inversion("factored").of(kfac, {}, True)
+    for name, block in kfac.diagonal_blocks().items():
+        basis = block.basis  # type: ignore[attr-defined]
+        a, s = ((f.vectors * f.values @ f.vectors.T).numpy() for f in (basis.inputs, basis.outputs))
+        pi = np.sqrt((np.trace(a) / len(a)) / (np.trace(s) / len(s)))
+        root = np.sqrt(damping)
+        inverse = [
+            np.linalg.inv(m + np.eye(len(m)) * d) for m, d in ((s, root / pi), (a, root * pi))
+        ]
+        v = torch.from_numpy(np.random.default_rng(0).standard_normal((block.size, 3)))
+        taken = found.diagonal_blocks()[name].solve(v, damping)
+        for column, x in zip(v.T, taken.T, strict=True):
+            matrix = block.basis.block.to_matrix(column[:, None])[..., 0].numpy()  # type: ignore[attr-defined]
+            wanted = inverse[0] @ matrix @ inverse[1]
+            got = block.basis.block.to_matrix(x[:, None])[..., 0]  # type: ignore[attr-defined]
+            np.testing.assert_allclose(got, wanted, rtol=1e-8, atol=1e-10 * abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_an_inversion_is_specified_as_it_says_itself(name: str) -> None:
+    assert as_inversion(str(as_inversion(name))) == as_inversion(name)
+    assert as_inversion(name).name == name
+
+
+def test_truncation_takes_its_threshold() -> None:
+    matrix, v = _curvature()
+    inverse = np.where(MU + 0.4 > 0.15, 1 / (MU + 0.4), 0.0)
+    found = as_inversion("truncated:0.15").of(matrix, {}, True).solve(torch.eye(6), 0.4)
+    np.testing.assert_allclose(found, v @ np.diag(inverse) @ v.T, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("layered", "unknown inversion 'layered': use damped, per_layer, factored"),
+        ("damped:1", "damped does not take '1' in damped:1; it takes no number"),
+        ("truncated:0", r"the threshold of inversion truncated must lie in \(0"),
+    ],
+)
+def test_inversions_that_are_none(written: str, said: str) -> None:
+    with pytest.raises(DecompositionError, match=said):
+        as_inversion(written)
 
 
 def test_damping_by_layer_leaves_matrix_eigenvalues_trace_and_norm_as_they_are() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decomposition.report.claims import OUTCOMES
 from decomposition.report.content import Block, Formula, Items, Text
 from decomposition.report.formulas import FORMULAS
+from decomposition.report.names import inversion_label, says_signs
 from decomposition.report.result import Result, intervals
 from decomposition.report.wording import joined
 
@@ -13,6 +14,10 @@ def methods_blocks(result: Result) -> list[Block]:
     """Definitions of the rungs, the score, the LDS and the shares, with references."""
     config = result.json("config")
     policy = config.get("settings", {}).get("negative", "absolute")
+    signs = f"Negative eigenvalues of the Hessian are handled by the policy “{policy}”. "
+    if all(map(says_signs, result.inversions)):
+        signs = ""
+    ways = "; ".join(map(inversion_label, result.inversions))
     by_name = {formula.name: formula for formula in FORMULAS}
     chain: list[Formula] = [by_name[n] for n in ("Hessian", "GGN", "block GGN", "EK-FAC", "K-FAC")]
     blocks: list[Block] = [
@@ -27,8 +32,8 @@ def methods_blocks(result: Result) -> list[Block]:
         *chain,
         Text(
             "The influence of training example i on query q is scored by the first-order change "
-            "of the query's loss when i is removed. Negative eigenvalues of the Hessian are "
-            f"handled by the policy “{policy}”."
+            "of the query's loss when i is removed. "
+            f"{signs}How λ enters an inverse: {ways}."
         ),
         by_name["score"],
         Text(

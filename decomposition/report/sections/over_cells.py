@@ -47,6 +47,7 @@ COORDINATES = {
     "alpha": "α",
     "randomness": "training randomness",
     "target": "target",
+    "inversion": "inversion",
     "seed": "seed",
 }
 VALUES = {
