@@ -92,7 +92,7 @@ def test_rungs_that_a_rule_does_not_serve_have_no_level_and_a_reason(result: xr.
     assert np.isnan(levels.sel(protocol="factored", rung=["hessian", "ggn", "block_ggn"])).all()
     assert np.isfinite(levels.sel(protocol="factored", rung=["ekfac", "kfac"])).all()
     assert np.isnan(levels.sel(protocol="layer_mean", rung="cg:5"))
-    assert "damping rule layer_mean: no level of cg:5: its solver takes one λ for all" in notes
+    assert "rule layer_mean: no level of cg:5: its inverse is what its solver makes of λ" in notes
     assert "rule factored: no level of hessian, ggn" in notes
     damping = result["levels"]["damping"]
     assert float(damping.sel(protocol="fixed:0.01", rung="kfac")) == 0.01
