@@ -1,7 +1,7 @@
 """Which approximation to use, at which damping, and what the next better one would cost.
 
 Recommended is the cheapest rung that is not resolved to be worse than the best one, each read at
-its own best damping; of those whose cost is within a factor of ``TIE``, the first in chain order.
+its own best damping; of those whose cost is within a factor of ``TIE``, the one of highest level.
 
 The best one is not known, only estimated, and the rung with the highest estimate has been chosen
 for it. So what is asked is whether a rung can be the best of all: the *model confidence set*
@@ -30,7 +30,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from decomposition.names import BASELINES, CHAIN, CI_BOUNDS, capitalised, rung_name
+from decomposition.names import BASELINES, CI_BOUNDS, capitalised, rung_name
 from decomposition.scores.bootstrap import Draws, mean_over_cells
 from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.scores.protocols import PROTOCOLS, TUNED
@@ -217,7 +217,7 @@ def _recommend(whole: Candidates, losses: Mapping[str, Draws], level: float) -> 
         return Recommendation("", "", False, best, "", "")
     least = min(whole.price(name) for name in kept)
     tied = [name for name in kept if whole.price(name) <= TIE * least]
-    rung = min(tied, key=lambda name: _place(name, whole.names))
+    rung = max(tied, key=lambda name: float(whole.of(name).estimate))
     own, higher = whole.of(rung).estimate, whole.counted
     higher = [name for name in higher if whole.of(name).estimate > own]
     lower = [name for name in whole.frontier if TIE * whole.price(name) < whole.price(rung)]
@@ -230,11 +230,6 @@ def _recommend(whole: Candidates, losses: Mapping[str, Draws], level: float) -> 
         min(higher, key=whole.price, default=""),
         lower[-1] if lower else "",
     )
-
-
-def _place(name: str, names: Sequence[str]) -> tuple[bool, int]:
-    """The chain in its order, then the others in theirs."""
-    return (False, CHAIN.index(name)) if name in CHAIN else (True, names.index(name))
 
 
 def _rule(rung: str, names: Sequence[str], losses: Mapping[str, Draws], level: float) -> str:
@@ -353,12 +348,10 @@ def _use(
         )
     name = rung_name(found.rung)
     if found.rule in losses:
-        loss = losses[found.rule][whole.names.index(found.rung)]
+        loss = losses[found.rule][whole.names.index(found.rung)].interval(level)
         label = damping_rules(found.rule)[found.rule].label
-        how = (
-            f"with {label}, which needs no retraining (against its best λ it loses "
-            f"{_span(loss.interval(level))})"
-        )
+        lost = f"against its best λ it loses {_span(loss)}" if loss.any() else "its best λ here"
+        how = f"with {label}, which needs no retraining ({lost})"
     elif damping is None:
         how = "at its own best λ, chosen on retrained models"
     else:

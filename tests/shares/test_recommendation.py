@@ -84,11 +84,12 @@ def test_the_cheapest_that_is_not_resolved_to_be_worse() -> None:
     assert "which this size does not resolve" in found.attrs["sentence"]
 
 
-def test_equal_costs_are_settled_by_the_chain() -> None:
-    levels = dict.fromkeys(TRUE, 0.5) | {"identity": 0.1}
+def test_equal_costs_are_settled_by_the_level() -> None:
+    levels = dict.fromkeys(TRUE, 0.5) | {"identity": 0.1, "ekfac": 0.501}
     near = COSTS | {"ekfac": 2.9e6}
     assert advice(cell(levels)).attrs["recommended"] == "kfac"
     assert advice(cell(levels, costs=near)).attrs["recommended"] == "ekfac"
+    assert advice(cell(levels | {"kfac": 0.502}, costs=near)).attrs["recommended"] == "kfac"
 
 
 def test_no_curvature_is_said_where_none_is_resolved_to_help() -> None:
