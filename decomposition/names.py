@@ -32,6 +32,8 @@ CI_BOUNDS = ("lower", "estimate", "upper")
 _METHOD_LABELS = {
     "diagonal": "diagonal",
     "kfac_trace": "K-FAC, trace",
+    "block_basis_kfac_values": "K-FAC values",
+    "kfac_basis_block_values": "K-FAC vectors",
     "kpsvd": "KPSVD",
     "low_rank": "low rank",
     "projected": "projected",

@@ -42,6 +42,7 @@ from decomposition.settings import Settings
 from decomposition.spectrum.errors import ErrorPlan
 from decomposition.spectrum.groups import ERRORS, add_metrics, spectral_groups
 from decomposition.spectrum.inverse_errors import solution_errors
+from decomposition.spectrum.mismatch import eigenvalue_error
 from decomposition.spectrum.overlaps import block_overlaps
 from decomposition.spectrum.residuals import (
     VECTORS,
@@ -219,6 +220,9 @@ def _curvature_groups(
         add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
         multiplier = found["damping"] / _unit(base)
         groups["/residuals"] = found.sel(rung=list(CHAIN)).assign(multiplier=multiplier)
+    split = eigenvalue_error(base.rungs)
+    if split is not None:
+        groups["/eigenvalue_error"] = split
     error, steps = groups[ERRORS], base.known.frobenius.steps
     error["squared_error"] = (("step", "probe"), np.stack(list(steps.values())))
     error.coords["step"] = list(steps)

@@ -98,6 +98,8 @@ class Settings:
     """Other approximations beside the chain, separated by commas: kpsvd,low_rank:100,cg:20:hessian.
     diagonal: the diagonal of the GGN;
     kfac_trace: K-FAC with every layer's trace matched to its exact block's;
+    block_basis_kfac_values: the block GGN's eigenvectors with K-FAC's sorted eigenvalues;
+    kfac_basis_block_values: K-FAC's eigenvectors with the block GGN's sorted eigenvalues;
     kpsvd: the Kronecker product nearest to each layer's block of the GGN;
     low_rank:K: the K leading eigenpairs of the GGN (100), the rest at its mean, or :drop;
     projected:K: the GGN in a random subspace of K dimensions (100), as in TRAK;

@@ -48,6 +48,8 @@ _KNOWN = {
 _METHODS = {
     "diagonal": (RungStyle("#8c6d1f", (0, (2, 2)), "X"), "#d9bd6a"),
     "kfac_trace": (RungStyle("#e0518c", (0, (4, 1)), "<"), "#ff8fba"),
+    "block_basis_kfac_values": (RungStyle("#2c8f5a", (0, (5, 2, 1, 2)), "p"), "#7fd9a6"),
+    "kfac_basis_block_values": (RungStyle("#b5651d", (0, (2, 1)), "8"), "#f2b27a"),
     "kpsvd": (RungStyle("#9c2f2f", (0, (7, 1, 1, 1)), "p"), "#ee7a7a"),
     "low_rank": (RungStyle("#3f6fd8", (0, (3, 2)), "h"), "#8fb0ff"),
     "projected": (RungStyle("#7b61c9", (0, (1, 1)), "H"), "#b7a3ff"),

@@ -184,6 +184,18 @@ _ERRORS = (
     ),
     Group("/spectral_error/{block}", "The same, block by block.", _ERROR_VARIABLES),
     Group(
+        "/eigenvalue_error",
+        "K-FAC's squared error from the block GGN, layer by layer; the parts add up.",
+        (
+            variable(
+                "squared",
+                "part layer",
+                "curvature²",
+                "one scale for each layer, the rest of the diagonal in K-FAC's basis, the basis",
+            ),
+        ),
+    ),
+    Group(
         "/residuals",
         "Residuals of the inverse, gradient by gradient: what errors of their differences need.",
         (

@@ -22,7 +22,10 @@ from jaxtyping import Float
 from decomposition.curvature import Curvature, KroneckerCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
+from decomposition.spectrum.frobenius import squared_distance
 
+PARTS = ("scale", "diagonal", "basis")
+"""Of ‖B − K‖²: one scale for each layer, the rest of the diagonal, the eigenbasis."""
 FLOOR = 1e-12
 """Fraction of the largest value of a block below which a value counts as zero."""
 
@@ -139,6 +142,43 @@ def mismatch_parts(blocks: Blocks) -> xr.Dataset:
         {key: ("scope", value) for key, value in plain.items()}
         | {key: (("match", "scope"), value) for key, value in split.items()},
         {"scope": names, "match": ["trace", "least_squares"]},
+    )
+
+
+def eigenvalue_error(rungs: Mapping[str, Curvature]) -> xr.Dataset | None:
+    """What K-FAC's error from the block GGN is made of, layer by layer: it adds up exactly.
+
+        ‖B − K‖² = Σ_l (1 − c_l)² ‖p‖² + ‖e − c_l p‖² + ‖B_l − E_l‖²,      c_l = e·p / p·p
+
+    one scale for each layer, the rest of the diagonal in K-FAC's basis, and what no diagonal there
+    can have.
+
+    Returns:
+        squared(part, layer) for part scale, diagonal and basis, in units of curvature²; zero for
+        layers that have no Kronecker form. None where the block GGN is known by its products alone.
+    """
+    blocks, found = rungs["block_ggn"].diagonal_blocks(), {}
+    for name, part in rungs["ekfac"].diagonal_blocks().items():
+        if name not in blocks or blocks[name].matrix_free:
+            return None
+        exact, product = part.eigenbasis, rungs["kfac"].diagonal_blocks()[name].eigenbasis
+        if exact is None or product is None:
+            return None
+        e, p = exact.basis_values(), product.basis_values()
+        c = float(e @ p) / (float(p @ p) or 1.0)
+        basis = blocks[name].eigenbasis
+        if basis is None:  # by its Gram matrix: E is a projection of B
+            left = float(blocks[name].frobenius_norm()) ** 2 - float(e @ e)
+        else:
+            left = squared_distance(basis, exact)
+        found[name] = [
+            (1.0 - c) ** 2 * float(p @ p),
+            float((e - c * p).square().sum()),
+            max(left, 0.0),
+        ]
+    return xr.Dataset(
+        {"squared": (("part", "layer"), np.transpose(list(found.values())))},
+        {"part": list(PARTS), "layer": list(found)},
     )
 
 

@@ -13,6 +13,12 @@ from dataclasses import fields
 from decomposition.chain.approximations.cg import ConjugateGradients as cg
 from decomposition.chain.approximations.datainf import DataInf as datainf
 from decomposition.chain.approximations.diagonal import Diagonal as diagonal
+from decomposition.chain.approximations.exchanged import (
+    BlockBasisKFACValues as block_basis_kfac_values,
+)
+from decomposition.chain.approximations.exchanged import (
+    KFACBasisBlockValues as kfac_basis_block_values,
+)
 from decomposition.chain.approximations.kfac_trace import KFACTrace as kfac_trace
 from decomposition.chain.approximations.kpsvd import KPSVD as kpsvd
 from decomposition.chain.approximations.low_rank import LowRank as low_rank
@@ -33,9 +39,11 @@ __all__ = [
     "Method",
     "approximations",
     "beside",
+    "block_basis_kfac_values",
     "cg",
     "datainf",
     "diagonal",
+    "kfac_basis_block_values",
     "kfac_trace",
     "kpsvd",
     "low_rank",
@@ -49,6 +57,8 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         diagonal,
         kfac_trace,
+        block_basis_kfac_values,
+        kfac_basis_block_values,
         kpsvd,
         low_rank,
         projected,

@@ -222,7 +222,7 @@ def plot_residual(
             for rung, line in rows.sort_values("place").groupby("rung"):
                 ax.plot(line["x"], line["y"], color=styles[str(rung)].color, lw=0.8, alpha=0.5)
         for number, (_, marks) in enumerate(rows.groupby("place")):
-            _dots(ax, marks, "rung", styles, 6 + 34 * number / rows["place"].nunique())
+            _dots(ax, marks, "rung", styles, 6 + 34 * number / len(set(rows["place"])))
         log_scale(ax, "x")
         ax.set(xlabel=METRIC_LABELS.get(metric, metric), ylabel="LDS at the same λ")
         head(ax, "LDS against the residual of the inverse")

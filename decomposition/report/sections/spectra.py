@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -53,7 +53,7 @@ def spectra_blocks(result: Result) -> list[Block]:
     if result.few:
         blocks += figures(result, "spectra", "Spectra", _spectra)
         blocks += figures(result, "mismatch", "Eigenvalue mismatch", _mismatch)
-    blocks += [*_estimated(result), *_forms_blocks(result)]
+    blocks += [*_error_parts(result), *_estimated(result), *_forms_blocks(result)]
     return [Text(_finding(result)), *blocks] if blocks else []
 
 
@@ -74,6 +74,33 @@ def _finding(result: Result) -> str:
         told = joined([f"{number(factor, 2)} in layer {name}" for name, factor in off.items()])
         parts.append(f"In the median a product eigenvalue of K-FAC is off by a factor of {told}.")
     return " ".join(parts) or "Spectra of the rungs, and the forms in which they were held."
+
+
+def _error_parts(result: Result) -> list[Block]:
+    caption = "Shares of ‖B − K‖², K-FAC's squared error from the block GGN"
+    columns = ("layer", "one scale for the layer", "rest of the diagonal", "basis", "of the whole")
+    return table(result, "eigenvalue-error", caption, columns, _parts_rows)
+
+
+def _parts_rows(one: Result) -> Iterator[Row]:
+    """Every layer's parts in per cent of its error, and its error of the whole; first of all."""
+    squared = one.known("/eigenvalue_error", "squared")
+    if squared is None:
+        return
+    known = squared.transpose("part", "layer").dropna("layer", how="all")
+    whole = float(known.sum())
+    if not whole:
+        return
+    yield ("all", *_per_cent(known.sum("layer").values, whole), "100%")
+    for layer in labels(known, "layer"):
+        values = known.sel(layer=layer).values
+        total = float(values.sum())
+        if total:
+            yield (one.layer(layer), *_per_cent(values, total), *_per_cent([total], whole))
+
+
+def _per_cent(values: Iterable[float], whole: float) -> list[Cell]:
+    return [f"{100 * value / whole:.1f}%" for value in values]
 
 
 def _factors(one: Result) -> dict[str, float]:

@@ -15,9 +15,11 @@ from decomposition.chain import build_chain
 from decomposition.chain.approximations import (
     METHODS,
     approximations,
+    block_basis_kfac_values,
     cg,
     datainf,
     diagonal,
+    kfac_basis_block_values,
     kfac_trace,
     low_rank,
     neumann,
@@ -80,6 +82,46 @@ def test_kfac_trace_is_kfac_with_the_trace_of_every_block(name: str, dense: bool
         exact, product = matrix[block.slice, block.slice], kfac[block.name].dense().numpy()
         expected = product * np.trace(exact) / np.trace(product)
         close(mine[block.name].dense().numpy(), expected)
+
+
+@EVERY
+def test_exchanged_spectra_are_sorted_into_each_others_vectors(name: str) -> None:
+    """Over what is repeated, such as zero, they are averaged."""
+    problem = problem_of(name)
+    exchanged = {"values": block_basis_kfac_values(), "vectors": kfac_basis_block_values()}
+    chain = chain_of(problem, exchanged)
+    matrix, damping, v = ggn(problem), scale_of(problem), columns(problem).numpy()
+    kfac = chain["kfac"].dense().numpy()
+    for block in problem.blocks:
+        part = block.slice
+        exact, product = (np.linalg.eigh(m[part, part]) for m in (matrix, kfac))
+        for rung, (own, basis), (other, _) in (
+            ("values", exact, product),
+            ("vectors", product, exact),
+        ):
+            mine = chain[rung].diagonal_blocks()[block.name]
+            places = np.flatnonzero(np.diff(own) > 1e-12 * own.max()) + 1
+            given = [np.full(len(some), some.mean()) for some in np.split(other, places)]
+            values = np.concatenate(given)
+            close(mine.dense().numpy(), basis @ np.diag(values) @ basis.T, 1e-8)
+            inverse = basis @ np.diag(1 / (values + damping)) @ basis.T
+            close(mine.solve(v[part], damping).numpy(), inverse @ v[part], 1e-7)
+
+
+def test_exchanged_spectra_leave_layers_without_factors_as_they_are() -> None:
+    problem = problem_of("cnn")
+    exchanged = {"values": block_basis_kfac_values(), "vectors": kfac_basis_block_values()}
+    chain, matrix = chain_of(problem, exchanged), ggn(problem)
+    (norm,) = [block for block in problem.blocks if isinstance(block, ExactBlock)]
+    for rung in exchanged:
+        mine = chain[rung].diagonal_blocks()[norm.name].dense().numpy()
+        close(mine, matrix[norm.slice, norm.slice])
+
+
+def test_exchanged_spectra_need_the_blocks() -> None:
+    problem = problem_of("tanh")
+    with pytest.raises(OutOfMemoryError, match=r"block_basis_kfac_values.*raise --memory"):
+        chain_of(problem, {"mine": block_basis_kfac_values()}, dense=False)
 
 
 @FORMS
