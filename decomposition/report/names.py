@@ -20,12 +20,12 @@ STEP_MEANINGS = {
     "cross_term": "2⟨H−G, G−K⟩, which no step owns",
 }
 _ERRORS = {
-    "inverse_residual_train": "residual of the inverse, training gradients",
-    "inverse_residual_query": "residual of the inverse, query gradients",
-    "inverse_residual_train_damped": "damped residual of the inverse, training gradients",
-    "inverse_residual_query_damped": "damped residual of the inverse, query gradients",
-    "block_eigenvalue_overlap": "eigenvalues of the blocks, overlap with the block GGN's",
-    "block_subspace_overlap": "leading eigenvectors of the blocks, overlap with the block GGN's",
+    "inverse_residual_train": "residual of the inverse on training gradients",
+    "inverse_residual_query": "residual of the inverse on query gradients",
+    "inverse_residual_train_damped": "damped residual of the inverse on training gradients",
+    "inverse_residual_query_damped": "damped residual of the inverse on query gradients",
+    "block_eigenvalue_overlap": "overlap of the blocks' eigenvalues with the block GGN's",
+    "block_subspace_overlap": "overlap of the blocks' leading eigenvectors with the block GGN's",
 }
 SHARE_METRICS = {
     "lds": "LDS",
