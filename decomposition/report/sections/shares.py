@@ -255,6 +255,8 @@ def _by_order(one: Result, metric: str, protocols: list[str]) -> dict[str, dict[
         place = {"metric": metric, "protocol": protocol}
         known = all(value in labels(mean, dim) for dim, value in place.items())
         shares = {s: interval(mean, **place, step=s) for s in STEPS} if known else {}
+        if metric != "lds" and not any(share.known for share in shares.values()):
+            continue  # errors are taken along the chain alone
         reading = Reading(protocol, MEAN, {}, shares)
         found.setdefault(names[MEAN], {})[protocol] = reading
     return found
