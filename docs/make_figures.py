@@ -1,7 +1,7 @@
 """Make the figures of the docs from results: make_figures.py [RESULT [LARGE]].
 
-Those of the studies are always made, from docs/study.nc and docs/damping_rules.nc; with a result
-those of the README too.
+Those of the studies are always made, from docs/study.nc, docs/as_published.nc and
+docs/damping_rules.nc; with a result those of the README too.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main(result: str | None = None, large: str | None = None) -> None:
     """Write every figure whose result is given beside this script, and the tables of studies."""
     study, rules = open_result(HERE / "study.nc"), open_result(HERE / "damping_rules.nc")
     figures = {
+        "as_published_claims": plot_claims(open_result(HERE / "as_published.nc")),
         "damping_rules": plot_regret(rules),
         "study_claims": plot_claims(study),
         "study_levels": side_by_side(study, plot_levels),
