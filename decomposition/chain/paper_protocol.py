@@ -48,6 +48,8 @@ PAPER_CHAIN: tuple[Step, ...] = (
     Step("factored_damping", "kfac_split_mc1", "kfac_split_mc1_pi"),
 )
 """The chain under the paper's protocol, and the step that is none of the chain's."""
+PAPER_RUNGS = (PAPER_CHAIN[0].before, *(step.after for step in PAPER_CHAIN))
+"""Its rungs, in order."""
 
 
 def ladder_rungs(seed: int = 0) -> dict[str, Rung]:

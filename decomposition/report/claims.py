@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import xarray as xr
 
 from decomposition.report.interval import Interval
+from decomposition.report.names import DAMPED
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import plural
 
@@ -96,6 +97,56 @@ def claims(result: Result) -> list[Claim]:
         )
         for key in labels(data["claim"], "claim")
     ]
+
+
+@dataclass(frozen=True)
+class ClaimsMap:
+    """Verdicts over λ for one chain under one inversion."""
+
+    chain: str
+    """exact or paper."""
+    rule: str
+    """The inversion."""
+    axis: str
+    """Its dimension of λ: ``multiplier`` in units of the GGN, or ``damping``."""
+    data: xr.Dataset
+    """verdict(claim, [cell,] axis) and optimum([cell,] rung), of the cells of this inversion."""
+    sentences: dict[str, str]
+    """Claim → where it holds."""
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others; "" of the exact chain in a damped result."""
+        return ", ".join(
+            part
+            for part in (
+                "" if self.chain == "exact" else f"{self.chain} chain",
+                "" if self.rule == DAMPED else self.rule,
+            )
+            if part
+        )
+
+
+def claims_maps(result: Result, path: str = "/claims/map") -> list[ClaimsMap]:
+    """Every map of a group, that of the exact chain first; none where there is no such group."""
+    data = result.group(path)
+    if data is None:
+        return []
+    axis = "damping" if path.endswith("absolute") else "multiplier"
+    said = _texts(data, "sentences")
+    if "chain" not in data.dims:  # an older result
+        return [ClaimsMap("exact", DAMPED, axis, data, {k: str(v) for k, v in said.items()})]
+    found = []
+    for chain in labels(data["chain"], "chain"):
+        for rule in labels(data["rule"], "rule"):
+            one = data.sel(chain=chain, rule=rule)
+            if "cell" in one.dims:
+                there = one["p_value"].notnull().any(["claim", axis])
+                one = one.isel(cell=there.values.nonzero()[0])
+            sentences = said.get(f"{chain}, {rule}", {})
+            assert isinstance(sentences, dict)
+            found.append(ClaimsMap(chain, rule, axis, one, sentences))
+    return found
 
 
 def outcome(value: float) -> Outcome | None:

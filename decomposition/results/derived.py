@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decomposition.results.measured import LDS
-from decomposition.results.table import Attribute, Group, variable
+from decomposition.results.table import Attribute, Group, Variable, variable
 
 _BESIDE = Group(
     "/beside",
@@ -209,6 +209,34 @@ _RECOMMENDATION = Group(
     ),
 )
 
+
+def _claims_map(path: str, axis: str, meaning: str, more: tuple[Variable, ...]) -> Group:
+    """Verdicts over one axis of λ; older results have one map, without chain and rule."""
+    of, old = f"claim chain rule {axis}", f"claim {axis}"
+    return Group(
+        path,
+        meaning,
+        (
+            variable(
+                "effect",
+                f"{of} ci_bound",
+                "as /claims says",
+                "of a cell",
+                or_dims=f"{old} ci_bound",
+            ),
+            variable("p_value", of, "1", "adjusted over cells and dampings", or_dims=old),
+            variable("verdict", of, "−1, 0, 1", "in a cell", "int", or_dims=old),
+            variable("optimum", "rung", "as the axis", "where the rung's LDS is highest"),
+            *more,
+        ),
+        attributes=(
+            Attribute(
+                "sentences", dict, "chain, rule → claim → where it holds; older: claim → the same"
+            ),
+        ),
+    )
+
+
 _OVER_CELLS = (
     _RECOMMENDATION,
     Group(
@@ -235,17 +263,20 @@ _OVER_CELLS = (
             ),
         ),
     ),
-    Group(
+    _claims_map(
         "/claims/map",
-        "Claims at one λ for all rungs, in units of tr G / min(P, N·C): where each holds.",
-        (
-            variable("effect", "claim multiplier ci_bound", "as /claims says", "of a cell"),
-            variable("p_value", "claim multiplier", "1", "adjusted over cells and dampings"),
-            variable("verdict", "claim multiplier", "−1, 0, 1", "in a cell", "int"),
-            variable("optimum", "rung", "1", "multiplier at which the rung's LDS is highest"),
-            variable("damping_value", "multiplier", "curvature", "absolute λ"),
-        ),
-        attributes=(Attribute("sentences", dict, "claim → where it holds, in words"),),
+        "multiplier",
+        "Claims at one λ for all rungs, in units of tr G / min(P, N·C): where each holds, for "
+        "every chain and inversion (`rule`) of the cells; of a cell under another one nothing is "
+        "known.",
+        (variable("damping_value", "multiplier", "curvature", "absolute λ"),),
+    ),
+    _claims_map(
+        "/claims/map/absolute",
+        "damping",
+        "The same at the powers of ten of λ that every cell's grid spans, from levels interpolated "
+        "linearly in log λ between neighbouring dampings of the grid.",
+        (),
     ),
     Group(
         "/regret",

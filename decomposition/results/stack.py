@@ -12,7 +12,15 @@ import xarray as xr
 from decomposition.results.schema import CELL, SCHEMA_VERSION, group_of
 from decomposition.shares.recommendation import recommendation_group
 
-POOLED = ("/claims", "/claims/map", "/regret", "/recommendation", "/residual_lds", "/trends")
+POOLED = (
+    "/claims",
+    "/claims/map",
+    "/claims/map/absolute",
+    "/regret",
+    "/recommendation",
+    "/residual_lds",
+    "/trends",
+)
 """Groups over cells: those of one result say nothing of others."""
 ABOUT = {"parameters": "parameters", "examples": "examples_used", "queries": "queries"}
 """Attribute of a result's root → variable of ``/cells``."""

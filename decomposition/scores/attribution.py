@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from decomposition.base_model import BaseModel
+from decomposition.chain.paper_protocol import PAPER_RUNGS
 from decomposition.names import BASELINES, CHAIN, CI_BOUNDS
 from decomposition.scores.agreement import add_agreement, agreement_group
 from decomposition.scores.bootstrap import Resamples, resample
@@ -63,8 +64,10 @@ class Scored:
     truth: Float[np.ndarray, "M Q"]
     dampings: Float[np.ndarray, " D"]
     """The grid of one λ for all rungs."""
-    at_damping: Float[np.ndarray, "D chain M Q"]
-    """Predicted effects of the chain there."""
+    at_nodes: tuple[str, ...]
+    """The rungs of the chain, and of the paper's where all of those are there."""
+    at_damping: Float[np.ndarray, "D at_nodes M Q"]
+    """Predicted effects of those there."""
     datasets: dict[str, xr.Dataset]
     """Group path → dataset."""
     undamped: frozenset[str] = frozenset()
@@ -112,8 +115,10 @@ def score(
         "rung",
         [int(edge.get(name, False)) for name in effects.rungs],
     )
-    at_damping = np.stack([effects.at(rung, equal.tolist()) for rung in CHAIN], axis=1)
-    return Scored(selection, effects.truth, equal, at_damping, datasets, undamped)
+    papers = PAPER_RUNGS if set(PAPER_RUNGS) <= set(effects.rungs) else ()
+    nodes = tuple(dict.fromkeys((*CHAIN, *papers)))
+    at_damping = np.stack([effects.at(rung, equal.tolist()) for rung in nodes], axis=1)
+    return Scored(selection, effects.truth, equal, nodes, at_damping, datasets, undamped)
 
 
 def without_truth(base: BaseModel, settings: Settings, progress: bool) -> xr.Dataset:
@@ -173,8 +178,9 @@ def levels_groups(
     multipliers = design.settings.multipliers()
     names = [f"{multiplier:g}" for multiplier in multipliers]
     stacks, truths = [one.at_damping for one in scored], [one.truth for one in scored]
-    chain = joint_levels(stacks, truths, design.folds, design.weights, names, CHAIN)
-    coordinates = {"multiplier": multipliers.tolist(), "rung": list(CHAIN)}
+    nodes = scored[0].at_nodes
+    chain = joint_levels(stacks, truths, design.folds, design.weights, names, nodes)
+    coordinates = {"multiplier": multipliers.tolist(), "rung": list(nodes)}
     at_damping = draws_dataset(chain.draws, coordinates).reindex(rung=list(levels.nodes))
     at_damping["damping_value"] = ("multiplier", scored[0].dampings)
     return {"/levels": data, "/levels/at_damping": at_damping}

@@ -1,14 +1,17 @@
-"""Where a claim holds: its verdict at every λ of the grid, in every cell.
+"""Where a claim holds: its verdict at every λ, in every cell, for every chain and inversion.
 
 One common λ is no property of a chain: which step costs most, and whether better approximations
 give better scores, changes along it. Every claim about levels is tested at each λ on the resamples
-of ``/levels/at_damping``, as ``shares.claims`` tests it under a protocol; p-values are adjusted by
-Holm (1979) over all cells and dampings of a claim's map. λ is in units of tr G / min(P, N·C).
+of ``/levels/at_damping``, as ``shares.claims`` tests it under a protocol: once in units of
+tr G / min(P, N·C), and once at absolute λ, whose levels are interpolated linearly in log λ between
+the neighbouring dampings of the grid, resample by resample. A map is that of one claim, chain and
+inversion; its p-values are adjusted by Holm (1979) over its cells and dampings.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -16,7 +19,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from decomposition.names import CHAIN, CI_BOUNDS, STEPS
+from decomposition.chain.paper_protocol import PAPER_CHAIN, PAPER_RUNGS
+from decomposition.names import CHAIN, CI_BOUNDS, Step
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import read_draws
 from decomposition.shares.claims import (
@@ -27,6 +31,7 @@ from decomposition.shares.claims import (
     decide,
     sides,
 )
+from decomposition.shares.steps import CHAIN as CHAIN_STEPS
 from decomposition.shares.steps import drops
 from decomposition.shares.verdict import holm
 
@@ -34,6 +39,11 @@ TESTED = tuple(claim for claim in CLAIMS if not claim.exact)
 """Claims about levels; errors of matrices know no λ."""
 OVERALL = "overall"
 """The claim whose effect is the whole loss, the LDS of H minus that of K-FAC."""
+CHAINS: dict[str, tuple[tuple[Step, ...], tuple[str, ...]]] = {
+    "exact": (CHAIN_STEPS, CHAIN),
+    "paper": (PAPER_CHAIN, PAPER_RUNGS),
+}
+"""Name → steps and rungs."""
 
 
 def claims_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
@@ -45,86 +55,186 @@ def claims_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
 
     Returns:
         None where a cell has no levels at single dampings. The attribute ``sentences`` is JSON:
-        claim → where it holds, in words; claims about matrices, which have no λ, are unknown.
+        chain, inversion → claim → where it holds, in words; claims about matrices, which have no
+        λ, are unknown.
     """
+    cells = _levels(trees)
+    if cells is None:
+        return None
+    shared = set.intersection(*(set(one["multiplier"].values.tolist()) for one in cells))
+    multipliers = sorted(shared)
+    if not multipliers:
+        return None
+    at = [one.sel(multiplier=multipliers) for one in cells]
+    data = _mapped(trees, [read_draws(one) for one in at], at, "multiplier", multipliers, level)
+    data["damping_value"] = (("cell", "multiplier"), np.stack([one["damping_value"] for one in at]))
+    return data
+
+
+def absolute_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
+    """``/claims/map/absolute``: the same at the powers of ten of λ that every cell's grid spans.
+
+    Arguments and result as of ``claims_map``.
+    """
+    cells = _levels(trees)
+    if cells is None:
+        return None
+    ends = np.log10([[one["damping_value"].values[i] for i in (0, -1)] for one in cells])
+    low, high = float(ends[:, 0].max()), float(ends[:, 1].min())
+    powers = np.arange(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)
+    if not len(powers):
+        return None
+    draws = [between(read_draws(one), one["damping_value"].values, 10.0**powers) for one in cells]
+    return _mapped(trees, draws, cells, "damping", (10.0**powers).tolist(), level)
+
+
+def between(
+    levels: Draws, dampings: Float[np.ndarray, " D"], wanted: Float[np.ndarray, " W"]
+) -> Draws:
+    """Levels (D, rungs) at other dampings (W, rungs), linear in log λ between neighbours."""
+    place = np.interp(np.log(wanted), np.log(dampings), np.arange(len(dampings)))
+    first = np.minimum(place.astype(int), len(dampings) - 2)
+    part = (place - first)[:, None]
+
+    def mixed(values: np.ndarray) -> np.ndarray:
+        one, other = values[..., first, :], values[..., first + 1, :]
+        return np.where(part == 0, one, np.where(part == 1, other, (1 - part) * one + part * other))
+
+    return Draws(mixed(levels.estimate), mixed(levels.draws))
+
+
+def _levels(trees: Sequence[xr.DataTree]) -> list[xr.Dataset] | None:
+    """``/levels/at_damping`` of every cell; None where one lacks it, or a rung of the chain."""
     if not all("levels" in tree.children and "at_damping" in tree["levels"] for tree in trees):
         return None
     cells = [tree["levels/at_damping"].to_dataset() for tree in trees]
-    shared = set.intersection(*(set(one["multiplier"].values.tolist()) for one in cells))
-    multipliers = sorted(shared)
-    if not multipliers or not all(set(CHAIN) <= set(one["rung"].values) for one in cells):
-        return None
-    levels = [_chain(one, multipliers) for one in cells]
-    found = [[drops(one[i], CHAIN) for i in range(len(multipliers))] for one in levels]
-    tested = [_tested(claim, found, level) for claim in TESTED]
-    estimate = np.stack([one.estimate for one in levels])  # (cell, multiplier, rung)
+    return cells if all(set(CHAIN) <= set(one["rung"].values) for one in cells) else None
+
+
+def _mapped(
+    trees: Sequence[xr.DataTree],
+    levels: Sequence[Draws],
+    cells: Sequence[xr.Dataset],
+    axis: str,
+    values: Sequence[float],
+    level: float,
+) -> xr.Dataset:
+    """Every map, from the levels (values, rungs) of every cell."""
+    positions = [{str(r): i for i, r in enumerate(one["rung"].values)} for one in cells]
+    chains = [
+        name
+        for name, (_, rungs) in CHAINS.items()
+        if name == "exact"
+        or all(
+            set(rungs) <= set(known)
+            and np.isfinite(one.estimate[:, [known[r] for r in rungs]]).any()
+            for known, one in zip(positions, levels, strict=True)
+        )
+    ]
+    own = [_inversion(tree) for tree in trees]
+    rules = list(dict.fromkeys(own))
+    rungs = list(dict.fromkeys(rung for name in chains for rung in CHAINS[name][1]))
+    dims = ("claim", "chain", "rule", "cell", axis)
+    shape = (len(TESTED), len(chains), len(rules), len(cells), len(values))
+    effect, p_value = np.full((*shape, 3), np.nan), np.full(shape, np.nan)
+    verdict = np.zeros(shape, np.int8)
+    for c, chain in enumerate(chains):
+        steps, nodes = CHAINS[chain]
+        places = [[known[node] for node in nodes] for known in positions]
+        found = [
+            [drops(one[i, place], nodes, steps) for i in range(len(values))]
+            for one, place in zip(levels, map(np.array, places), strict=True)
+        ]
+        names = [step.name for step in steps]
+        for r, rule in enumerate(rules):
+            mine = [i for i, one in enumerate(own) if one == rule]
+            for t, claim in enumerate(TESTED):
+                told = _tested(claim, [found[i] for i in mine], names, level)
+                effect[t, c, r, mine], p_value[t, c, r, mine], verdict[t, c, r, mine] = told
+    estimates = [
+        np.stack(
+            [
+                one.estimate[:, known[r]] if r in known else np.full(len(values), np.nan)
+                for r in rungs
+            ],
+            -1,
+        )
+        for known, one in zip(positions, levels, strict=True)
+    ]
     data = xr.Dataset(
         {
-            "effect": (
-                ("claim", "cell", "multiplier", "ci_bound"),
-                np.stack([effect for effect, *_ in tested]),
-            ),
-            "p_value": (("claim", "cell", "multiplier"), np.stack([p for _, p, _ in tested])),
-            "verdict": (
-                ("claim", "cell", "multiplier"),
-                np.stack([verdict for *_, verdict in tested]).astype(np.int8),
-            ),
-            "optimum": (("cell", "rung"), _optimum(estimate, np.array(multipliers))),
-            "damping_value": (
-                ("cell", "multiplier"),
-                np.stack([one["damping_value"].sel(multiplier=multipliers) for one in cells]),
-            ),
+            "effect": ((*dims, "ci_bound"), effect),
+            "p_value": (dims, p_value),
+            "verdict": (dims, verdict),
+            "optimum": (("cell", "rung"), _optimum(np.stack(estimates), np.array(values))),
         },
         {
             "claim": [claim.name for claim in TESTED],
+            "chain": chains,
+            "rule": rules,
             "cell": np.arange(len(cells)),
-            "multiplier": multipliers,
-            "rung": list(CHAIN),
+            axis: values,
+            "rung": rungs,
             "ci_bound": list(CI_BOUNDS),
         },
     )
-    sentences = {claim.name: where(data, claim) for claim in TESTED}
+    sentences = {
+        f"{chain}, {rule}": {
+            claim.name: where(_one_map(data, chain, rule), claim, axis) for claim in TESTED
+        }
+        for chain in chains
+        for rule in rules
+    }
     data = data.reindex(claim=[claim.name for claim in CLAIMS], fill_value={"verdict": 0})
     data.attrs["sentences"] = json.dumps(sentences, ensure_ascii=False)
     return data
 
 
-def _chain(cell: xr.Dataset, multipliers: Sequence[float]) -> Draws:
-    """Levels of the chain (multipliers, rungs)."""
-    return read_draws(cell.sel(multiplier=list(multipliers), rung=list(CHAIN)))
+def _inversion(tree: xr.DataTree) -> str:
+    cells = tree["cells"].to_dataset() if "cells" in tree.children else {}
+    return str(cells["inversion"].item()) if "inversion" in cells else "damped"
+
+
+def _one_map(data: xr.Dataset, chain: str, rule: str) -> xr.Dataset:
+    """With the cells of that inversion alone."""
+    one = data.sel(chain=chain, rule=rule)
+    return one.isel(
+        cell=np.flatnonzero(one["p_value"].notnull().any(("claim", one["p_value"].dims[-1])))
+    )
 
 
 def _tested(
-    claim: Claim, found: Sequence[Sequence[Draws]], level: float
+    claim: Claim, found: Sequence[Sequence[Draws]], steps: Sequence[str], level: float
 ) -> tuple[Float[np.ndarray, "K D 3"], Float[np.ndarray, "K D"], Int[np.ndarray, "K D"]]:
     """Effect, adjusted p-value of the verdict's side, and verdict."""
     assert claim.effect is not None
     shape = (len(found), len(found[0]))
-    of_places = [sides(claim, one, STEPS) for cell in found for one in cell]
+    of_places = [sides(claim, one, steps) for cell in found for one in cell]
     adjusted = np.stack([holm(side) for side in np.array(of_places).T], -1)
     verdict = decide(adjusted, 0.5 * (1.0 - level)).reshape(shape)
-    effect = [[claim.effect(one, STEPS, level) for one in cell] for cell in found]
+    effect = [[claim.effect(one, steps, level) for one in cell] for cell in found]
     return np.array(effect), adjusted.min(1).reshape(shape), verdict
 
 
 def _optimum(
-    estimate: Float[np.ndarray, "K D rungs"], multipliers: Float[np.ndarray, " D"]
+    estimate: Float[np.ndarray, "K D rungs"], values: Float[np.ndarray, " D"]
 ) -> Float[np.ndarray, "K rungs"]:
-    """Where on the grid each rung's level is highest; NaN where it has none."""
+    """Where on the map each rung's level is highest; NaN where it has none."""
     known = np.isfinite(estimate).any(1)
     best = np.where(np.isfinite(estimate), estimate, -np.inf).argmax(1)
-    return np.where(known, multipliers[best], np.nan)
+    return np.where(known, values[best], np.nan)
 
 
-def where(data: xr.Dataset, claim: Claim) -> str:
+def where(data: xr.Dataset, claim: Claim, axis: str = "multiplier") -> str:
     """At which λ most of the cells support a claim, and at which they speak against it.
 
     Args:
-        data: of ``claims_map``, with its cells.
+        data: one map, with its cells.
         claim: one of its claims.
+        axis: its dimension of λ.
     """
-    verdict = data["verdict"].sel(claim=claim.name).transpose("cell", "multiplier").values
-    multipliers, count = data["multiplier"].values, len(verdict)
+    verdict = data["verdict"].sel(claim=claim.name).transpose("cell", axis).values
+    multipliers, count = data[axis].values, len(verdict)
     parts = []
     for outcome, words in ((SUPPORTED, "supported"), (CONTRADICTED, claim.against)):
         cells = (verdict == outcome).sum(0)
@@ -137,7 +247,7 @@ def where(data: xr.Dataset, claim: Claim) -> str:
             parts.append(f"{words} nowhere in most of the cells, in {most} of {count} at most")
         elif outcome == SUPPORTED and (verdict == CONTRADICTED).any():
             parts.append("nowhere supported")
-    loss = data["effect"].sel(claim=OVERALL, ci_bound="upper").transpose("cell", "multiplier")
+    loss = data["effect"].sel(claim=OVERALL, ci_bound="upper").transpose("cell", axis)
     better = _ranges((loss.values < 0).sum(0) > count / 2, multipliers)
     if better and claim.given is not None:
         parts.append(f"K-FAC scores better than H {better}, where there is no loss to share")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import xarray as xr
 
 from decomposition.shares.claims import claims_group
-from decomposition.shares.claims_map import claims_map
+from decomposition.shares.claims_map import absolute_map, claims_map
 from decomposition.shares.recommendation import recommendation_group
 from decomposition.shares.regret import regret_group
 from decomposition.shares.residual_lds import residual_lds_group
@@ -15,6 +15,7 @@ from decomposition.shares.residual_lds import residual_lds_group
 OVER_CELLS: Mapping[str, Callable[[Sequence[xr.DataTree], float], xr.Dataset | None]] = {
     "/claims": claims_group,
     "/claims/map": claims_map,
+    "/claims/map/absolute": absolute_map,
     "/regret": regret_group,
     "/recommendation": recommendation_group,
     "/residual_lds": residual_lds_group,

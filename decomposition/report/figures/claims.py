@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 
@@ -13,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from decomposition.report.claims import OUTCOMES, Claim, Finding, claims
+from decomposition.names import CHAIN
+from decomposition.report.claims import OUTCOMES, Claim, ClaimsMap, Finding, claims, claims_maps
 from decomposition.report.figures.canvas import axes_or_new, head, hint, report_style, say_missing
 from decomposition.report.names import chain_of, damping_of, protocol_label
 from decomposition.report.palette import INK, MUTED, PAPER
@@ -83,37 +83,52 @@ def _tally(finding: Finding) -> str:
     return " · ".join(f"{o.symbol} {finding.counts[o.word]}" for o in OUTCOMES)
 
 
-def plot_claims_map(tree: xr.DataTree, claim: str = "", ax: Axes | None = None) -> Axes:
+def plot_claims_map(
+    tree: xr.DataTree,
+    claim: str = "",
+    chain: str = "exact",
+    rule: str = "",
+    absolute: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
     """Verdicts at one λ for all rungs: λ across; cells of one claim down, or claims of one cell.
 
-    The rungs' marks stand at the λ of the grid at which each is best.
+    The rungs' marks stand at the λ of the map at which each is best.
 
     Args:
         tree: a result.
         claim: which, of a result of many cells.
+        chain: exact or paper.
+        rule: the inversion; default the first of the result.
+        absolute: λ itself, in place of λ in units of the GGN.
         ax: where to draw.
     """
     result = Result(tree)
-    data = result.group("/claims/map")
+    path = "/claims/map/absolute" if absolute else "/claims/map"
+    maps = [m for m in claims_maps(result, path) if m.chain == chain and rule in ("", m.rule)]
     with report_style():
-        if data is None:
+        if not maps:
             return say_missing(axes_or_new(ax), "no claims at single dampings in this result")
-        known = {one.key: one.text for one in claims(result) if one.key in mapped(data)}
+        one = maps[0]
+        known = {c.key: c.text for c in claims(result) if c.key in one.sentences}
         if result.many:
-            rows = [middle_cut(result.names[cell], 44) for cell in result.cells]
-            verdict = data["verdict"].sel(claim=claim).transpose("cell", "multiplier").values
+            cells = one.data["cell"].values.astype(int).tolist()
+            rows = [middle_cut(result.names[cell], 44) for cell in cells]
+            verdict = one.data["verdict"].sel(claim=claim).transpose("cell", one.axis).values
         else:
             rows = [textwrap.fill(text, 44) for text in known.values()]
-            here = data["verdict"].sel(claim=list(known))
-            verdict = here.transpose("claim", "multiplier").values
+            here = one.data["verdict"].sel(claim=list(known))
+            verdict = here.transpose("claim", one.axis).values
         height = 1.5 + (0.3 if result.many else 0.46) * len(rows)
         ax = axes_or_new(ax, 7.4, height)
         _draw_map(ax, verdict, rows)
-        multipliers = data["multiplier"].values
-        ax.set_xticks(np.arange(len(multipliers)) + 0.5, [_decade(m) for m in multipliers])
-        ax.set_xlabel("one λ for all rungs / (tr G / min(P, N·C))")
-        _draw_optima(ax, result, data)
-        head(ax, known.get(claim, "Where each claim holds, and each rung at its best λ"))
+        values = one.data[one.axis].values
+        ax.set_xticks(np.arange(len(values)) + 0.5, [_decade(m) for m in values])
+        unit = "" if absolute else " / (tr G / min(P, N·C))"
+        ax.set_xlabel(f"one λ for all rungs{unit}")
+        _draw_optima(ax, result, one)
+        title = known.get(claim, "Where each claim holds, and each rung at its best λ")
+        head(ax, f"{title} ({one.name})" if one.name else title)
     return ax
 
 
@@ -121,11 +136,6 @@ def _decade(multiplier: float) -> str:
     """``10⁻²``; nothing between powers of ten."""
     power = math.log10(multiplier)
     return f"10{superscript(round(power))}" if abs(power - round(power)) < 0.01 else ""
-
-
-def mapped(data: xr.Dataset) -> list[str]:
-    """The claims of a map that have a λ: those about levels, in their order."""
-    return list(json.loads(data.attrs.get("sentences", "{}")))
 
 
 def _draw_map(ax: Axes, verdict: np.ndarray, rows: list[str]) -> None:
@@ -153,15 +163,16 @@ def _draw_map(ax: Axes, verdict: np.ndarray, rows: list[str]) -> None:
         figure.legend(handles=handles, loc="outside lower left", ncols=3, handlelength=1.6)
 
 
-def _draw_optima(ax: Axes, result: Result, data: xr.Dataset) -> None:
+def _draw_optima(ax: Axes, result: Result, one: ClaimsMap) -> None:
     """Every rung's mark at its own best λ, in its row, or above all rows of one cell."""
-    grid = data["multiplier"].values.tolist()
-    rungs = labels(data["optimum"], "rung")
-    for row, one in enumerate(result.each()):
-        here = one.group("/claims/map")
-        best = None if here is None else here["optimum"]
+    grid = one.data[one.axis].values.tolist()
+    exact, shared = one.chain == "exact", "ggn"  # the one rung that both chains have
+    known = labels(one.data["optimum"], "rung")
+    rungs = [rung for rung in known if (rung in CHAIN) == exact or rung == shared]
+    every = one.data["optimum"] if result.many else one.data["optimum"].expand_dims("cell")
+    for row, best in enumerate(every.transpose("cell", "rung")):
         for place, rung in enumerate(rungs):
-            at = float("nan") if best is None else float(best.sel(rung=rung))
+            at = float(best.sel(rung=rung))
             if at in grid:
                 style = result.styles[rung]
                 x = grid.index(at) + 0.5 + 0.2 * (place - (len(rungs) - 1) / 2)

@@ -11,7 +11,16 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from decomposition.report.claims import OUTCOMES, SUPPORTED, UNKNOWN, Claim, claims, outcome
+from decomposition.report.claims import (
+    OUTCOMES,
+    SUPPORTED,
+    UNKNOWN,
+    Claim,
+    ClaimsMap,
+    claims,
+    claims_maps,
+    outcome,
+)
 from decomposition.report.content import (
     Block,
     ClaimTable,
@@ -238,27 +247,53 @@ def _effects(found: list[Claim], of_chains: list[Block]) -> list[Block]:
     return [Details("effects", "What each effect is", about)] if told else []
 
 
+ABSOLUTE = "/claims/map/absolute"
+
+
 def _where(result: Result, found: list[Claim]) -> list[Block]:
-    """At which λ each claim holds, in words and as a map."""
-    data = result.group("/claims/map")
-    if data is None:
-        return []
-    sentences = json.loads(data.attrs.get("sentences", "{}"))
-    texts = {claim.key: claim.text for claim in found if claim.key in sentences}
-    maps = {key: texts[key] for key in texts} if result.many else {"": "Every claim"}
-    figures = tuple(
-        Figure(
-            f"claims-map-{key or 'all'}",
-            f"Verdicts at one λ for all rungs. {sentences.get(key, '')}",
+    """At which λ each claim holds, in words and as maps: a fold for every chain and inversion."""
+    blocks = []
+    for path, unit in (
+        ("/claims/map", "in units of tr G / min(P, N·C)"),
+        (ABSOLUTE, "λ itself, levels between the grid's interpolated in log λ"),
+    ):
+        for one in claims_maps(result, path):
+            mark = "-".join(filter(None, ("absolute" * (path == ABSOLUTE), *_marks(one))))
+            lead = Text(
+                f"At one λ for all rungs, {unit}; the tables of claims have the protocols and rules, "
+                "which say one themselves:"
+            )
+            said = Items(tuple(f"{sentence}." for sentence in one.sentences.values()))
+            of = f" ({one.name})" if one.name else ""
+            summary = f"At which {'absolute ' * (path == ABSOLUTE)}λ each claim holds{of}"
+            name = f"claims-where-{mark}".rstrip("-")
+            blocks.append(Details(name, summary, (lead, said, *_maps(result, found, one, mark))))
+    return blocks
+
+
+def _marks(one: ClaimsMap) -> tuple[str, ...]:
+    """Of a map among the anchors of the page."""
+    return tuple(part.replace(" ", "-").replace(":", "-") for part in one.name.split(", ") if part)
+
+
+def _maps(result: Result, found: list[Claim], one: ClaimsMap, mark: str) -> Iterator[Figure]:
+    """A figure for every claim of many cells, one for all claims of a single cell."""
+    texts = {claim.key: claim.text for claim in found if claim.key in one.sentences}
+    for key, text in (texts if result.many else {"": "Every claim"}).items():
+        yield Figure(
+            f"claims-map-{key or 'all'}-{mark}".rstrip("-"),
+            f"Verdicts at one λ for all rungs. {one.sentences.get(key, '')}",
             f"{text} Verdicts at one λ for all rungs, adjusted over all places of a map; the marks "
             "are the rungs at their own best λ.",
-            partial(plot_claims_map, result.tree, claim=key),
+            partial(
+                plot_claims_map,
+                result.tree,
+                claim=key,
+                chain=one.chain,
+                rule=one.rule,
+                absolute=one.axis == "damping",
+            ),
         )
-        for key, text in maps.items()
-    )
-    said = Items(tuple(f"{one}." for one in sentences.values()))
-    lead = Text("At one λ for all rungs, in units of tr G / min(P, N·C):")
-    return [Details("claims-where", "At which λ each claim holds", (lead, said, *figures))]
 
 
 def _tables(found: list[Claim], anchors: dict[str, str]) -> Iterator[ClaimTable]:
