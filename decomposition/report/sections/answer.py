@@ -260,8 +260,8 @@ def _where(result: Result, found: list[Claim]) -> list[Block]:
         for one in claims_maps(result, path):
             mark = "-".join(filter(None, ("absolute" * (path == ABSOLUTE), *_marks(one))))
             lead = Text(
-                f"At one λ for all rungs, {unit}; the tables of claims have the protocols and rules, "
-                "which say one themselves:"
+                f"At one λ for all rungs, {unit}; protocols and rules, which say one themselves, "
+                "stand in the tables of claims:"
             )
             said = Items(tuple(f"{sentence}." for sentence in one.sentences.values()))
             of = f" ({one.name})" if one.name else ""
