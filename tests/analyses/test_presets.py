@@ -26,7 +26,7 @@ PRESETS = {
     "width": ["--dataset", "wine", "--widths", "2", "4"],
     "depth": ["--dataset", "wine", "--width", "4"],
     "damping": SMALL,
-    "inversion": [*SMALL, "--epochs", "1", "--inversions", "damped", "per_layer", "factored"],
+    "inversion": [*SMALL, "--epochs", "1", "2", "--inversions", "damped", "per_layer"],
     "dataset_size": [*SMALL, "--examples", "60", "120"],
     "label_noise": SMALL,
     "subset_fraction": SMALL,
