@@ -5,7 +5,7 @@
 Needs the extra `libraries`. Each method of kronfluence, dattri, captum and curvlinops is run with
 the dampings that its documentation names, and at the best of a grid, chosen on 200 retrained models
 that are none of those that score it; the grid grows where its best is at an end, and stops growing
-after a quarter of an hour. Where a method samples it is drawn several times. Every method runs in a
+after five minutes of processor time. Where a method samples it is drawn several times. Every method runs in a
 process of its own, which counts its processor time and its peak of memory; what it gave is kept, so
 that the same command goes on where it was stopped. The scores then go through `run(scores=…)`,
 beside the chain. Leaves `libraries.csv`, `libraries.md`, `libraries.png`, and the result with its
@@ -60,7 +60,7 @@ QUICK = Settings(
 CHOOSING = BankPlan(masks=200, seed=1, second_order_masks=0)
 GRID = np.array([0.1, 1.0, 0.01, 10.0, 0.001, 100.0])
 """Dampings tried, as multiples of a method's unit, in this order; more where an end is best."""
-MORE, SECONDS = 6, 900.0
+MORE, SECONDS = 6, 300.0
 """Decades that may be added, and the processor time after which no damping is added."""
 DRAWS = 3
 LIBRARIES = ("kronfluence", "dattri", "captum", "curvlinops")
