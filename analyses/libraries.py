@@ -5,11 +5,11 @@
 Needs the extra `libraries`. Each method of kronfluence, dattri, captum and curvlinops is run with
 the dampings that its documentation names, and at the best of a grid, chosen on 200 retrained models
 that are none of those that score it; the grid grows where its best is at an end, and stops growing
-after five minutes of processor time. Where a method samples it is drawn several times. Every method runs in a
-process of its own, which counts its processor time and its peak of memory; what it gave is kept, so
-that the same command goes on where it was stopped. The scores then go through `run(scores=…)`,
-beside the chain. Leaves `libraries.csv`, `libraries.md`, `libraries.png`, and the result with its
-report. `--quick` leaves out the methods that take minutes for every damping.
+after five minutes of processor time. Where a method samples it is drawn several times. Every method
+runs in a process of its own, which counts its processor time and its peak of memory; what it gave
+is kept, so that the same command goes on where it was stopped. The scores then go through
+`run(scores=…)`, beside the chain. Leaves `libraries.csv`, `libraries.md`, `libraries.png`, and the
+result with its report. `--quick` leaves out the methods that take minutes for every damping.
 """
 
 from __future__ import annotations
