@@ -14,7 +14,7 @@ from decomposition.report.names import (
     protocol_label,
 )
 from decomposition.report.result import Result, interval, labels
-from decomposition.report.wording import joined
+from decomposition.report.wording import joined, some
 
 MEAN = "mean"
 """Name of the row of the Shapley value, the mean over the orders."""
@@ -94,7 +94,7 @@ def survival(result: Result, metric: str = "lds") -> str:
             "Under every damping protocol and along every order of the steps "
             f"{next(iter(by_step))} has the largest estimated loss.{unresolved}"
         )
-    parts = [f"{told} under {joined(names)}" for told, names in by_step.items()]
+    parts = [f"{told} under {some(names)}" for told, names in by_step.items()]
     same = all(len(set(largest)) == 1 for largest in by_protocol.values())
     every = ", along every order of the steps" if same else ""
     return f"The largest estimated loss{every}: {'; '.join(parts)}.{unresolved}"
@@ -117,7 +117,7 @@ def order_matters(result: Result, metric: str = "lds") -> str:
         return ""
     if not changed:
         return ", whatever the order of the steps"
-    names = joined([protocol_label(p) for p in changed])
+    names = some([protocol_label(p) for p in changed])
     return f"; another order of the steps changes the estimates under {names}"
 
 

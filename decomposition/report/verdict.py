@@ -25,7 +25,7 @@ from decomposition.report.names import (
 )
 from decomposition.report.orders import order_matters
 from decomposition.report.result import Result, interval, labels
-from decomposition.report.wording import fixed, joined, number, percent, span
+from decomposition.report.wording import fixed, joined, number, percent, some, span
 
 UNDAMPED = "frobenius_squared"
 """The metric that no damping enters."""
@@ -191,7 +191,7 @@ def _survival(result: Result, found: list[Blame]) -> str:
             f"open{order}."
         )
     if not any(b.defined for b in found):
-        names = joined([protocol_label(b.protocol) for b in found[1:]])
+        names = some([protocol_label(b.protocol) for b in found[1:]])
         return f"Under {names} the loss is within noise too."
     outcomes: dict[str, list[str]] = {}
     for other in found[1:]:
@@ -203,7 +203,7 @@ def _survival(result: Result, found: list[Blame]) -> str:
             again = "again " if other.largest == found[0].largest else ""
             outcome = f"it is {again}{_named(other.largest)}"
         outcomes.setdefault(outcome, []).append(protocol_label(other.protocol))
-    parts = [f"under {joined(names)} {outcome}" for outcome, names in outcomes.items()]
+    parts = [f"under {some(names)} {outcome}" for outcome, names in outcomes.items()]
     largest = {b.largest for b in found}
     if None in largest:
         head = "The verdict is not settled across dampings"

@@ -96,6 +96,13 @@ def isolated(name: object, limit: int = 80) -> str:
     return text if text.isascii() else f"\u2068{text}\u2069"
 
 
+def some(names: list[str], most: int = 5) -> str:
+    """All of a few names; of many the first two, and how many more."""
+    if len(names) <= most:
+        return joined(names)
+    return f"{', '.join(names[:2])} and {len(names) - 2} more"
+
+
 def without_folders(name: str) -> str:
     """A problem's name without the folders of its file."""
     return re.sub(r"^(\w+:)?[^?,]*/", lambda found: found[1] or "", name)

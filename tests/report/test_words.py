@@ -18,6 +18,7 @@ from decomposition.report.wording import (
     middle_cut,
     number,
     percent,
+    some,
     span,
     without_folders,
 )
@@ -136,3 +137,8 @@ def test_a_file_is_named_without_its_folders(name: str, shown: str) -> None:
 def test_a_long_name_keeps_both_ends() -> None:
     assert middle_cut("abcdefghij", 10) == "abcdefghij"
     assert middle_cut("abcdefghijk", 6) == "abc…jk"
+
+
+def test_of_many_names_two_are_told() -> None:
+    assert some(["a", "b", "c"], 3) == "a, b and c"
+    assert some(["a", "b", "c", "d"], 3) == "a, b and 2 more"

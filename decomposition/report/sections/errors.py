@@ -35,7 +35,7 @@ from decomposition.report.sections.by_cell import Row, figures, table
 from decomposition.report.sections.shares import step_tables
 from decomposition.report.sections.spectra import with_error
 from decomposition.report.verdict import spectral_sentence
-from decomposition.report.wording import joined, number, percent, span
+from decomposition.report.wording import joined, number, percent, some, span
 
 _SHOWN = ("damped_inverse_queries", "relative_frobenius")
 """Metrics of which one is drawn, the first that is known."""
@@ -180,18 +180,13 @@ def _reading(found: dict[str, Interval]) -> str:
         signs[side].append(METRIC_LABELS.get(metric, metric).partition(" (")[0])
     parts = []
     if signs["larger"]:
-        parts.append(f"a larger loss of LDS for {_some(signs['larger'])}")
+        parts.append(f"a larger loss of LDS for {some(signs['larger'], 3)}")
     if signs["smaller"]:
-        parts.append(f"a smaller one for {_some(signs['smaller'])}")
+        parts.append(f"a smaller one for {some(signs['smaller'], 3)}")
     if not parts:
         return "No error of the matrix is resolved to go with the loss of LDS."
     rest = f"; the other {len(signs['open'])} are not resolved" if signs["open"] else ""
     return f"Over rungs and λ, a larger error goes with {'; with '.join(parts)}{rest}."
-
-
-def _some(names: list[str]) -> str:
-    """All of a few; of many two, and how many more."""
-    return joined(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"
 
 
 def _figure(one: Result, figure: str) -> Figure | None:
