@@ -29,6 +29,8 @@ class NegativeCurvature(ABC):
     name: str
     one_by_one: bool = True
     """Whether d of an eigenvalue depends on no other one, so that blocks can be taken apart."""
+    leaves_out: bool = False
+    """Whether directions may get no influence at all, those of positive eigenvalues too."""
 
     @abstractmethod
     def denominators(self, mu: Float[Tensor, " P"], damping: float) -> Float[Tensor, " P"]:
@@ -99,6 +101,7 @@ class Truncate(NegativeCurvature):
     threshold: float = 1e-6
     """ε."""
     name = "truncate"
+    leaves_out = True
 
     def __post_init__(self) -> None:
         """Check ε."""
@@ -118,6 +121,7 @@ class PseudoInverse(NegativeCurvature):
     """
 
     name = "pseudo_inverse"
+    leaves_out = True
 
     def denominators(self, mu: Tensor, damping: float) -> Tensor:
         """|μ|, or ∞ where that is at most λ."""

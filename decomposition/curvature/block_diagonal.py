@@ -98,7 +98,9 @@ class BlockDiagonal(Diagonalised):
                 refused += 1
         if refused == len(made):
             raise NotAvailableError("no layer is a Kronecker product: there are no factors to damp")
-        return BlockDiagonal(made)
+        found = BlockDiagonal(made)
+        found.notes = self.notes
+        return found
 
     def dense(self) -> Tensor:
         """The (P, P) matrix, zero between layers."""

@@ -260,7 +260,9 @@ def per_layer(curvature: Curvature, layers: Mapping[str, slice], formed: bool = 
     if not curvature.coupled:
         blocks = curvature.diagonal_blocks()
         units = _units({name: (float(b.trace()), b.size) for name, b in blocks.items()})
-        return BlockDiagonal({n: ScaledDamping(b, units[n]) for n, b in blocks.items()})
+        found = BlockDiagonal({n: ScaledDamping(b, units[n]) for n, b in blocks.items()})
+        found.notes = curvature.notes
+        return found
     basis = curvature.eigenbasis
     if basis is None or not formed:
         raise NotAvailableError(

@@ -211,7 +211,7 @@ class MatrixFreeCurvature(Curvature):
     def _solve(
         self, v: Float[Tensor, "P k"], damping: float, negative: NegativeCurvature
     ) -> Float[Tensor, "P k"]:
-        if not (self.definite or negative.name == "signed"):
+        if negative.leaves_out or not (self.definite or negative.name == "signed"):
             found = self._solutions(v, [damping], negative)
             if found.failures:
                 raise SolverError(

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from decomposition.chain.paper_protocol import PAPER_CHAIN
-from decomposition.names import CI_BOUNDS, Step
+from decomposition.names import CI_BOUNDS, STEPS, Step
 from decomposition.scores.bootstrap import Draws, mean_over_cells
 from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.shares.steps import CHAIN, drops, excludes_zero, ratio
@@ -68,7 +68,12 @@ class Claim:
 
 
 def _each(steps: Sequence[str]) -> NDArray[np.float64]:
-    return np.eye(len(steps))
+    return np.eye(len(steps))[_of_curvature(steps)]
+
+
+def _of_curvature(steps: Sequence[str]) -> NDArray[np.intp]:
+    """Places of the steps to a worse Hessian; another damping of the same one is none."""
+    return np.array([i for i, step in enumerate(steps) if step in STEPS])
 
 
 def _total(steps: Sequence[str]) -> NDArray[np.float64]:
@@ -90,6 +95,7 @@ def _over_others(steps: Sequence[str]) -> NDArray[np.float64]:
 
 def _order(drops: Drops, steps: Sequence[str], level: float) -> NDArray[np.float64]:
     """Kendall's τ between a rung's place in the chain and its level."""
+    drops = drops[_of_curvature(steps)]
     estimate = _kendall(drops.estimate[None])[0]
     return Draws(np.asarray(estimate), _kendall(drops.draws)).interval(level)
 
@@ -296,7 +302,8 @@ def _neighbours(
     Adjusted by Holm over all pairs of all cells. A chain without a reversal is consistent in the
     sense of ≥.
     """
-    found = [drops(one.levels.of(protocol), one.levels.nodes, chain) for one in cells]
+    own = _of_curvature([step.name for step in chain])
+    found = [drops(one.levels.of(protocol), one.levels.nodes, chain)[own] for one in cells]
     both = [(_p_positive(one), _p_positive(Draws(-one.estimate, -one.draws))) for one in found]
     p_values = np.array(both).transpose(0, 2, 1)  # (K, S, 2)
     adjusted = np.stack([holm(side) for side in p_values.reshape(-1, 2).T], -1)

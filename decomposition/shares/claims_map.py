@@ -72,12 +72,14 @@ def claims_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
 
 
 def absolute_map(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
-    """``/claims/map/absolute``: the same at the powers of ten of λ that every cell's grid spans.
+    """``/claims/map/absolute``: the same at the powers of ten of λ that every cell's grid spans;
+    None too where a cell has several base models.
 
     Arguments and result as of ``claims_map``.
     """
     cells = _levels(trees)
-    if cells is None:
+    # several base models each have a λ of their own at one place of the grid
+    if cells is None or any(tree["levels"].sizes.get("base_model", 1) > 1 for tree in trees):
         return None
     ends = np.log10([[one["damping_value"].values[i] for i in (0, -1)] for one in cells])
     low, high = float(ends[:, 0].max()), float(ends[:, 1].min())
@@ -127,11 +129,11 @@ def _mapped(
         if name == "exact"
         or all(
             set(rungs) <= set(known)
-            and np.isfinite(one.estimate[:, [known[r] for r in rungs]]).any()
+            and np.isfinite(one.estimate[:, [known[r] for r in rungs]]).any(0).all()
             for known, one in zip(positions, levels, strict=True)
         )
     ]
-    own = [_inversion(tree) for tree in trees]
+    own = [inversion_of(tree) for tree in trees]
     rules = list(dict.fromkeys(own))
     rungs = list(dict.fromkeys(rung for name in chains for rung in CHAINS[name][1]))
     dims = ("claim", "chain", "rule", "cell", axis)
@@ -190,7 +192,8 @@ def _mapped(
     return data
 
 
-def _inversion(tree: xr.DataTree) -> str:
+def inversion_of(tree: xr.DataTree) -> str:
+    """How λ enters the inverses of a cell."""
     cells = tree["cells"].to_dataset() if "cells" in tree.children else {}
     return str(cells["inversion"].item()) if "inversion" in cells else "damped"
 

@@ -62,7 +62,7 @@ def error_shares(
 def errors_at_damping(residuals: xr.Dataset, settings: Settings) -> xr.Dataset:
     """``/shares/errors``: the same of the residuals, at one λ for all rungs."""
     grid, given = settings.multipliers(), residuals["multiplier"].values
-    near = {m: np.isclose(given, m, rtol=1e-9) for m in grid.tolist()}
+    near = {m: np.isclose(given, m, rtol=1e-9, atol=0.0) for m in grid.tolist()}
     places = {int(at.argmax()): m for m, at in near.items() if at.any()}  # twice up to rounding
     shape, steps = (len(RESIDUALS), len(places)), len(STEPS)
     drop, share = np.full((2, *shape, steps, 3), np.nan)

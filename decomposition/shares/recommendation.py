@@ -362,6 +362,11 @@ def _use(
         why = "it scores highest"
     else:
         why = "it is the cheapest that is not resolved to be worse than the best"
+        if whole.price(found.rung) > min(map(whole.price, whole.not_worse(level))):
+            why = (
+                "of the cheapest that are not resolved to be worse than the best, within a factor "
+                f"of {TIE:g}, it scores highest"
+            )
     return f"Recommended: {name} {how}; {why}."
 
 

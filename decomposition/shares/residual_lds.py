@@ -5,8 +5,9 @@ A point is a rung of the chain at one λ in a cell, with its residual and its LD
 itself, then averaged: cells differ in how well anything can be predicted, which the first two mix
 with what is asked. −1: the smaller residual always has the higher LDS.
 
-Points of one cell hang together, so whole cells are resampled, with all rungs and λ of theirs. Of
-fewer than three cells no distribution can be told: then whole rungs are, with all λ and cells.
+Points of one network hang together, so whole networks are resampled, with all rungs, λ and
+inversions of theirs. Of fewer than three no distribution can be told: then whole rungs are, with
+all λ and cells.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from decomposition.names import CHAIN, CI_BOUNDS
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.ranks import correlation, rank
+from decomposition.shares.claims_map import inversion_of
 from decomposition.shares.prediction import SMALLEST, spectral_association
 from decomposition.spectrum.residuals import RESIDUALS
 
@@ -43,8 +45,9 @@ def residual_lds_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset
         return None
     lds = data["level"].transpose("cell", "multiplier", "rung").values
     cells, dampings, rungs = lds.shape
-    by_cell = cells >= SMALLEST
-    unit = np.arange(cells)[:, None, None] if by_cell else np.arange(rungs)
+    network = networks(trees)
+    by_cell = len(set(network)) >= SMALLEST
+    unit = np.array(network)[:, None, None] if by_cell else np.arange(rungs)
     unit = np.broadcast_to(unit, lds.shape)
     every, at = np.full((len(RESIDUALS), 3), np.nan), np.full((len(RESIDUALS), dampings, 3), np.nan)
     mean, own = at.copy(), np.full((cells, len(RESIDUALS), dampings), np.nan)
@@ -55,7 +58,7 @@ def residual_lds_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset
             at[row, j] = _rho(x[:, j], lds[:, j], unit[:, j], level)
             own[:, row, j] = [_of_one(a, b) for a, b in zip(x[:, j], lds[:, j], strict=True)]
             if by_cell:
-                mean[row, j] = _mean(own[:, row, j], level)
+                mean[row, j] = _mean(own[:, row, j], np.array(network), level)
     table = ("metric", "multiplier", "ci_bound")
     return xr.Dataset(
         {
@@ -83,7 +86,10 @@ def _points(tree: xr.DataTree) -> xr.Dataset | None:
     if "damped_value" not in errors or not set(RESIDUALS) <= set(errors["metric"].values):
         return None
     grid = errors["damping"].values
-    known = [bool(np.isclose(grid, one).any()) for one in levels["damping_value"].values]
+    known = [
+        bool(np.isclose(grid, one, rtol=1e-9, atol=0.0).any())
+        for one in levels["damping_value"].values
+    ]
     levels = levels.isel(multiplier=np.flatnonzero(known))
     at = errors["damped_value"].sel(metric=list(RESIDUALS), rung=list(CHAIN))
     at = at.sel(damping=levels["damping_value"].values, method="nearest")
@@ -112,8 +118,18 @@ def _of_one(x: Float[np.ndarray, " rungs"], lds: Float[np.ndarray, " rungs"]) ->
     return float(correlation(rank(x[known]), rank(lds[known])))
 
 
-def _mean(own: Float[np.ndarray, " cells"], level: float) -> Float[np.ndarray, " 3"]:
-    own = own[np.isfinite(own)]
+def networks(trees: Sequence[xr.DataTree]) -> list[int]:
+    """Which network each cell is of: one under several inversions stands in several cells."""
+    inversions = [inversion_of(tree) for tree in trees]
+    return [inversions[:i].count(one) for i, one in enumerate(inversions)]
+
+
+def _mean(
+    own: Float[np.ndarray, " cells"], network: Int[np.ndarray, " cells"], level: float
+) -> Float[np.ndarray, " 3"]:
+    known = np.isfinite(own)
+    own, network = own[known], network[known]
+    own = np.array([own[network == one].mean() for one in np.unique(network)])
     if len(own) < SMALLEST:
         return np.full(3, np.nan)
     picks = np.random.default_rng(43).integers(0, len(own), (RESAMPLES, len(own)))

@@ -19,7 +19,7 @@ from decomposition.curvature import (
 from decomposition.curvature.inversion import INVERSIONS, as_inversion, per_layer
 from decomposition.damping import POLICIES, PseudoInverse, Truncate
 from decomposition.errors import DampingError, DecompositionError
-from tests import cases
+from tests import cases, general
 
 MU = np.array([-2.0, -0.3, -0.04, 0.0, 0.5, 3.0])
 
@@ -249,3 +249,12 @@ def test_solutions_at_several_dampings_are_those_at_each() -> None:
         else:
             torch.testing.assert_close(x, matrix.solve(v, damping))
     assert len(found.failures) == 1
+
+
+@pytest.mark.parametrize("name", ["per_layer", "factored"])
+def test_a_rung_keeps_its_notes(name: str) -> None:
+    problem = general.layer_norm()
+    kfac = build_chain(problem)["kfac"]
+    layers = {block.name: block.slice for block in problem.blocks}
+    assert kfac.notes
+    assert set(kfac.notes) <= set(as_inversion(name).of(kfac, layers, True).notes)

@@ -12,6 +12,7 @@ from decomposition.curvature import Curvature, NotAvailableError
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
 from decomposition.curvature.solution import SolverError
+from decomposition.damping import PseudoInverse
 from decomposition.problem import Problem
 from decomposition.spectrum.quadrature import Estimation, estimated_spectrum
 from tests import cases, general
@@ -123,3 +124,14 @@ def test_its_density_is_estimated_from_its_products() -> None:
     ):
         value = found.statistic(function)
         assert abs(value - exact) < 3.0 * value.error + 1e-9
+
+
+def test_what_is_left_out_is_left_out_of_definite_rungs_too(
+    chain: tuple[Problem, dict[str, Curvature]],
+) -> None:
+    problem, rungs = chain
+    v = sides(problem.num_parameters)
+    found = MatrixFreeCurvature(ggn_product(problem), definite=True, krylov_steps=len(v))
+    threshold = 0.3 * float(rungs["ggn"].eigenvalues()[-1])
+    expected = rungs["ggn"].solve(v, threshold, PseudoInverse())
+    assert error(found.solve(v, threshold, PseudoInverse()), expected) < 1e-6

@@ -97,3 +97,20 @@ def test_a_result_has_it_and_draws_it(tiny: xr.DataTree) -> None:
     ax = plot_residual(tiny)
     drawn = sum(len(marks.get_offsets()) for marks in ax.collections)
     assert drawn == int(tiny["residual_lds"]["points"])
+
+
+def test_one_network_under_several_inversions_is_one(cells: list[xr.DataTree]) -> None:
+    made = [cells[0].copy(deep=True) for _ in range(3)]
+    for one, name in zip(made, ("damped", "per_layer", "factored"), strict=True):
+        one["cells"] = xr.DataTree(xr.Dataset({"inversion": ((), name)}))
+    found = residual_lds_group(made, 0.95)
+    assert found is not None
+    assert found.attrs["resampled"] == "rungs"
+
+
+def test_a_small_damping_is_no_other() -> None:
+    generator = np.random.default_rng(0)
+    tiny = cell(generator.lognormal(size=(2, 5)), generator.uniform(size=(4, 5)), 1e-9)
+    found = residual_lds_group([tiny], 0.95)
+    assert found is not None
+    assert found["multiplier"].values.tolist() == GRID[::2]

@@ -184,3 +184,31 @@ def test_no_common_damping_no_absolute_map() -> None:
     far["damping_value"] = 1e9 * far["damping_value"]
     other["levels/at_damping"] = xr.DataTree(far)
     assert absolute_map([one, other], 0.95) is None
+
+
+def test_factored_damping_is_no_worse_hessian() -> None:
+    """Every step to a worse Hessian loses, and the damping of the last one gains."""
+    descent = (0.65, 0.6, 0.5, 0.45, 0.4, 0.5)  # the GGN is that of the other chain
+    found = claims_map([with_paper(planted(*[EIGENBASIS] * 6), *[descent] * 6)], 0.95)
+    assert found is not None
+    here = found.sel(claim="consistently", chain="paper", rule="damped", cell=0)
+    assert (here["verdict"] == 1).all()
+    np.testing.assert_array_equal(here["effect"].sel(ci_bound="estimate"), 1.0)
+
+
+def test_levels_of_the_paper_that_are_not_known_have_no_map() -> None:
+    """The GGN belongs to both chains."""
+    known = with_paper(planted(*[EIGENBASIS] * 6), *[(0.6,) * 6] * 6)
+    at = known["levels/at_damping"].to_dataset()
+    unknown = at.where(at["rung"].isin(list(CHAIN)))
+    known["levels/at_damping"] = xr.DataTree(unknown.assign(damping_value=at["damping_value"]))
+    found = claims_map([known], 0.95)
+    assert found is not None
+    assert found["chain"].values.tolist() == ["exact"]
+
+
+def test_several_base_models_have_no_absolute_damping() -> None:
+    tree = planted(*[EIGENBASIS] * 6)
+    levels = tree["levels"].to_dataset(inherit=False).drop_vars("base_model", errors="ignore")
+    tree["levels"].dataset = levels.isel(base_model=[0, 0])
+    assert absolute_map([tree], 0.95) is None
