@@ -49,7 +49,8 @@ def scorer(problem: Problem, seed: int, make: Build, loss: str = "functional") -
         attributor = make(algorithm, task, damping, seed)
         attributor.cache(train)
         whole = (query,) if isinstance(attributor, algorithm.TRAKAttributor) else (train, query)
-        with torch.no_grad():  # or LiSSA keeps the graph of all its steps: more than 20 GB
+        # without it LiSSA keeps the graph of all its steps, more than 20 GB; LoGra needs one
+        with torch.set_grad_enabled(isinstance(attributor, algorithm.LoGraAttributor)):
             return attributor.attribute(*whole).T
 
     return scores
