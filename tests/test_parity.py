@@ -41,7 +41,7 @@ SETTINGS = Settings(
     krylov_steps=KRYLOV,
 )
 RULES = tuple(damping_rules(SETTINGS.rules))
-EXACT = ("/spectral_error/", "/policies")
+EXACT = ("/spectral_error/", "/policies", "/eigenvalue_error")
 """Groups that take the eigenvectors of H, and what is made of them."""
 
 

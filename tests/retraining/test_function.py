@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from decomposition.errors import UnsupportedModelError
 from decomposition.problem import Problem
-from decomposition.recipe import Recipe
 from decomposition.retraining import BankPlan, retrain_bank, seeds, train_base_model
 from decomposition.retraining.bank import default_chunk_size
 from decomposition.retraining.initial import independent_start
@@ -38,8 +37,11 @@ def test_every_copy_equals_the_plain_loop(name: str) -> None:
     assert_equal_to_plain(with_recipe(GENERAL[name](), SHORT), examples=5)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-def test_every_optimiser_equals_the_plain_loop(recipe: Recipe) -> None:
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_optimiser_equals_the_plain_loop(name: str) -> None:
+    recipe = RECIPES[name]
+    if recipe.drop_last:  # a batch of theirs fits into so few examples
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, 5))
     assert_equal_to_plain(with_recipe(GENERAL["two_inputs"](), recipe), examples=5)
 
 
