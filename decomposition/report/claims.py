@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import xarray as xr
 
@@ -23,7 +23,7 @@ class Outcome:
     value: int
     word: str
     """In the result."""
-    said: str
+    said: str = field(compare=False)
     """On the page: what is not found under these definitions contradicts nobody else's."""
     symbol: str
     color: str
@@ -41,7 +41,8 @@ class Outcome:
 
 SUPPORTED = Outcome(1, "supported", "supported", "✓", "#0072b2")
 UNRESOLVED = Outcome(0, "not resolved", "not resolved", "○", "#868c96")
-CONTRADICTED = Outcome(-1, "contradicted", "not reproduced", "✗", "#d04a02")
+NOT_REPRODUCED = "not reproduced"
+CONTRADICTED = Outcome(-1, "contradicted", f"{NOT_REPRODUCED} or reversed", "✗", "#d04a02")
 OUTCOMES = (SUPPORTED, UNRESOLVED, CONTRADICTED)
 
 
@@ -55,6 +56,8 @@ class Finding:
     """Pooled over the cells."""
     counts: dict[str, int]
     """Word of an outcome → number of cells."""
+    against: str = NOT_REPRODUCED
+    """What a verdict against this claim is called."""
 
     @property
     def cells(self) -> int:
@@ -66,7 +69,7 @@ class Finding:
         """``supported in 5 of 6 cells, not reproduced in 1``."""
         against = self.counts[CONTRADICTED.word]
         text = f"supported in {self.counts[SUPPORTED.word]} of {plural(self.cells, 'cell')}"
-        return f"{text}, {CONTRADICTED.said} in {against}" if against else text
+        return f"{text}, {self.against} in {against}" if against else text
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,16 @@ def claims(result: Result) -> list[Claim]:
     data = result.group("/claims")
     if data is None or "claim" not in data.coords:
         return []
-    texts, effects = (_texts(data, name) for name in ("texts", "effects"))
+    texts, effects, against = (_texts(data, name) for name in ("texts", "effects", "against"))
     return [
         Claim(
             key,
             str(texts.get(key, key.replace("_", " "))),
             str(effects.get(key, "")),
-            {p: _finding(data, key, p) for p in labels(data["protocol"], "protocol")},
+            {
+                p: _finding(data, key, p, str(against.get(key, NOT_REPRODUCED)))
+                for p in labels(data["protocol"], "protocol")
+            },
         )
         for key in labels(data["claim"], "claim")
     ]
@@ -154,14 +160,16 @@ def outcome(value: float) -> Outcome | None:
     return next((o for o in OUTCOMES if o.value == value), None)
 
 
-def _finding(data: xr.Dataset, key: str, protocol: str) -> Finding:
+def _finding(data: xr.Dataset, key: str, protocol: str, against: str) -> Finding:
     here = data.sel(claim=key, protocol=protocol)
     effect = interval(here["pooled_effect"]) if "pooled_effect" in here else UNKNOWN
     counts = {o.word: _count(here, o) for o in OUTCOMES}
     pooled = outcome(float(here["pooled_verdict"])) if "pooled_verdict" in here else None
     # an integer has no NaN: a claim that was tested in no cell has no verdict
     tested = effect.known or sum(counts.values()) > 0
-    return Finding(pooled if tested else None, effect, counts)
+    if pooled == CONTRADICTED:
+        pooled = replace(CONTRADICTED, said=against)
+    return Finding(pooled if tested else None, effect, counts, against)
 
 
 def _count(here: xr.Dataset, one: Outcome) -> int:

@@ -279,7 +279,7 @@ def _marks(one: ClaimsMap) -> tuple[str, ...]:
 def _maps(result: Result, found: list[Claim], one: ClaimsMap, mark: str) -> Iterator[Figure]:
     """A figure for every claim of many cells, one for all claims of a single cell."""
     texts = {claim.key: claim.text for claim in found if claim.key in one.sentences}
-    for key, text in (texts if result.many else {"": "Every claim"}).items():
+    for key, text in (texts if result.many else {"": "Every claim."}).items():
         yield Figure(
             f"claims-map-{key or 'all'}-{mark}".rstrip("-"),
             f"Verdicts at one λ for all rungs. {one.sentences.get(key, '')}",
