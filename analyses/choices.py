@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,10 @@ from decomposition.scores.levels import Levels
 from decomposition.shares.factorial import Drawn, Factor, Factorial, over_draws
 from decomposition.shares.lattice import lattice_shares
 from decomposition.shares.steps import drops
+from decomposition.spectrum.residuals import VECTORS, drawn, residuals
 from decomposition.targets.truth import settings_of
 
 DRAWS = 5
-VECTORS = 50
-"""Training gradients along which residuals are taken."""
 SAMPLING = Factor("sampling", ("exact", "1 sample", "10 samples", "empirical"))
 BIAS = Factor("bias", ("together", "apart"))
 DAMPING = Factor("damping", ("exact", "factored"))
@@ -75,16 +74,7 @@ SETTINGS = Settings(
     matrix_norms=False,
     detail=False,
 )
-QUICK = Settings(
-    rules=SETTINGS.rules,
-    lattice=False,
-    matrix_norms=False,
-    detail=False,
-    masks=60,
-    second_order_masks=20,
-    damping_points=5,
-    resamples=400,
-)
+QUICK = replace(SETTINGS, masks=60, second_order_masks=20, damping_points=5, resamples=400)
 
 
 @dataclass(frozen=True)
@@ -184,22 +174,18 @@ def of_residuals(
     """−log10 of the mean residual over gradients of some training examples, resampled over them."""
     assert base.effects is not None
     assert isinstance(base.gradients, Gradients)  # of problems whose matrices fit
-    train = base.gradients.train
-    usable = np.flatnonzero(to_numpy(train.square().sum(0)) > 0)
-    generator = np.random.default_rng(settings.seed)
-    v = train[:, np.sort(generator.choice(usable, min(VECTORS, len(usable)), replace=False))]
-    rows = []
+    v = drawn("train", base.gradients.train, VECTORS, settings.seed).columns
+    hessian, rows = base.rungs["hessian"], []
     for place in wanted:
         rung, damping = base.rungs[place.rung], scored.selection.dampings["tuned"].get(place.rung)
         if place.protocol != "tuned":
             ruled = base.effects.rules[place.protocol]
             rung, damping = ruled.rungs[place.rung], ruled.strengths[place.rung]
         assert damping is not None
-        x = rung.solutions(v, [damping], settings.negative).x[0]
-        off = base.rungs["hessian"].matvec(x) - v
-        rows.append(to_numpy(off.square().sum(0) / v.square().sum(0)))
+        found = residuals(rung, hessian, v, [damping], [np.nan], settings.negative)
+        rows.append(to_numpy(found[0, 0]))
     each = np.stack(rows, axis=1)
-    count = len(each)
+    count, generator = len(each), np.random.default_rng(settings.seed)
     weights = generator.multinomial(count, np.full(count, 1.0 / count), settings.resamples)
     values = Draws(-np.log10(each.mean(0)), -np.log10(weights @ each / count))
     return Table({place: i for i, place in enumerate(wanted)}, values)

@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import joblib
@@ -54,9 +54,7 @@ from decomposition.scores.levels import Levels
 ALSO = "diagonal"
 """What another library has, too."""
 SETTINGS = Settings(lattice=False, matrix_norms=False, also=ALSO)
-QUICK = Settings(
-    masks=60, second_order_masks=20, resamples=200, lattice=False, matrix_norms=False, also=ALSO
-)
+QUICK = replace(SETTINGS, masks=60, second_order_masks=20, resamples=200)
 CHOOSING = BankPlan(masks=200, seed=1, second_order_masks=0)
 GRID = np.array([0.1, 1.0, 0.01, 10.0, 0.001, 100.0])
 """Dampings tried, as multiples of a method's unit, in this order; more where an end is best."""
@@ -81,8 +79,6 @@ class Outcome:
     """Of the processor, to build the method and to score at one damping."""
     mebibytes: float = np.nan
     """At the peak of that, beyond what the problem takes."""
-    tried: int = 0
-    """Dampings among which the best was chosen."""
     at_end: bool = False
     """Whether the best is the smallest or the largest of them."""
 
@@ -126,7 +122,7 @@ def _attempt(label: str, problem: Problem, bank: Bank, mean: float, draws: int) 
         other = _scorer(method, problem, seed)
         for setting, drawn in scores.items():
             drawn.append(other(dampings[setting]))
-    return Outcome(dampings, scores, failures, seconds, peak / 2**20, tried, at_end)
+    return Outcome(dampings, scores, failures, seconds, peak / 2**20, at_end)
 
 
 def tried_dampings(level: Callable[[float], float], unit: float) -> dict[float, float]:

@@ -18,7 +18,7 @@ from decomposition.chain.approximations import beside
 from decomposition.chain.build import Approximation, build_chain, build_lattice
 from decomposition.chain.plan import UNLIMITED, Plan, plan_chain
 from decomposition.curvature import Curvature
-from decomposition.curvature.inversion import as_inversion
+from decomposition.curvature.inversion import Inversion, as_inversion
 from decomposition.curvature.vanishing import check_curvature
 from decomposition.device import CPU, full_precision, resolve_device
 from decomposition.ledger import SCORE, Ledger, spending
@@ -88,7 +88,9 @@ class BaseModel:
     """The problem with its trained model."""
     bank: Bank | None
     rungs: dict[str, Curvature]
-    """With the inverse that the run's inversion gives them."""
+    """With the inverse that ``inversion`` gives them."""
+    inversion: Inversion
+    """How λ enters them."""
     known: Known
     """What their forms tell: spectra, norms, and the squared error of each step."""
     gradients: GradientSource
@@ -148,7 +150,8 @@ def prepare(
             problem, trained, plain, gradients if isinstance(gradients, Gradients) else None
         )
         layers = {block.name: block.slice for block in trained.blocks}
-        rungs, said = inverted_rungs(as_inversion(settings.inversion), plain, layers, dense)
+        inversion = as_inversion(settings.inversion)
+        rungs, said = inverted_rungs(inversion, plain, layers, dense)
 
     truth = partial(_truth, trained, plain, settings, folder, clock, progress, bank, dense)
     by_examples = settings.target != "pbrf"  # responses take an eigenbasis
@@ -183,6 +186,7 @@ def prepare(
         trained,
         answers,
         rungs,
+        inversion,
         known,
         gradients,
         scorers,

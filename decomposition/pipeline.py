@@ -96,19 +96,18 @@ def compute_cell(
     budget = bytes_of(settings.memory)
     plan = plan_chain(problem, budget, settings.products, place, settings.krylov_steps)
     check_decay_held(problem, plan)
-    inversion = as_inversion(settings.inversion)
-    check_inversion(inversion, plan)
+    check_inversion(as_inversion(settings.inversion), plan)
     theirs = given_scores(given, problem, settings, beside(settings.also, extra))
     with clock.ledger.opened() if timed else nullcontext():
         base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)
     notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
-    if inversion != DAMPED:
+    if base.inversion != DAMPED:
         notes.append(
-            f"inversion {inversion}: {inversion.words}; damped-inverse and Stein errors and the "
-            "counts of what a solve costs are those of (C + λI)⁻¹ all the same"
+            f"inversion {base.inversion}: {base.inversion.words}; damped-inverse and Stein errors "
+            "and the counts of what a solve costs are those of (C + λI)⁻¹ all the same"
         )
     groups = {
-        "/cells": _cell_group(base.problem, str(inversion)),
+        "/cells": _cell_group(base.problem, str(base.inversion)),
         "/cost": cost_group(base.problem, plan, base.rungs, beside(settings.also, extra)),
     }
     scored: list[scores.Scored] = []
@@ -211,11 +210,11 @@ def _curvature_groups(
     queries = base.gradients.query if isinstance(base.gradients, Gradients) else None
     detailed = errors if settings.detail else None
     groups = spectral_groups(base.known, base.problem, plan, detailed, queries, progress)
-    directions, treatments = _directions(base, settings), _treatments(base, dampings, settings)
+    directions, treatments = _directions(base, settings), _treatments(base, dampings)
     add_metrics(groups, block_overlaps(base.known.rungs, errors.leading))
     if directions:
         at = errors.dampings
-        added = as_inversion(settings.inversion).one_damping
+        added = base.inversion.one_damping
         found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative, added)
         add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
         multiplier = found["damping"] / _unit(base)
@@ -245,9 +244,9 @@ def _directions(base: BaseModel, settings: Settings) -> list[Directions]:
     return [one for one in every if one.columns.shape[1]]
 
 
-def _treatments(base: BaseModel, dampings: Dampings, settings: Settings) -> dict[str, Treated]:
+def _treatments(base: BaseModel, dampings: Dampings) -> dict[str, Treated]:
     """The rungs under every protocol, and under every rule."""
-    added = as_inversion(settings.inversion).one_damping
+    added = base.inversion.one_damping
     found = {name: Treated(base.rungs, at, at if added else {}) for name, at in dampings.items()}
     rules = {} if base.effects is None else base.effects.rules
     return found | {

@@ -77,7 +77,7 @@ def _overlaps(part: Curvature, exact: Curvature, k: int) -> tuple[float, float]:
         return 1.0, 1.0
     mu, nu = (_known(block.eigenvalues) for block in (part, exact))
     v, u = (_known(lambda block=block: block.leading_vectors(k)) for block in (part, exact))
-    values = np.nan if mu is None or nu is None else eigenvalue_overlap(mu, nu)
+    values = np.nan if mu is None or nu is None else block_eigenvalue_overlap(mu, nu)
     vectors = np.nan if v is None or u is None else float((v.T @ u).square().sum()) / k
     return values, vectors
 
@@ -89,7 +89,7 @@ def _known(tell: Callable[[], Tensor]) -> Tensor | None:
         return None
 
 
-def eigenvalue_overlap(mu: Float[Tensor, " P"], nu: Float[Tensor, " P"]) -> float:
+def block_eigenvalue_overlap(mu: Float[Tensor, " P"], nu: Float[Tensor, " P"]) -> float:
     """1 − ‖μ − ν‖₂ / ‖ν‖₂ of the sorted spectra; NaN if ν alone is zero, 1 if both are."""
     gap = float(torch.linalg.vector_norm(mu.sort().values - nu.sort().values))
     scale = float(torch.linalg.vector_norm(nu))

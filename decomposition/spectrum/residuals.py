@@ -103,7 +103,7 @@ def inverse_residuals(
         rung: Curvature, at: Sequence[float], dampings: Sequence[float]
     ) -> Iterator[tuple[int, Float[np.ndarray, "D k"]]]:
         """Row of a metric, with its residuals."""
-        parts = _residuals(rung, hessian, together, at, dampings, negative).split(sizes, 2)
+        parts = residuals(rung, hessian, together, at, dampings, negative).split(sizes, 2)
         for v, part in zip(directions, parts, strict=True):
             for end, each in zip(("", "_damped"), part, strict=True):
                 yield metrics.index(f"inverse_residual_{v.kind}{end}"), to_numpy(each)
@@ -138,7 +138,7 @@ def inverse_residuals(
     )
 
 
-def _residuals(
+def residuals(
     rung: Curvature,
     hessian: Curvature,
     v: Float[Tensor, "P k"],
@@ -146,7 +146,16 @@ def _residuals(
     dampings: Sequence[float],
     negative: str,
 ) -> Float[Tensor, "2 D k"]:
-    """Against H, and against H + λI."""
+    """‖H X v − v‖² / ‖v‖² of every v at every strength, and with H + λI in place of H.
+
+    Args:
+        rung: with the inverse X.
+        hessian: H.
+        v: gradients.
+        strengths: what stands in the place of λ in X.
+        dampings: λ of H + λI, NaN where there is none.
+        negative: policy for negative eigenvalues.
+    """
     count = len(strengths)
     x = rung.solutions(v, list(strengths), negative).x  # (D, P, k)
     columns = x.movedim(1, 0).flatten(1).nan_to_num()
