@@ -26,7 +26,6 @@ from decomposition.shares.prediction import SMALLEST, spectral_association
 from decomposition.spectrum.residuals import RESIDUALS
 
 RESAMPLES = 2000
-Points = Float[np.ndarray, "cells dampings rungs"]
 
 
 def residual_lds_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
