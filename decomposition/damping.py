@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import brentq
 from torch import Tensor
 
 from decomposition.checks import check_fields, checked, number
@@ -254,7 +255,7 @@ def damping_for_effective_dimension(
     added: Added | None = None,
     counts: Float[Tensor, " m"] | None = None,
 ) -> float:
-    """The λ at which the effective dimension equals ``target`` (bisection in log λ).
+    """The λ at which the effective dimension equals ``target`` (Brent's method in log λ).
 
     Arguments as of ``effective_dimension``.
 
@@ -267,10 +268,12 @@ def damping_for_effective_dimension(
     if not 0 < target < rank:
         raise DampingError(f"effective dimension must lie in (0, {rank:g}), got {target}")
     low, high = math.log(largest) - 80.0, math.log(largest) + 80.0
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        if effective_dimension(mu, math.exp(middle), added, counts) > target:
-            low = middle
-        else:
-            high = middle
-    return math.exp(0.5 * (low + high))
+
+    def beyond(log: float) -> float:
+        return effective_dimension(mu, math.exp(log), added, counts) - target
+
+    if beyond(low) <= 0.0:  # directions that are left out at every λ count in the rank alone
+        return math.exp(low)
+    if beyond(high) >= 0.0:
+        return math.exp(high)
+    return math.exp(brentq(beyond, low, high, xtol=1e-14))
