@@ -22,7 +22,7 @@ from torch import Tensor
 
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.estimate import Estimate, Symmetric, probes
-from decomposition.curvature.krylov import Matvec, krylov_spaces, quadratures
+from decomposition.curvature.krylov import KrylovSpaces, Matvec, krylov_spaces
 from decomposition.curvature.operator import Curvature
 from decomposition.linalg import eigvalsh, from_numpy, matmul
 from decomposition.spectrum.frobenius import same_blocks
@@ -30,6 +30,9 @@ from decomposition.spectrum.measure import Ends
 
 EXACT_SIZE = 1024
 """P up to which a difference is formed and its eigenvalues are computed."""
+CONVERGED = 1e-6
+"""Residual of a spectral norm, relative to it, at which its iteration ends: its own error goes with
+the square."""
 CHEAP_STEPS = 12
 """Products with a candidate alone, for the start of an iteration on its difference."""
 
@@ -82,7 +85,7 @@ def norms_from(
     Args:
         reference: R.
         candidates: name → C.
-        steps: Lanczos steps of each difference whose eigenvalues are not known.
+        steps: most Lanczos steps of each difference whose eigenvalues are not known.
         ends: of R with their eigenvectors, where products with R are dear.
         seed: of random starts.
         products: name → what is multiplied in the place of C, to be counted; the key ``reference``
@@ -112,7 +115,7 @@ def difference_norms(
     Args:
         reference: R; its products are taken for all candidates at once.
         candidates: name → C.
-        steps: products with R for each of them, and with each.
+        steps: most products with R for each of them, and with each.
         ends: of R with their eigenvectors; without them starts are random.
         cheap_steps: further products with each C for its start.
         seed: of the random starts.
@@ -140,7 +143,7 @@ def difference_norms(
         images = [one.matvec(v[:, i : i + 1]) for i, one in enumerate(candidates.values())]
         return reference.matvec(v) - torch.cat(images, 1)
 
-    (ritz,) = quadratures(difference, start, steps)
+    ritz = krylov_spaces(difference, start, steps, _converged).ritz()
     found = {}
     for i, name in enumerate(candidates):
         largest = int(ritz.values[i].abs().argmax())
@@ -148,6 +151,14 @@ def difference_norms(
             float(ritz.values[i, largest].abs()), float(ritz.residuals[i, largest])
         )
     return found
+
+
+def _converged(spaces: KrylovSpaces) -> bool:
+    """Whether the largest |Ritz value| of every space is one to ``CONVERGED``."""
+    ritz = spaces.ritz()
+    largest = ritz.values.abs().argmax(1, keepdim=True)
+    value, residual = (part.gather(1, largest).abs() for part in (ritz.values, ritz.residuals))
+    return bool((residual <= CONVERGED * value).all())
 
 
 def _leading(matvec: Matvec, start: Tensor, steps: int) -> Tensor:

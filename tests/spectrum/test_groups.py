@@ -218,11 +218,17 @@ def test_overlaps_are_told_where_both_spectra_are_known(case: Case) -> None:
 
 
 def test_products_are_planned(case: Case) -> None:
-    """Those of the spectra, beside PROBES for Frobenius errors and as many of H for its trace."""
+    """Those of the spectra, beside PROBES for Frobenius errors and as many of H for its trace.
+
+    Spectral norms may need fewer than were planned.
+    """
     form = str(case.form["form"].sel(rung="ggn").values)
     planned = planned_products(forced(form), case.problem, WORK)  # type: ignore[arg-type]
     planned["hessian"] -= PROBES
-    assert {rung: count - PROBES for rung, count in planned.items()} == case.products
+    of_spectra = {rung: count - PROBES for rung, count in planned.items()}
+    assert of_spectra["hessian"] == case.products["hessian"]
+    for rung, count in case.products.items():
+        assert 0.5 * of_spectra[rung] <= count <= of_spectra[rung]
 
 
 def test_products_are_counted_and_bounded(case: Case) -> None:
