@@ -80,7 +80,9 @@ def _eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tens
 
 
 def _with_zeros(
-    values: Float[np.ndarray, " m"], vectors: Float[np.ndarray, "m m"], alive: Bool[np.ndarray, " n"]
+    values: Float[np.ndarray, " m"],
+    vectors: Float[np.ndarray, "m m"],
+    alive: Bool[np.ndarray, " n"],
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "n n"]]:
     """An eigendecomposition of the rows that are ``alive``, with the eigenvalue 0 of the others."""
     size, dead = len(alive), np.flatnonzero(~alive)

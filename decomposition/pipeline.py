@@ -219,7 +219,7 @@ def _curvature_groups(
         add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
         multiplier = found["damping"] / _unit(base)
         groups["/residuals"] = found.sel(rung=list(CHAIN)).assign(multiplier=multiplier)
-    split = eigenvalue_error(base.rungs)
+    split = eigenvalue_error(base.rungs, base.known.distances)
     if split is not None:
         groups["/eigenvalue_error"] = split
     error, steps = groups[ERRORS], base.known.frobenius.steps

@@ -16,7 +16,7 @@ from decomposition.curvature.operator import Curvature, Diagonalised, NotAvailab
 from decomposition.damping import NegativeCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import from_numpy
-from decomposition.spectrum.frobenius import squared_distance
+from decomposition.spectrum.distances import Distances
 from decomposition.spectrum.inverse_errors import SINGLE, InverseErrors, compare_inverses
 from decomposition.spectrum.known import Known
 from decomposition.spectrum.norms import Norms, norms_from
@@ -74,7 +74,11 @@ class Comparisons:
     """What comparing rungs costs, paid once whichever of two is the reference."""
 
     def __init__(
-        self, plan: ErrorPlan, queries: Tensor | None = None, known: Known | None = None
+        self,
+        plan: ErrorPlan,
+        queries: Tensor | None = None,
+        known: Known | None = None,
+        distances: Distances | None = None,
     ) -> None:
         """Start empty.
 
@@ -83,8 +87,10 @@ class Comparisons:
             queries: query gradients (P, Q), in memory; without them
                 ``damped_inverse_queries`` is NaN.
             known: what products tell of rungs without matrices.
+            distances: those between matrices that are known already.
         """
         self.plan, self.queries, self.known = plan, queries, known
+        self.distances = distances or Distances()
         self._matrices: dict[int, Diagonalised | None] = {}
         self._norms: dict[tuple[int, int], Norms] = {}
         self._inverses: dict[tuple[int, int], InverseErrors] = {}
@@ -266,7 +272,7 @@ def relative_frobenius(known: Known, reference: str = "hessian") -> dict[str, Es
     for name, rung in known.rungs.items():
         matrix = _diagonalised(rung)
         if matrix is not None:
-            squared = squared_distance(matrix, exact)
+            squared = known.distances.squared(matrix, exact)
             found[name] = Estimate(_ratio(squared**0.5, exact.frobenius_norm()))
     return found
 
@@ -346,7 +352,8 @@ class _Table:
     def _norms(self, name: str) -> dict[str, Estimate]:
         found: dict[str, Estimate] = {}
         if name in self.matrices and self.reference in self.matrices:
-            squared = squared_distance(self.matrices[name], self.matrices[self.reference])
+            pair = self.matrices[name], self.matrices[self.reference]
+            squared = self.shared.distances.squared(*pair)
             found["relative_frobenius"] = Estimate(_ratio(squared**0.5, self.frobenius))
         elif self.known is not None:
             relative = self.known.frobenius.relative.get(self.reference, {})

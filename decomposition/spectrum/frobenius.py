@@ -22,77 +22,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature import (
-    BlockDiagonal,
-    Curvature,
-    DenseCurvature,
-    Diagonalised,
-    NotAvailableError,
-)
+from decomposition.curvature import Curvature, Diagonalised, NotAvailableError
 from decomposition.curvature.estimate import Estimate, probes, relative_error
 from decomposition.linalg import to_numpy
 from decomposition.names import CHAIN
+from decomposition.spectrum.distances import Distances, alike, beside, inner, squared_distance
 
 ROUNDING = 1e-24
 """Squared relative error below which two matrices are equal in float64."""
 PROBES = 16
 
 
-def squared_distance(a: Diagonalised, b: Diagonalised) -> float:
-    """‖A − B‖²_F of two curvatures that have matrices, of which no second one is formed.
-
-    In a common basis it is the distance of the eigenvalues: exact even where they nearly agree.
-    """
-    if _alike(a, b):
-        return float((a.basis_values() - b.basis_values()).square().sum())
-    if isinstance(a, DenseCurvature) and isinstance(b, BlockDiagonal):
-        a, b = b, a
-    if isinstance(a, BlockDiagonal) and isinstance(b, DenseCurvature):
-        total, start = 0.0, 0
-        for block in a.diagonal_blocks().values():
-            stop = start + block.size
-            inside, beside = b.matrix[start:stop, start:stop], b.matrix[start:stop, stop:]
-            total += float((block.dense() - inside).square().sum()) + _across(beside)
-            start = stop
-        return total
-    if isinstance(a, BlockDiagonal) and isinstance(b, BlockDiagonal) and same_blocks(a, b):
-        pairs = zip(a.diagonal_blocks().values(), b.diagonal_blocks().values(), strict=True)
-        return sum(squared_distance(_diagonalised(x), _diagonalised(y)) for x, y in pairs)
-    return float((a.dense() - b.dense()).square().sum())
-
-
-def _alike(a: Diagonalised, b: Diagonalised) -> bool:
-    return a.basis_key() == b.basis_key()
-
-
-def same_blocks(a: BlockDiagonal, b: BlockDiagonal) -> bool:
-    """Whether both consist of blocks of the same sizes."""
-    mine, theirs = ([part.size for part in x.diagonal_blocks().values()] for x in (a, b))
-    return mine == theirs
-
-
-def _across(panel: Tensor) -> float:
-    """What a panel above the diagonal and its mirror image below make of a squared norm."""
-    return 2.0 * float(torch.linalg.vector_norm(panel)) ** 2
-
-
-def frobenius_split(chain: Mapping[str, Curvature]) -> dict[str, float]:
+def frobenius_split(
+    chain: Mapping[str, Curvature], distances: Distances | None = None
+) -> dict[str, float]:
     """Squared Frobenius error of each step, and the cross term, of rungs that have matrices."""
-    ggn, residual = chain["ggn"].dense(), chain["hessian"].dense() - chain["ggn"].dense()
+    distances = distances or Distances()
     block_ggn, ekfac, kfac = (_diagonalised(chain[name]) for name in CHAIN[2:])
-    across = inner = 0.0
-    start = 0
+    hessian, ggn = chain["hessian"].dense(), chain["ggn"].dense()
+    across, mixed, start = 0.0, inner(hessian, ggn, ggn), 0
     for block in kfac.diagonal_blocks().values():
         stop = start + block.size
-        across += _across(ggn[start:stop, stop:])
-        inner += float((residual[start:stop, start:stop] * block.dense()).sum())
+        across += beside(ggn, start, stop)
+        own = slice(start, stop)
+        mixed -= inner(hessian[own, own], ggn[own, own], block.dense())
         start = stop
     split = {
-        "linearisation": float(residual.square().sum()),
-        "cross_term": 2.0 * (float((residual * ggn).sum()) - inner),
+        "linearisation": distances.squared(
+            _diagonalised(chain["hessian"]), _diagonalised(chain["ggn"])
+        ),
+        "cross_term": 2.0 * mixed,
         "cross_layer": across,
-        "eigenbasis": squared_distance(block_ggn, ekfac),
-        "eigenvalues": squared_distance(ekfac, kfac),
+        "eigenbasis": distances.squared(block_ggn, ekfac),
+        "eigenvalues": distances.squared(ekfac, kfac),
     }
     # Where all rungs agree, what is left is rounding, of which nobody's share is worth knowing.
     floor = ROUNDING * chain["hessian"].frobenius_norm() ** 2
@@ -120,7 +82,11 @@ class FrobeniusErrors:
 
 
 def frobenius_errors(
-    rungs: Mapping[str, Curvature], exact: Collection[str], seed: int, count: int = PROBES
+    rungs: Mapping[str, Curvature],
+    exact: Collection[str],
+    seed: int,
+    count: int = PROBES,
+    distances: Distances | None = None,
 ) -> FrobeniusErrors:
     """Exact where the forms tell, else from ``count`` random probes.
 
@@ -129,13 +95,14 @@ def frobenius_errors(
         exact: those whose eigenvalues are known.
         seed: of the probes.
         count: how many, if there are any.
+        distances: where those between matrices are kept.
     """
     if all(rungs[name].eigenbasis is not None for name in CHAIN):
         known = {name: rungs[name] for name in exact}
         return FrobeniusErrors(
             {name: Estimate(rung.frobenius_norm() ** 2) for name, rung in known.items()},
             {name: rung.trace() for name, rung in known.items()},
-            {step: np.array([value]) for step, value in frobenius_split(rungs).items()},
+            {step: np.array([value]) for step, value in frobenius_split(rungs, distances).items()},
             {},
         )
     return _Sampled(rungs, exact, seed, count).errors()
@@ -182,7 +149,7 @@ class _Sampled:
         if self.orthogonal and name in ("ggn", "block_ggn"):
             return self.known("ggn", name)
         ekfac, rung = _diagonalised(self.rungs["ekfac"]), self.rungs[name].eigenbasis
-        if self.orthogonal and rung is not None and _alike(ekfac, rung):
+        if self.orthogonal and rung is not None and alike(ekfac, rung):
             return self.known("ggn", "ekfac") + squared_distance(ekfac, rung)
         return self.gap("ggn", name)
 

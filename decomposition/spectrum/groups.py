@@ -142,14 +142,15 @@ def error_groups(
     with tqdm(
         total=1 + len(scopes), desc="spectral errors", unit="table", disable=not progress
     ) as bar:
-        whole = _against_both(rungs, Comparisons(plan, queries, known))
+        whole = _against_both(rungs, Comparisons(plan, queries, known, known.distances))
         groups["/spectral_error"] = _told(whole.reindex(rung=everyone))
         bar.update()
         for name, parts in scopes.items():
             size = next(iter(parts.values())).size
             inner = replace(plan, protocols={}, leading=min(plan.leading, size))
             part = None if queries is None else queries[slices[name]]
-            data = _against_both(parts, Comparisons(inner, part)).drop_dims(["damping", "protocol"])
+            comparisons = Comparisons(inner, part, distances=known.distances)
+            data = _against_both(parts, comparisons).drop_dims(["damping", "protocol"])
             # A child group shares its parent's rungs: those without blocks are NaN.
             groups[f"/spectral_error/{name}"] = data.reindex(rung=everyone)
             bar.update()

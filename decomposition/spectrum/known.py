@@ -21,6 +21,7 @@ from decomposition.curvature.estimate import Symmetric
 from decomposition.linalg import eigvalsh
 from decomposition.names import CHAIN
 from decomposition.problem import Problem
+from decomposition.spectrum.distances import Distances
 from decomposition.spectrum.frobenius import PROBES, FrobeniusErrors, frobenius_errors
 from decomposition.spectrum.measure import ENDS, Spectrum, exact_spectrum, union
 from decomposition.spectrum.norms import CHEAP_STEPS
@@ -98,6 +99,8 @@ class Known:
     seed: int = 0
     """Of start vectors and probes."""
     counted: dict[str, Counted] = field(default_factory=dict)
+    distances: Distances = field(default_factory=Distances)
+    """Between rungs that have matrices, and between their blocks."""
 
     @property
     def products(self) -> dict[str, int]:
@@ -139,7 +142,9 @@ def known_of(
         if found is not None:
             spectra[name] = found
     exact = [name for name, one in spectra.items() if one.exact]
-    return Known(rungs, spectra, frobenius_errors(rungs, exact, seed), usual, seed, counted)
+    distances = Distances()
+    errors = frobenius_errors(rungs, exact, seed, distances=distances)
+    return Known(rungs, spectra, errors, usual, seed, counted, distances)
 
 
 def spectrum_of(

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from decomposition.curvature import Curvature, KroneckerCurvature
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
-from decomposition.spectrum.frobenius import squared_distance
+from decomposition.spectrum.distances import Distances
 
 PARTS = ("scale", "diagonal", "basis")
 """Of ‖B − K‖²: one scale for each layer, the rest of the diagonal, the eigenbasis."""
@@ -145,7 +145,9 @@ def mismatch_parts(blocks: Blocks) -> xr.Dataset:
     )
 
 
-def eigenvalue_error(rungs: Mapping[str, Curvature]) -> xr.Dataset | None:
+def eigenvalue_error(
+    rungs: Mapping[str, Curvature], distances: Distances | None = None
+) -> xr.Dataset | None:
     """What K-FAC's error from the block GGN is made of, layer by layer: it adds up exactly.
 
         ‖B − K‖² = Σ_l (1 − c_l)² ‖p‖² + ‖e − c_l p‖² + ‖B_l − E_l‖²,      c_l = e·p / p·p
@@ -153,10 +155,15 @@ def eigenvalue_error(rungs: Mapping[str, Curvature]) -> xr.Dataset | None:
     one scale for each layer, the rest of the diagonal in K-FAC's basis, and what no diagonal there
     can have.
 
+    Args:
+        rungs: the chain, and others beside it.
+        distances: those that are known already.
+
     Returns:
         squared(part, layer) for part scale, diagonal and basis, in units of curvature²; zero for
         layers that have no Kronecker form. None where the block GGN is known by its products alone.
     """
+    distances = distances or Distances()
     blocks, found = rungs["block_ggn"].diagonal_blocks(), {}
     for name, part in rungs["ekfac"].diagonal_blocks().items():
         if name not in blocks or blocks[name].matrix_free:
@@ -170,7 +177,7 @@ def eigenvalue_error(rungs: Mapping[str, Curvature]) -> xr.Dataset | None:
         if basis is None:  # by its Gram matrix: E is a projection of B
             left = float(blocks[name].frobenius_norm()) ** 2 - float(e @ e)
         else:
-            left = squared_distance(basis, exact)
+            left = distances.squared(basis, exact)
         found[name] = [
             (1.0 - c) ** 2 * float(p @ p),
             float((e - c * p).square().sum()),

@@ -25,7 +25,7 @@ from decomposition.curvature.estimate import Estimate, Symmetric, probes
 from decomposition.curvature.krylov import KrylovSpaces, Matvec, krylov_spaces
 from decomposition.curvature.operator import Curvature
 from decomposition.linalg import eigvalsh, from_numpy, matmul
-from decomposition.spectrum.frobenius import same_blocks
+from decomposition.spectrum.distances import same_blocks
 from decomposition.spectrum.measure import Ends
 
 EXACT_SIZE = 1024

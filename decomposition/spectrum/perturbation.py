@@ -24,7 +24,7 @@ from decomposition.chain.build import CHAIN, STEPS
 from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.errors import DecompositionError
 from decomposition.linalg import to_numpy
-from decomposition.spectrum.frobenius import squared_distance
+from decomposition.spectrum.distances import squared_distance
 from decomposition.spectrum.norms import norms_from
 from decomposition.spectrum.subspaces import subspace_overlap
 
