@@ -104,6 +104,12 @@ class BaseModel:
     notes: tuple[str, ...] = ()
     """What a reader must know about the target, and about the inversion."""
 
+    def forget_scorers(self) -> None:
+        """Those of the rungs, and of the rungs under rules: gradients in every basis."""
+        self.scorers.clear()
+        for ruled in self.effects.rules.values() if self.effects is not None else ():
+            ruled.scorers.clear()
+
 
 @full_precision()
 def prepare(

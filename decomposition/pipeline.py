@@ -131,7 +131,7 @@ def compute_cell(
             grid = scored[0].dampings if scored else groups["/attribution"]["damping"].values
             notes += scores.unsolved(base, grid, settings.negative)
             notes += scores.left_out(base) if settings.detail else []
-    base.scorers.clear()  # a quarter of the memory, and nothing below needs it
+    base.forget_scorers()  # a quarter of the memory, and nothing below needs it
     dampings = scores.of_protocols(scored[0].selection.dampings) if scored else {}
     with clock.stage("spectra"):
         groups |= _curvature_groups(

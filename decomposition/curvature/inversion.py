@@ -41,7 +41,10 @@ from decomposition.curvature.operator import (
 )
 from decomposition.damping import NegativeCurvature, PseudoInverse, Truncate, as_policy
 from decomposition.errors import DampingError, DecompositionError
-from decomposition.linalg import matmul, solve_positive
+from decomposition.linalg import solve_positive
+
+PANEL = 512
+"""Eigenvectors that are multiplied at once."""
 
 
 class Reinverted(Diagonalised):
@@ -237,9 +240,10 @@ class CoupledPerLayer(Reinverted):
         other = torch.nonzero(change.abs() > rounding)
         matrix = self.dense()
         if len(other):  # mostly one end of an ascending spectrum
-            panel = slice(int(other.min()), int(other.max()) + 1)
-            vectors = self.basis_columns(panel)
-            matrix += matmul(vectors * change[panel], vectors.T)
+            for places in torch.arange(int(other.min()), int(other.max()) + 1).split(PANEL):
+                panel = slice(int(places[0]), int(places[-1]) + 1)
+                vectors = self.basis_columns(panel)
+                matrix.addmm_(vectors * change[panel], vectors.T)  # in place, at a matrix the less
         matrix.diagonal().add_(damping * self._units)
         return solve_positive(matrix, v)
 

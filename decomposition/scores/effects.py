@@ -44,7 +44,7 @@ class Ruled:
     rule: DampingRule
     rungs: Mapping[str, Curvature]
     """Those that have this inverse."""
-    scorers: Mapping[str, Scorer]
+    scorers: dict[str, Scorer]
     """Of those, and of what no curvature went into, which has no strength."""
     strengths: Mapping[str, float]
     """λ of those."""

@@ -13,7 +13,7 @@ solves iterate is not solved for this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,21 @@ class Treated:
     """λ, where there is one; without it there is no H + λI."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A rung at one strength, and where its residuals go."""
+
+    into: Float[np.ndarray, "metrics vectors"]
+    rung: Curvature
+    strength: float
+    damping: float
+
+    @property
+    def at(self) -> tuple[float, float]:
+        """What residuals of one rung depend on."""
+        return self.strength, self.damping
+
+
 def inverse_residuals(
     rungs: Mapping[str, Curvature],
     directions: Sequence[Directions],
@@ -98,29 +113,36 @@ def inverse_residuals(
     under = np.full((len(metrics), len(treatments), len(names), max(sizes)), np.nan)
     vectors, every = np.zeros((2, len(metrics)), int)
     together = torch.cat([v.columns for v in directions], 1)  # one solve serves both kinds
-
-    def found(
-        rung: Curvature, at: Sequence[float], dampings: Sequence[float]
-    ) -> Iterator[tuple[int, Float[np.ndarray, "D k"]]]:
-        """Row of a metric, with its residuals."""
-        parts = residuals(rung, hessian, together, at, dampings, negative).split(sizes, 2)
-        for v, part in zip(directions, parts, strict=True):
-            for end, each in zip(("", "_damped"), part, strict=True):
-                yield metrics.index(f"inverse_residual_{v.kind}{end}"), to_numpy(each)
-
     for v, size in zip(directions, sizes, strict=True):
         rows = [metric.startswith(f"inverse_residual_{v.kind}") for metric in metrics]
         vectors[rows], every[rows] = size, v.all_of_them
     for column, (name, rung) in enumerate(rungs.items()):
         if rung.matrix_free:
             continue
-        for row, each in found(rung, dampings, dampings if added else [np.nan] * len(dampings)):
-            grid[row, :, column, : each.shape[1]] = each
-        for place, treated in enumerate(treatments.values()):
-            if name in treated.rungs and name in treated.strengths:
-                at = [treated.strengths[name]], [treated.dampings.get(name, np.nan)]
-                for row, each in found(treated.rungs[name], *at):
-                    under[row, place, column, : each.shape[1]] = each[0]
+        asked = [
+            _Asked(grid[:, i, column], rung, damping, damping if added else np.nan)
+            for i, damping in enumerate(dampings)
+        ]
+        asked += [
+            _Asked(
+                under[:, i, column],
+                treated.rungs[name],
+                treated.strengths[name],
+                treated.dampings.get(name, np.nan),
+            )
+            for i, treated in enumerate(treatments.values())
+            if name in treated.rungs and name in treated.strengths
+        ]
+        for one in {id(found.rung): found.rung for found in asked}.values():
+            mine = [found for found in asked if found.rung is one]
+            at = list(dict.fromkeys(found.at for found in mine))  # protocols share dampings
+            parts = residuals(one, hessian, together, *zip(*at, strict=True), negative)
+            for found in mine:
+                each = parts[:, at.index(found.at)].split(sizes, 1)
+                for v, part in zip(directions, each, strict=True):
+                    for end, of_end in zip(("", "_damped"), part, strict=True):
+                        row = metrics.index(f"inverse_residual_{v.kind}{end}")
+                        found.into[row, : len(of_end)] = to_numpy(of_end)
     return xr.Dataset(
         {
             "at_damping": (("metric", "damping", "rung", "vector"), grid),
