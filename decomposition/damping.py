@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 from decomposition.checks import check_fields, checked, number
@@ -276,4 +276,5 @@ def damping_for_effective_dimension(
         return math.exp(low)
     if beyond(high) >= 0.0:
         return math.exp(high)
-    return math.exp(brentq(beyond, low, high, xtol=1e-14))
+    found = root_scalar(beyond, bracket=(low, high), method="brentq", xtol=1e-14)
+    return math.exp(float(found.root))

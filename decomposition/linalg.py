@@ -68,7 +68,7 @@ def eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tenso
 
 def _eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
     whole = to_numpy(matrix)
-    alive = whole.any(axis=1)
+    alive = np.asarray(whole.any(axis=1))
     try:
         if alive.all():
             values, vectors = _decomposed(whole.copy())
@@ -104,10 +104,10 @@ def _decomposed(
     # the stages of LAPACK's own driver, but for the last one
     scale = 2.0 ** float(np.frexp(max(work.max(), -work.min()))[1])
     work /= scale
-    reflectors, diagonal, beside, tau, _ = lapack.dsytrd(
-        work.T, lower=1, lwork=int(lapack.dsytrd_lwork(len(work), lower=1)[0]), overwrite_a=1
-    )
-    values, vectors, failed = lapack.dstevd(diagonal, beside)
+    reduce, most, solve = (getattr(lapack, name) for name in ("dsytrd", "dsytrd_lwork", "dstevd"))
+    space = int(most(len(work), lower=1)[0])
+    reflectors, diagonal, beside, tau, _ = reduce(work.T, lower=1, lwork=space, overwrite_a=1)
+    values, vectors, failed = solve(diagonal, beside)
     if failed:
         raise scipy.linalg.LinAlgError
     _reflect(vectors, reflectors, tau)

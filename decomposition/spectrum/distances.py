@@ -33,7 +33,7 @@ class Distances:
         self, key: tuple[int, int], who: tuple[Curvature, ...], compute: Callable[[], float]
     ) -> float:
         if key not in self._found:
-            self._found[key] = self._found[key[::-1]] = compute()
+            self._found[key] = self._found[key[1], key[0]] = compute()
             self._kept += who
         return self._found[key]
 

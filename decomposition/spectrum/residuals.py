@@ -136,7 +136,8 @@ def inverse_residuals(
         for one in {id(found.rung): found.rung for found in asked}.values():
             mine = [found for found in asked if found.rung is one]
             at = list(dict.fromkeys(found.at for found in mine))  # protocols share dampings
-            parts = residuals(one, hessian, together, *zip(*at, strict=True), negative)
+            strengths, added_to = zip(*at, strict=True)
+            parts = residuals(one, hessian, together, strengths, added_to, negative)
             for found in mine:
                 each = parts[:, at.index(found.at)].split(sizes, 1)
                 for v, part in zip(directions, each, strict=True):
