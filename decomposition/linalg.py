@@ -1,7 +1,11 @@
 """Float64 matrix products and symmetric eigenproblems on the fastest library at hand.
 
 On the CPU NumPy's and SciPy's BLAS/LAPACK serve through zero-copy views: on AMD processors
-OpenBLAS multiplies a third faster than the MKL inside PyTorch, on Intel they are on a par.
+OpenBLAS multiplies a third faster than the MKL inside PyTorch, on Intel they are on a par, and
+of a matrix with itself it makes one triangle. But it has threads of its own: those of the library
+that was called last wait for more, busily, and for some 20 ms each has half of every core
+(2 threads on 2 cores: a product of 20 ms took 60). So what takes little longer than that stays
+with PyTorch, whose operations stand before and after it.
 On other devices PyTorch's own kernels are used; where an eigenproblem does not fit into a device's
 memory, it is solved on the CPU. Arrays and tensors meet here alone.
 """
@@ -29,6 +33,9 @@ STAGED = 512
 REFLECTIONS, VECTORS = 256, 1024
 """Reflections that are applied at once, and eigenvectors that they are applied to."""
 
+LARGE_PRODUCT, LARGE_MATRIX = 2**31, 768
+"""Multiply-adds of a product, and side of an eigenproblem, from which NumPy and SciPy serve."""
+
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
     """The values on the CPU, in float32 if in less; a view of a tensor that lies there."""
@@ -43,7 +50,7 @@ def from_numpy(array: np.ndarray, like: Tensor | torch.device) -> Tensor:
 
 def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """a @ b for 2-D tensors, infinite or NaN where it overflows."""
-    if a.device.type != "cpu":
+    if a.device.type != "cpu" or a.numel() * b.shape[-1] < LARGE_PRODUCT:
         return torch.matmul(a, b, out=out)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named by its readers
         result = np.matmul(a.numpy(), b.numpy(), out=None if out is None else out.numpy())
@@ -61,7 +68,7 @@ def eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tenso
         DecompositionError: no convergence.
     """
     with spending(object(), DECOMPOSE):
-        if matrix.device.type != "cpu":
+        if matrix.device.type != "cpu" or len(matrix) < LARGE_MATRIX:
             return _elsewhere(matrix, lambda m: tuple(torch.linalg.eigh(m)), _eigh_on_cpu)
         return _eigh(matrix)
 

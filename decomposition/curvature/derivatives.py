@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from decomposition.curvature.terms import as_double, differentiable
+from decomposition.curvature.passes import differentiable
+from decomposition.curvature.terms import as_double
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import apply_with, double, rows_in, take
 from decomposition.memory import shrinking

@@ -18,8 +18,9 @@ convolution has factors of its own, from its channels and its outputs; they are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,10 +28,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.factor_basis import FactorBasis, factor_basis
-from decomposition.curvature.fisher import EXACT, Fisher, fisher_terms
+from decomposition.curvature.fisher import EXACT, Fisher, on_fisher_passes
 from decomposition.curvature.kronecker import KroneckerBasis, KroneckerCurvature
 from decomposition.curvature.operator import Curvature
-from decomposition.curvature.terms import LayerTerms, on_hessian_batches
+from decomposition.curvature.terms import LayerPasses, LayerTerms, on_hessian_batches
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock, LinearBlock
@@ -59,26 +60,27 @@ def kronecker_factors(
     if sharing not in ("expand", "reduce"):
         raise DecompositionError(f"sharing must be expand or reduce, got {sharing!r}")
     factors: Factors = {}
-    for name, a, s in _factor_rows(problem, fisher, sharing):
-        # Of a matrix with itself: half the work.
-        new = (matmul(a.mT, a) / problem.num_examples, matmul(s.mT, s) / problem.num_examples)
-        old = factors.get(name)
-        factors[name] = new if old is None else (old[0] + new[0], old[1] + new[1])
-    return factors
+    for found in on_fisher_passes(problem, fisher, partial(_moments, sharing=sharing)):
+        for name, (a, s) in found.items():
+            old = factors.get(name)
+            factors[name] = (a, s) if old is None else (old[0] + a, old[1] + s)
+    n = problem.num_examples
+    return {name: (a / n, s / n) for name, (a, s) in factors.items()}
 
 
-def _factor_rows(
-    problem: Problem, fisher: Fisher, sharing: Sharing
-) -> Iterator[tuple[str, Float[Tensor, "*G rows width"], Float[Tensor, "*G rows d"]]]:
-    """Rows whose second moments, summed and divided by N, are A and S."""
-    for terms in fisher_terms(problem, fisher):
-        for name, a in terms.inputs.items():
-            s = terms.roots[name]
-            if sharing == "reduce":
-                yield name, a.mean(-2), s.sum(-2).flatten(-3, -2)
-            else:
-                roots = s.transpose(-4, -3).flatten(-4, -2)
-                yield name, a.flatten(-3, -2) / a.shape[-2] ** 0.5, roots
+def _moments(passes: LayerPasses, sharing: Sharing) -> Factors:
+    """N A and N S of some examples."""
+    reduce, inputs = sharing == "reduce", {}
+    for name, a in passes.inputs.items():
+        rows = a.mean(-2) if reduce else a.flatten(-3, -2) / a.shape[-2] ** 0.5
+        inputs[name] = matmul(rows.mT, rows)  # of a matrix with itself: half the work
+    outputs: dict[str, Tensor] = {}
+    for roots in passes.roots():
+        for name, s in roots.items():
+            rows = s.sum(-2).flatten(-3, -2) if reduce else s.flatten(-4, -2)
+            new = matmul(rows.mT, rows)
+            outputs[name] = outputs[name] + new if name in outputs else new
+    return {name: (a, outputs[name]) for name, a in inputs.items()}
 
 
 def kronecker_bases(
@@ -132,14 +134,31 @@ def ggn_diagonals(
     George et al. (2018, arXiv 1806.03884, equation 11).
     """
     diagonals = {key: torch.zeros_like(basis.products()) for key, basis in bases.items()}
-    for terms in fisher_terms(problem, fisher):
-        for key, basis in bases.items():
-            layer = basis.block.name
-            a = _along(terms.inputs[layer][..., basis.columns], basis.inputs.vectors)
-            # Columns first, as they lie in memory: nothing is copied.
-            s = _along(terms.roots[layer].transpose(-4, -3), basis.outputs.vectors)
-            diagonals[key] += _squared_products(s.transpose(-4, -3), a).flatten(0, -2)
+    for found in on_fisher_passes(problem, fisher, partial(_diagonals, bases=bases)):
+        for key, new in found.items():
+            diagonals[key] += new.flatten(0, -2)
     return {key: value / problem.num_examples for key, value in diagonals.items()}
+
+
+def _diagonals(
+    passes: LayerPasses, bases: Mapping[str, KroneckerBasis]
+) -> dict[str, Float[Tensor, "*G d width"]]:
+    """N times the eigenvalues, of some examples."""
+    inputs = {
+        key: _along(passes.inputs[basis.block.name][..., basis.columns], basis.inputs.vectors)
+        for key, basis in bases.items()
+    }
+    found: dict[str, Tensor] = {}
+    for roots in passes.roots():
+        for key, basis in bases.items():
+            s, a = _along(roots[basis.block.name], basis.outputs.vectors), inputs[key]
+            # At one position the square of a product is the product of squares: of one sum.
+            new = s[..., 0, :].square().sum(-3) if a.shape[-2] == 1 else _squared_products(s, a)
+            found[key] = found[key] + new if key in found else new
+    for key, a in inputs.items():
+        if a.shape[-2] == 1:
+            found[key] = found[key].mT @ a[..., 0, :].square()
+    return found
 
 
 def _along(rows: Float[Tensor, "*G ... d"], vectors: Float[Tensor, "*G d d"]) -> Tensor:
@@ -148,22 +167,19 @@ def _along(rows: Float[Tensor, "*G ... d"], vectors: Float[Tensor, "*G d d"]) ->
 
 
 def _squared_products(
-    s: Float[Tensor, "*G n K T d"], a: Float[Tensor, "*G n T width"]
+    s: Float[Tensor, "*G K n T d"], a: Float[Tensor, "*G n T width"]
 ) -> Float[Tensor, "*G d width"]:
-    """Σ_n Σ_k (Σ_t s_n,k,t a_n,tᵀ)², elementwise squares."""
-    n, k, t, d = s.shape[-4:]
-    if t == 1:
-        return s[..., 0, :].square().sum(-2).mT @ a[..., 0, :].square()
+    """Σ_k Σ_n (Σ_t s_k,n,t a_n,tᵀ)², elementwise squares."""
+    total = a.new_zeros(*a.shape[:-3], s.shape[-1], a.shape[-1])
+    at_once = chunk_bytes(a.device, 8 * PRODUCT_NUMBERS) // (8 * total.numel())
+    for column in s.unbind(-4):
 
-    def of(part: slice) -> Tensor:
-        rows = s[..., part, :, :, :].mT.flatten(-3, -2)  # one product for all K
-        products = (rows @ a[..., part, :, :]).square_()
-        return products.unflatten(-2, (k, d)).sum((-4, -3))
+        def of(part: slice, column: Tensor = column) -> Tensor:
+            products = column[..., part, :, :].mT @ a[..., part, :, :]
+            return products.square_().sum(-3)
 
-    total = a.new_zeros(*a.shape[:-3], d, a.shape[-1])
-    one = 8 * k * total.numel()
-    for found in shrinking(of, n, chunk_bytes(a.device, 8 * PRODUCT_NUMBERS) // one):
-        total += found
+        for found in shrinking(of, a.shape[-3], at_once):
+            total += found
     return total
 
 

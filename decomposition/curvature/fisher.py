@@ -14,7 +14,7 @@ Each is F = (1/N) Σ_n J_nᵀ (R_n R_nᵀ) J_n with its own root R_n (C × K) at
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
 
@@ -28,12 +28,14 @@ from decomposition.curvature.jacobian import JacobianRows
 from decomposition.curvature.terms import (
     TERMS_BYTES,
     GaussNewtonTerms,
+    LayerPasses,
     LayerTerms,
+    Result,
     Root,
     on_batches,
 )
 from decomposition.errors import DecompositionError
-from decomposition.inputs import Inputs, double
+from decomposition.inputs import Inputs
 from decomposition.layers import Block
 from decomposition.losses import (
     BinaryCrossEntropy,
@@ -211,10 +213,26 @@ def _(loss: CustomLoss, f: Tensor, y: Tensor, u: Tensor) -> Tensor:
     )
 
 
+def on_fisher_passes(
+    problem: Problem, fisher: Fisher, work: Callable[[LayerPasses], Result]
+) -> Iterator[Result]:
+    """``work`` of the layer inputs and roots of every batch of training examples.
+
+    Of what is a sum over columns: these are there one after the other, never all at once.
+    """
+    of, columns = LayerTerms(problem), fisher.rows(problem.num_outputs)
+    numbers, rows = of.numbers_per_pass(columns), max(1, of.most_in_a_pass // of.largest)
+
+    def batch(x: Inputs, y: Tensor, first: int) -> Result:
+        return work(of.passes(x, y, root_of(problem, fisher, first)))
+
+    return on_batches(problem, numbers, batch, 8 * numbers * rows)
+
+
 def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
     """Layer inputs a_l,t and roots s_l,t = R_nᵀ J_l,t of every batch of training examples."""
-    of, columns = LayerTerms(problem), max(problem.num_outputs, fisher.columns)
-    numbers = of.numbers_per_example(double(problem.train[0]), columns)
+    of = LayerTerms(problem)
+    numbers = of.numbers_per_example(max(problem.num_outputs, fisher.columns))
 
     def terms(x: Inputs, y: Tensor, first: int) -> GaussNewtonTerms:
         return of.gauss_newton(x, y, root_of(problem, fisher, first))
@@ -227,8 +245,7 @@ def jacobian_rows(
 ) -> Iterator[Float[Tensor, "n K width"]]:
     """Rows R_nᵀ J_n of every batch of training examples, for all parameters or some blocks."""
     rows = JacobianRows(problem, blocks)
-    columns = max(problem.num_outputs, fisher.columns)
-    numbers = rows.numbers_per_example(double(problem.train[0]), columns)
+    numbers = rows.numbers_per_example(max(problem.num_outputs, fisher.columns))
 
     def of_batch(x: Inputs, y: Tensor, first: int) -> Float[Tensor, "n K width"]:
         return rows(x, y, root_of(problem, fisher, first))

@@ -30,12 +30,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.curvature.convolutions import with_patches
-from decomposition.curvature.terms import differentiable
+from decomposition.curvature.passes import backward_passes, differentiable
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import Inputs, apply_with, each, rows_in, take, to
 from decomposition.losses import Loss
-from decomposition.memory import out_of_memory, shrinking
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 Result = TypeVar("Result")
@@ -149,18 +149,12 @@ class Graph:
         self, outputs: list[Tensor], vectors: list[Tensor], inputs: list[Tensor]
     ) -> list[Float[Tensor, "k ..."]]:
         """Σ ∂⟨outputs, vectors⟩/∂inputs for each of k vectors."""
-        pairs = zip(outputs, vectors, strict=True)
-        moving = [(f, v) for f, v in pairs if f.requires_grad]  # the others are constants
-        count = len(vectors[0])
-        if not moving or not count:
-            return [one.new_zeros(count, *one.shape) for one in inputs]
-        functions = [f for f, _ in moving]
-        together = self._of.together(len(self.outputs))
+        together, count = self._of.together(len(self.outputs)), len(vectors[0])
         parts = [
-            _vectorised(functions, inputs, [v[first : first + together] for _, v in moving])
-            for first in range(0, count, together)
+            backward_passes(outputs, inputs, [v[first : first + together] for v in vectors])
+            for first in range(0, max(count, 1), together)
         ]
-        return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+        return [_joined(pieces) for pieces in zip(*parts, strict=True)]
 
 
 def _gradients(f: Tensor, leaves: list[Tensor], u: Tensor | None) -> list[Tensor]:
@@ -172,33 +166,8 @@ def _gradients(f: Tensor, leaves: list[Tensor], u: Tensor | None) -> list[Tensor
     )
 
 
-def _vectorised(functions: list[Tensor], inputs: list[Tensor], v: list[Tensor]) -> list[Tensor]:
-    """Of a few columns together where PyTorch can, of one at a time where it cannot."""
-
-    def grad(along: Sequence[Tensor], batched: bool) -> list[Tensor]:
-        found = torch.autograd.grad(
-            functions,
-            inputs,
-            along,
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
-        lead = along[0].shape[:1] if batched else ()
-        return [
-            one.new_zeros(*lead, *one.shape) if part is None else part
-            for one, part in zip(inputs, found, strict=True)
-        ]
-
-    count = len(v[0])
-    if count > 1:
-        try:
-            return grad(v, True)
-        except RuntimeError as error:  # an operation without a rule for several at once
-            if out_of_memory(error):
-                raise
-    columns = [grad([one[i] for one in v], False) for i in range(count)]
-    return [torch.stack(parts) for parts in zip(*columns, strict=True)]
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 class Graphs:

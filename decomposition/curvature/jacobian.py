@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.graphs import Graph, Graphs
-from decomposition.curvature.terms import LayerTerms, Root, as_double, differentiable
+from decomposition.curvature.passes import differentiable
+from decomposition.curvature.terms import LayerTerms, Root, as_double
 from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, apply_with, double, each, rows_in, take
 from decomposition.layers import Block, ExactBlock
@@ -60,9 +61,9 @@ class JacobianRows:
             start += block.size
         return rows
 
-    def numbers_per_example(self, x: Inputs, columns: int) -> int:
+    def numbers_per_example(self, columns: int) -> int:
         """Numbers that the rows of one example and their making take."""
-        return 3 * columns * self.size + self._terms.numbers_per_example(x, columns)
+        return 3 * columns * self.size + self._terms.numbers_per_example(columns)
 
     def _exact(
         self, x: Inputs, columns: Float[Tensor, "n C K"], blocks: list[ExactBlock]
@@ -95,7 +96,7 @@ def gradient_root(loss: Loss) -> Root:
 def per_example_gradients(problem: Problem, x: Inputs, y: Tensor) -> Float[Tensor, "N P"]:
     """∇_θ ℓ_n for every example, rows in parameter order (float64)."""
     rows, root = JacobianRows(problem), gradient_root(problem.loss_function)
-    one = 8 * rows.numbers_per_example(double(take(x, slice(0, 1))), 1)
+    one = 8 * rows.numbers_per_example(1)
     chunk = chunk_bytes(y.device, GRADIENT_ROWS * one) // one
     size = (rows_in(x), problem.num_parameters)
     gradients = torch.empty(size, dtype=torch.float64, device=y.device)

@@ -20,26 +20,27 @@ below the other; G is a leading dimension that other blocks do not have.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from decomposition.curvature.passes import backward_passes, differentiable
 from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, about_transformers, double, rows_in, take
+from decomposition.inputs import Inputs, double, rows_in, take
 from decomposition.layers import (
     LinearBlock,
     layers_of,
-    output_shapes,
     patches,
     perturbed_forward,
     responses,
+    traced_forward,
 )
-from decomposition.memory import out_of_memory, shrinking
+from decomposition.memory import shrinking
 from decomposition.problem import Problem
 
 Result = TypeVar("Result")
@@ -50,6 +51,9 @@ TERMS_BYTES = 64 * 2**20
 """The same where it is free to choose: more leaves the cache, fewer are more calls than work."""
 SWEEP_ELEMENTS = 2**21
 """Elements of the largest activation in one vectorised sweep: larger leaves the cache."""
+PASS_NUMBERS, PASS_NUMBERS_ON_CUDA = 2**18, 2**27
+"""Numbers of the largest layer output in one backward pass: more leave the cache, fewer are more
+calls than work."""
 Root = Callable[[Tensor, Tensor], Tensor]
 """(outputs (n, C), targets) → R (n, C, K)."""
 
@@ -92,32 +96,25 @@ class LayerTerms:
         self.parameters = {name: value.detach() for name, value in state.items()}
         self._problem = problem
 
-    def gauss_newton(self, x: Inputs, y: Tensor, root: Root | None = None) -> GaussNewtonTerms:
-        """One forward pass, and K backward passes at once: one for each column of the root.
+    def passes(self, x: Inputs, y: Tensor, root: Root | None = None) -> LayerPasses:
+        """One forward pass, and K backward passes when they are asked for.
 
         Args:
             x: inputs, float64.
             y: targets.
             root: default the square root of Λ, for the GGN.
         """
-        root = root or self._problem.loss_function.hessian_sqrt
-        n, zeros = rows_in(x), self._zeros(x)
+        return LayerPasses(self, x, y, root or self._problem.loss_function.hessian_sqrt)
 
-        def forward(perturbation: dict[str, tuple[Tensor, ...]]):
-            return perturbed_forward(self.model, self.layers, self.parameters, x, perturbation)
-
-        with differentiable(self.model):
-            outputs, vjp, inputs = torch.func.vjp(forward, zeros, has_aux=True)  # pyright: ignore[reportAssignmentType]
-            columns = root(outputs, y)
-            (pulled,) = torch.func.vmap(vjp)(columns.permute(2, 0, 1))
-        found_inputs, found_roots = {}, {}
-        for block in self.blocks:
-            layer, name = self.layers[block.name], block.name
-            a = _joined([patches(layer, call, n) for call in inputs[name]])
-            s = _joined([responses(layer, call, n, lead=1) for call in pulled[name]])
-            found_inputs[name] = block.append_one(a.movedim(0, -3))
-            found_roots[name] = s.movedim((1, 0), (-4, -3))
-        return GaussNewtonTerms(found_inputs, found_roots, columns)
+    def gauss_newton(self, x: Inputs, y: Tensor, root: Root | None = None) -> GaussNewtonTerms:
+        """The terms of all columns of the root at once; arguments as for ``passes``."""
+        passes = self.passes(x, y, root)
+        some = list(passes.roots())
+        roots = {
+            b.name: _joined([part[b.name] for part in some], -4).transpose(-4, -3)
+            for b in self.blocks
+        }
+        return GaussNewtonTerms(passes.inputs, roots, passes.columns)
 
     def hessian(self, x: Inputs, y: Tensor) -> HessianTerms:
         """Z forward-over-reverse sweeps, vectorised over directions and examples.
@@ -126,7 +123,9 @@ class LayerTerms:
             UnsupportedModelError: the model is no stack of once-used torch.nn.Linear layers.
         """
         blocks = plain_blocks(self._problem)
-        loss, zero = self._problem.loss_function, self._zeros(x)
+        loss, n = self._problem.loss_function, rows_in(x)
+        like = next(iter(self.parameters.values()))
+        zero = {block.name: (like.new_zeros(n, block.d_out),) for block in blocks}
 
         def total_loss(perturbation: dict[str, tuple[Tensor, ...]]):
             outputs, inputs = perturbed_forward(
@@ -141,14 +140,14 @@ class LayerTerms:
 
         def column(direction: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             tangent = {
-                block.name: (part.expand(rows_in(x), block.d_out),)
+                block.name: (part.expand(n, block.d_out),)
                 for block, part in zip(blocks, direction.split(widths), strict=True)
             }
             _, (d_deltas, d_inputs) = torch.func.jvp(gradient, (zero,), (tangent,))  # pyright: ignore[reportAssignmentType]
             return {name: part for name, (part,) in d_deltas.items()}, d_inputs
 
         directions = torch.eye(sum(widths), dtype=torch.float64, device=y.device)
-        chunk = max(1, min(sum(widths), SWEEP_ELEMENTS // (rows_in(x) * max(widths))))
+        chunk = max(1, min(sum(widths), SWEEP_ELEMENTS // (n * max(widths))))
         with differentiable(self.model):
             d_deltas, d_inputs = torch.func.vmap(column, chunk_size=chunk)(directions)
         names = [block.name for block in blocks]
@@ -174,28 +173,79 @@ class LayerTerms:
             },
         )
 
-    def numbers_per_example(self, x: Inputs, columns: int) -> int:
+    def numbers_per_example(self, columns: int) -> int:
         """Numbers that the terms of one example consist of, K being ``columns``."""
-        shapes = output_shapes(self.model, self.layers, self.parameters, take(x, slice(0, 1)))
-        total = 0
-        for block in self.blocks:
-            positions = sum(shape.numel() for shape in shapes[block.name]) // block.d_out
-            inputs = block.groups * block.width
-            total += positions * (inputs + (2 * columns + 2) * block.d_out)
-        return total
+        return sum(
+            count * (block.groups * block.width + (2 * columns + 2) * block.d_out)
+            for block, count in self._positions.items()
+        )
 
-    def _zeros(self, x: Inputs) -> dict[str, tuple[Tensor, ...]]:
-        """A perturbation of every output of every layer, call by call."""
-        shapes = output_shapes(self.model, self.layers, self.parameters, x)
-        like = next(iter(self.parameters.values()))
+    def numbers_per_pass(self, columns: int) -> int:
+        """Numbers that an example takes where K columns are taken one after the other."""
+        return self.numbers_per_example(1) + 2 * columns * self._problem.num_outputs
+
+    @cached_property
+    def largest(self) -> int:
+        """Numbers in the largest layer output of one example."""
+        return max([count * block.d_out for block, count in self._positions.items()], default=1)
+
+    @property
+    def most_in_a_pass(self) -> int:
+        """Numbers of the largest layer output that one backward pass should have."""
+        on_cuda = self._problem.device.type == "cuda"
+        return PASS_NUMBERS_ON_CUDA if on_cuda else PASS_NUMBERS
+
+    @cached_property
+    def _positions(self) -> dict[LinearBlock, int]:
+        """How many positions share each layer's weight in one example."""
+        x = double(take(self._problem.rows("train")[0], slice(0, 1)))
+        traced = traced_forward(self.model, self.layers, self.parameters, x)
         return {
-            name: tuple(like.new_zeros(shape) for shape in calls) for name, calls in shapes.items()
+            block: sum(z.numel() for z in traced.responses[block.name]) // block.d_out
+            for block in self.blocks
         }
 
 
-def _joined(calls: list[Tensor]) -> Tensor:
-    """The positions of all calls; one call is not copied."""
-    return calls[0] if len(calls) == 1 else torch.cat(calls, -2)
+class LayerPasses:
+    """One forward pass of n examples, and the backward passes that pull a root's columns back."""
+
+    def __init__(self, of: LayerTerms, x: Inputs, y: Tensor, root: Root) -> None:
+        """The forward pass, and the root at its outputs."""
+        self._of, self._n = of, rows_in(x)
+        with differentiable(of.model):
+            self._traced = traced_forward(of.model, of.layers, of.parameters, x)
+            self.columns: Float[Tensor, "n C K"] = root(self._traced.outputs.detach(), y)
+
+    @cached_property
+    def inputs(self) -> dict[str, Float[Tensor, "*G n T width"]]:
+        """a_l,t."""
+        found = {}
+        for block in self._of.blocks:
+            layer, calls = self._of.layers[block.name], self._traced.inputs[block.name]
+            a = _joined([patches(layer, call, self._n) for call in calls], -2)
+            found[block.name] = block.append_one(a.movedim(0, -3))
+        return found
+
+    def roots(self) -> Iterator[dict[str, Float[Tensor, "*G k n T d"]]]:
+        """s_l,t of some of the K columns after the others, as many as keep the processor busy."""
+        step = max(1, self._of.most_in_a_pass // (self._n * self._of.largest))
+        calls = [z for block in self._of.blocks for z in self._traced.responses[block.name]]
+        for first in range(0, self.columns.shape[2] if calls else 0, step):
+            u = self.columns[:, :, first : first + step].permute(2, 0, 1).contiguous()
+            with differentiable(self._of.model):
+                pulled = iter(backward_passes([self._traced.outputs], calls, [u]))
+            found = {}
+            for block in self._of.blocks:
+                layer = self._of.layers[block.name]
+                parts = [next(pulled) for _ in self._traced.responses[block.name]]
+                s = _joined([responses(layer, part, self._n, lead=1) for part in parts], -2)
+                found[block.name] = s.movedim((0, 1), (-4, -3))
+            yield found
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """One part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
@@ -206,21 +256,6 @@ def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:
             "on inputs (examples, features): these terms exist for such models only"
         )
     return tuple(block for block in problem.blocks if isinstance(block, LinearBlock))
-
-
-@contextmanager
-def differentiable(model: nn.Module) -> Iterator[None]:
-    """Say what a failure inside torch.func means: some operation of the model is not for it."""
-    try:
-        yield
-    except (RuntimeError, NotImplementedError) as error:
-        if out_of_memory(error):
-            raise
-        raise UnsupportedModelError(
-            f"{type(model).__name__} cannot be differentiated twice under torch.func (data-"
-            f"dependent control flow, .item(), or an operation without a derivative?): "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}{about_transformers(model)}"
-        ) from error
 
 
 def on_batches(

@@ -7,9 +7,10 @@ from decomposition.layers.convert import with_linear_attention, with_linear_laye
 from decomposition.layers.find import Layout, find_layout, layers_of
 from decomposition.layers.hooks import (
     Perturbation,
+    Traced,
     output_hooks,
-    output_shapes,
     perturbed_forward,
+    traced_forward,
 )
 from decomposition.layers.positions import patches, responses
 from decomposition.layers.recurrent import LinearCell, LinearRecurrence
@@ -24,13 +25,14 @@ __all__ = [
     "LinearCell",
     "LinearRecurrence",
     "Perturbation",
+    "Traced",
     "find_layout",
     "layers_of",
     "output_hooks",
-    "output_shapes",
     "patches",
     "perturbed_forward",
     "responses",
+    "traced_forward",
     "with_linear_attention",
     "with_linear_layers",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, apply_with, rows_in, take
-from decomposition.layers.hooks import output_shapes, perturbed_forward
+from decomposition.layers.hooks import traced_forward
 from decomposition.layers.positions import is_transposed, patches, responses
 
 TOLERANCE = 1e-7
@@ -96,25 +96,20 @@ def _by_positions(
 ) -> dict[str, dict[str, Tensor]]:
     """Layer → Σ_t δ_t a_tᵀ and Σ_t δ_t of every example; nothing where rows are no examples."""
     n = rows_in(x)
-    like = next(iter(parameters.values()))
-    zeros = {
-        name: tuple(like.new_zeros(shape, requires_grad=True) for shape in shapes)
-        for name, shapes in output_shapes(model, candidates, parameters, x).items()
-    }
+    traced = traced_forward(model, candidates, parameters, x)
     with torch.enable_grad():
-        f, inputs = perturbed_forward(model, candidates, parameters, x, zeros)
-        total = _weighted(f)
-    flat = [zero for calls in zeros.values() for zero in calls]
+        total = _weighted(traced.outputs)
+    flat = [z for calls in traced.responses.values() for z in calls]
     deltas = iter(torch.autograd.grad(total, flat, allow_unused=True))
     found: dict[str, dict[str, Tensor]] = {}
     for name, layer in candidates.items():
         products: list[Tensor] = []
         sums: list[Tensor] = []
         fits = True
-        for a, zero in zip(inputs[name], zeros[name], strict=True):
-            delta = _or_zeros(next(deltas), zero)
+        for a, z in zip(traced.inputs[name], traced.responses[name], strict=True):
+            delta = _or_zeros(next(deltas), z)
             try:
-                rows, d = patches(layer, a.detach(), n), responses(layer, delta, n)
+                rows, d = patches(layer, a, n), responses(layer, delta, n)
                 product = d.mT @ rows  # (n, *G, d_out, d_in), in the shape of the weight
                 products.append(product.mT if is_transposed(layer) else product)
                 sums.append(d.sum(-2))

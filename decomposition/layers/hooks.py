@@ -1,9 +1,10 @@
-"""Seeing the inputs of layers, and perturbing their outputs, in a forward pass."""
+"""Seeing the inputs and outputs of layers in a forward pass, and perturbing the outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -60,11 +61,35 @@ def perturbed_forward(
     return outputs, {name: tuple(calls) for name, calls in seen.items()}
 
 
-def output_shapes(
+@dataclass(frozen=True)
+class Traced:
+    """A forward pass with its graph."""
+
+    outputs: Tensor
+    """(n, C)."""
+    inputs: dict[str, tuple[Tensor, ...]]
+    """What went into every layer, call by call."""
+    responses: dict[str, tuple[Tensor, ...]]
+    """What came out of it: the outputs can be differentiated along it, whatever is trainable."""
+
+
+def traced_forward(
     model: nn.Module, layers: Mapping[str, nn.Module], parameters: Mapping[str, Tensor], x: Inputs
-) -> dict[str, tuple[torch.Size, ...]]:
-    """Shapes of every layer's outputs in one forward pass, call by call."""
-    found: dict[str, list[torch.Size]] = {name: [] for name in layers}
-    with output_hooks(layers, lambda name, a, z: found[name].append(z.shape)), torch.no_grad():
-        apply_with(model, parameters, x)
-    return {name: tuple(calls) for name, calls in found.items()}
+) -> Traced:
+    """Outputs, and every layer's inputs and outputs."""
+    inputs: dict[str, list[Tensor]] = {name: [] for name in layers}
+    responses: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def hook(name: str, a: Tensor, z: Tensor) -> Tensor:
+        z = z if z.requires_grad else z.detach().requires_grad_()
+        inputs[name].append(a.detach().clone())
+        responses[name].append(z)
+        return z.clone()  # a later in-place operation must change nothing that we saw
+
+    with output_hooks(layers, hook), torch.enable_grad():
+        outputs = apply_with(model, parameters, x)
+    return Traced(
+        outputs,
+        {name: tuple(calls) for name, calls in inputs.items()},
+        {name: tuple(calls) for name, calls in responses.items()},
+    )

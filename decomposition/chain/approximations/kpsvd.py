@@ -35,7 +35,6 @@ from decomposition.curvature.factor_basis import FactorBasis, factor_basis
 from decomposition.curvature.fisher import fisher_terms
 from decomposition.curvature.terms import GaussNewtonTerms, LayerTerms
 from decomposition.device import chunk_bytes
-from decomposition.inputs import double
 from decomposition.layers import LinearBlock
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
@@ -183,7 +182,7 @@ def _passes(problem: Problem) -> Callable[[], Iterable[GaussNewtonTerms]]:
 
 def _kept(problem: Problem) -> bool:
     """Whether the terms of all examples are few enough."""
-    one = LayerTerms(problem).numbers_per_example(double(problem.train[0]), problem.num_outputs)
+    one = LayerTerms(problem).numbers_per_example(problem.num_outputs)
     return 8 * one * problem.num_examples <= chunk_bytes(problem.device, KEPT_BYTES)
 
 
