@@ -173,7 +173,8 @@ def prepare(
         with clock.stage("scores"):
             told = {name: eigenvalues_of(known, name) for name in plain}
             rotations: Rotations = {}
-            scorers = scorers_of(rungs, gradients, told, rotations)
+            masks = 0 if found.found is None else len(found.found.weights)
+            scorers = scorers_of(rungs, gradients, told, rotations, masks)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
             scorers |= {name: FixedScorer(torch.from_numpy(one)) for name, one in given.items()}
             asked = _signs(scorers, given)
@@ -183,7 +184,7 @@ def prepare(
         same = {name for name, rung in plain.items() if rungs[name] is rung}
         usable = {n: one for n, one in scorers.items() if n in same or n not in plain}
         rules = {
-            name: _ruled(rule, plain, layers, gradients, told, rotations, usable, dense)
+            name: _ruled(rule, plain, layers, gradients, told, rotations, usable, dense, masks)
             for name, rule in damping_rules(settings.rules).items()
         }
         effects = Effects(scorers, measured, settings.negative, rules=rules)
@@ -211,13 +212,14 @@ def _ruled(
     rotations: Rotations,
     scorers: Mapping[str, Scorer],
     formed: bool,
+    masks: int,
 ) -> Ruled:
     """Every rung under a rule; what no curvature went into stays as it is."""
     made = ruled_rungs(rule, rungs, eigenvalues, layers, formed)
     same = {name for name, rung in made.rungs.items() if rung is rungs[name]}  # another λ, no more
     kept = {name: one for name, one in scorers.items() if name in same or name not in rungs}
     other = {name: rung for name, rung in made.rungs.items() if name not in kept}
-    found = scorers_of(other, gradients, eigenvalues, rotations) | kept
+    found = scorers_of(other, gradients, eigenvalues, rotations, masks) | kept
     return Ruled(rule, made.rungs, found, made.strengths, dict(made.refused))
 
 

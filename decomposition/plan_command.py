@@ -123,10 +123,12 @@ def _lines(problem: Problem, plan: Plan, table: Iterator[str], said: list[str]) 
         f"Memory: its peak; a run, whose rungs share matrices, peaks at {size_text(together)}."
     )
     if not plan.dense:
+        space = plan.dimensions(problem.num_parameters, problem.num_queries)
         yield (
-            f"Matrix-free rungs are solved in a Krylov space for each query ({plan.krylov_steps} "
-            "products: --krylov-steps), which serves every λ. Norms of differences with H are "
-            "estimated, with their errors."
+            f"Matrix-free rungs are solved in one Krylov space of all queries, of {space:,} "
+            f"dimensions (at most {plan.krylov_steps} for each: --krylov-steps; as many as fit: "
+            "--memory), which serves every λ; a query is its part of it. Norms of differences with "
+            "H are estimated, with their errors."
         )
         if plan.no_lattice:
             yield f"Orders: {plan.no_lattice}."

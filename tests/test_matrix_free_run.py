@@ -127,7 +127,7 @@ def test_forms_and_solves_are_recorded(both) -> None:
     }
     assert systems == 8 * len(dampings)  # a rule of one λ is solved together with them
     assert products <= 8 * KRYLOV_STEPS  # shared by all dampings
-    assert 0 < float(large["residual"].max()) <= CHANGE  # 0 where a space is exhausted
+    assert 0 <= float(large["residual"].max()) <= CHANGE  # 0 where a space is exhausted
     assert float(large["trace_error"].sel(rung="kfac")) == 0.0
     notes = both[0].attrs["notes"]
     assert "estimated with random probes" in notes

@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,9 +41,11 @@ from decomposition.linalg import eigh, matmul
 from decomposition.names import CHAIN
 from decomposition.problem import Problem
 
-GEMM_SIDE, EIGH_SIDE, PROBE_EXAMPLES, PROBE_COLUMNS = 768, 512, 128, 2**18
-"""Sides of the matrices that are timed, examples of the sweep, and numbers in its columns: many
-columns of a small model are swept at once, as when its Hessian is formed."""
+GEMM_SIDE, EIGH_SIDE = 768, 512
+"""Sides of the matrices that are timed."""
+SWEPT_EXAMPLES, SWEPT_COLUMNS, SWEPT_MOST, SWEPT_SECONDS = 128, 2, 32, 0.3
+"""Examples and columns of the first product that is timed; both are doubled, up to all examples and
+so many columns, until it takes so long: rates are those of products as large as a run's."""
 ON_CUDA = 4
 """All of them times this there, where less leaves the device idle."""
 OF_EIGH, OF_PRODUCT = 9, 6
@@ -51,8 +54,8 @@ HESSIAN_GEMMS = 2
 """Multiply-adds of a dense H of a stack of linear layers, per N P²; of G it is one."""
 EIGH_COPIES = 4
 """Matrices at the peak of an eigendecomposition: itself, its vectors, LAPACK's work space."""
-KRYLOV_VECTORS = 6
-"""At work beside a Krylov basis."""
+ORTHOGONALISED, DECOMPOSED = 2, 2
+"""Passes over a Krylov basis; and eigendecompositions of its last size while it grows."""
 
 
 @dataclass(frozen=True)
@@ -285,13 +288,20 @@ class Costs:
         return Work(products=1)
 
     def _iterated(self, of_a_product: float = 1.0) -> Cost:
-        """In a Krylov space of every query, which all λ share; preconditioned by EK-FAC."""
-        steps = min(self.plan.krylov_steps, self.size)
-        ekfac = self.ekfac()
-        space = Work(products=steps * of_a_product, multiplications=2 * self.size * steps**2)
-        vectors = 8 * self.size * (steps + KRYLOV_VECTORS)
-        again = Work(multiplications=self.size * (steps + self.examples))
-        return replace(ekfac, solve=self.query + space, again=again, memory=ekfac.memory + vectors)
+        """In one Krylov space of all queries, which all λ share: what a query has in it."""
+        queries = max(1, self.problem.num_queries)
+        found = self.plan.dimensions(self.size, queries)
+        each = found / queries
+        passes = ORTHOGONALISED * found * self.size  # half of the basis on average, there and back
+        inside = found * found
+        space = Work(
+            products=each * of_a_product,
+            multiplications=each * (passes + self.examples * self.size) + inside,
+            cubes=DECOMPOSED * each * inside,
+        )
+        again = Work(multiplications=inside + found * self.examples)
+        held = 8 * self.size * (found + 2 * queries)
+        return replace(self.ekfac(), solve=self.query + space, again=again, memory=held)
 
 
 def forward_operations(problem: Problem) -> float:
@@ -337,15 +347,20 @@ class Rates:
         side, small = more * GEMM_SIDE, more * EIGH_SIDE
         square = torch.randn(side, side, generator=generator, dtype=torch.float64).to(device)
         symmetric = square[:small, :small] @ square[:small, :small].T
-        count = min(more * PROBE_EXAMPLES, problem.num_examples)
-        few = problem.of_examples(slice(0, count))
-        columns = min(16 * more, max(2, more * PROBE_COLUMNS // problem.num_parameters))
-        v = torch.randn(problem.num_parameters, columns, generator=generator, dtype=torch.float64)
-        v = v.to(device)
 
         def sweep(precision: Precision) -> float:
-            product = hessian_product(few, getattr(torch, precision))
-            return _seconds(lambda: product.matvec(v), device) / (columns * few.num_examples)
+            examples, columns = SWEPT_EXAMPLES, SWEPT_COLUMNS
+            while True:
+                few = problem.of_examples(slice(0, min(examples, problem.num_examples)))
+                v = torch.randn(
+                    few.num_parameters, columns, generator=generator, dtype=torch.float64
+                ).to(device)
+                product = hessian_product(few, getattr(torch, precision))
+                taken = _seconds(partial(product.matvec, v), device)
+                whole = examples >= problem.num_examples
+                if taken > SWEPT_SECONDS or (whole and columns >= SWEPT_MOST):
+                    return taken / (columns * few.num_examples)
+                examples, columns = 2 * examples, min(2 * columns, SWEPT_MOST)
 
         exact = sweep("float64")
         return Rates(

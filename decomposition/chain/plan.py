@@ -21,7 +21,12 @@ import torch
 
 from decomposition.checks import checked, one_of
 from decomposition.curvature.dual import kept_bytes
-from decomposition.curvature.matrix_free import KRYLOV_STEPS, SOLVE_NUMBERS, WORK_VECTORS
+from decomposition.curvature.matrix_free import (
+    KRYLOV_STEPS,
+    SOLVE_NUMBERS,
+    SPACE_BYTES,
+    WORK_VECTORS,
+)
 from decomposition.device import chunk_bytes, free_memory_on
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock
@@ -37,8 +42,24 @@ DENSE_COPIES = 9.5
 OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
+OF_A_SPACE = 0.25
+"""Part of the budget for the Krylov space of one rung, beside which two more are kept in half of it
+each, and gradients."""
+KEPT_SPACES = 2.0
+"""Spaces at the peak: one in double, two in single precision."""
 UNLIMITED = 2**62
 """A budget in which every rung is dense."""
+
+
+def space_bytes(budget: int) -> int:
+    """Of a Krylov space, in a budget of so many bytes."""
+    return max(SPACE_BYTES, int(OF_A_SPACE * budget))
+
+
+def dimensions(parameters: int, vectors: int, krylov_steps: int, budget: int) -> int:
+    """Of the Krylov space of so many vectors, which takes as many products."""
+    fitting = max(vectors, space_bytes(budget) // (8 * parameters))
+    return min(krylov_steps * vectors, fitting, parameters)
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,15 @@ class Plan:
     """Most of them for each vector that is solved at many dampings."""
     no_lattice: str = ""
     """Why the lattice's other nodes cannot be had; empty where they can."""
+
+    @property
+    def space_bytes(self) -> int:
+        """Of the Krylov space of a rung that is known by its products."""
+        return space_bytes(self.budget)
+
+    def dimensions(self, parameters: int, vectors: int) -> int:
+        """Of the space of so many vectors, which is as many products."""
+        return dimensions(parameters, vectors, self.krylov_steps, self.budget)
 
     @property
     def dense(self) -> bool:
@@ -111,6 +141,8 @@ def plan_chain(
     # of every query a gradient and a solution, and the vectors of those at work
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
     whole, structured = int(DENSE_COPIES * 8 * p**2), structured_bytes(problem)
+    space = dimensions(p, problem.num_queries, krylov_steps, budget)
+    iterated = structured + columns + int(KEPT_SPACES * 8 * p * space)
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:
         if whole <= budget:
@@ -123,14 +155,14 @@ def plan_chain(
             why = f"{side} is not less than P = {p:,}"
         else:
             why = f"Gram matrices of {side} would take {size_text(gram)}"
-        return "matrix-free", structured + columns, why
+        return "matrix-free", iterated, why
 
     ggn = gauss_newton(problem.num_examples * problem.num_outputs)
     kronecker: tuple[Way, int, str] = ("structured", structured, "Kronecker factors")
     hessian = ggn
     if ggn[0] != "dense":
         why = f"P = {p:,}: dense matrices would take {size_text(whole)}"
-        hessian = ("matrix-free", structured + columns, why)
+        hessian = ("matrix-free", iterated, why)
     forms = (hessian, ggn, ggn, kronecker, kronecker)
     table: dict[str, tuple[Way, int, str]] = dict(zip(CHAIN, forms, strict=True))
     missing = "" if ggn[0] == "dense" else _no_lattice(problem, krylov_steps)

@@ -45,6 +45,9 @@ from decomposition.problem import Problem
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 """Relative residual of iterative solves, by the precision of the products."""
 
+SOLVED_AGAIN = ("hessian", "block_ggn")
+"""At its optimum: the one to compare others with, the other to find where its loss comes from."""
+
 
 class Parts:
     """Hessian, GGNs, Kronecker bases and eigenvalues at a model's present parameters.
@@ -289,6 +292,8 @@ class Parts:
             definite=fisher is not None,
             tolerance=TOLERANCES[self.plan.products],
             krylov_steps=self.plan.krylov_steps,
+            space_bytes=self.plan.space_bytes,
+            keep=name in SOLVED_AGAIN,
             trace=known,
             name=name,
         )

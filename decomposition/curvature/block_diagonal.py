@@ -48,7 +48,6 @@ class BlockDiagonal(Diagonalised):
         self.size = sum(block.size for block in every)
         self.matrix_free = any(block.matrix_free for block in every)
         self.definite = all(block.definite for block in every)
-        self.most_products = sum(block.most_products for block in every)
         places = {str(block.device) for block in every}
         if len(places) > 1:
             raise DecompositionError(f"the blocks lie on {' and '.join(sorted(places))}: use one")
@@ -71,6 +70,10 @@ class BlockDiagonal(Diagonalised):
     def record(self) -> tuple[Solve, ...]:
         """The blocks' iterative solves."""
         return tuple(one for block in self._blocks.values() for one in block.record)
+
+    def most_products(self, vectors: int) -> int:
+        """Those of all blocks."""
+        return sum(block.most_products(vectors) for block in self._blocks.values())
 
     @contextmanager
     def watched(self, told: Callable[[int], object]) -> Iterator[None]:

@@ -31,6 +31,7 @@ from decomposition.checks import check_fields, number, numbered
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.damped import FactoredDamping
 from decomposition.curvature.estimate import Estimate
+from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.operator import (
     PROBES,
     Curvature,
@@ -61,7 +62,6 @@ class Reinverted(Diagonalised):
         self.size, self.device = curvature.size, curvature.device
         self.matrix_free, self.definite = curvature.matrix_free, curvature.definite
         self.coupled, self.solver_alone = curvature.coupled, curvature.solver_alone
-        self.most_products = curvature.most_products
         self.notes = curvature.notes
         self._blocks: dict[str, Curvature] = {}
 
@@ -74,6 +74,10 @@ class Reinverted(Diagonalised):
     def record(self) -> Sequence[Solve]:
         """The same as of the curvature itself."""
         return self.curvature.record
+
+    def most_products(self, vectors: int) -> int:
+        """The same as of the curvature itself."""
+        return self.curvature.most_products(vectors)
 
     def watched(self, told: Callable[[int], object]) -> AbstractContextManager[None]:
         """The same as of the curvature itself."""
@@ -159,6 +163,11 @@ class UnderPolicy(Reinverted):
         super().__init__(curvature)
         self.negative = self._policy = as_policy(policy)
         self.notes = (*curvature.notes, f"negative eigenvalues: policy {self._policy.name}")
+
+    @property
+    def by_spaces(self) -> MatrixFreeCurvature | None:
+        """That of the curvature, whose spaces serve every policy."""
+        return self.curvature.by_spaces
 
     def _like(self, block: Curvature) -> UnderPolicy:
         return UnderPolicy(block, self._policy)

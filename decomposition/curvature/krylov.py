@@ -43,7 +43,7 @@ LITTLE = 0.7
 EXHAUSTED = 1e-12
 """Length of a new direction, relative to the largest curvature met, at which there is none."""
 BASIS_NUMBERS = 2**27
-"""Numbers in the bases of the spaces that a quadrature makes at once: 1 GB."""
+"""Numbers in the bases of the spaces that are made at once: 1 GB."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """A curvature known by its products: damped systems are solved by iteration.
 
 One λ with negative eigenvalues as they are: MINRES (conjugate gradients if C is definite), with a
-preconditioner. Any other policy for them, and many λ at once: functions of C in one Krylov space
-of each vector (``krylov``), which all λ share.
+preconditioner. Any other policy for them, and many λ at once: functions of C in one Krylov space of
+all vectors (``shared_space``), which all λ share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from decomposition.curvature.cg import cg
 from decomposition.curvature.estimate import Estimate, Symmetric, squared_norm, xtrace
-from decomposition.curvature.krylov import Function, KrylovSpaces, krylov_spaces
 from decomposition.curvature.minres import minres
 from decomposition.curvature.operator import (
     PROBES,
@@ -25,6 +24,12 @@ from decomposition.curvature.operator import (
     NotAvailableError,
     Solutions,
     Solve,
+)
+from decomposition.curvature.shared_space import (
+    Function,
+    Projection,
+    SharedSpace,
+    shared_space,
 )
 from decomposition.curvature.solution import SolverError, Stopping
 from decomposition.damping import NegativeCurvature
@@ -35,12 +40,14 @@ TOLERANCE = 1e-6
 """Relative residual of a solve: scores are then exact to about as many digits."""
 MOST_STEPS = 500
 CHANGE = 1e-2
-"""Relative change of a function of C over the last fifth of its Krylov steps: what is left moves
+"""Relative change of a function of C over the last fifth of its Krylov space: what is left moves
 the ranks of scores by about a tenth of it."""
 KRYLOV_STEPS = 100
-"""Products of a vector, which all its dampings share."""
-KRYLOV_NUMBERS = 2**27
-"""Numbers in the Krylov bases that are held at once: 1 GB."""
+"""Dimensions of a Krylov space, and products, for each vector in it."""
+SPACE_BYTES = 2**30
+"""Of a Krylov space."""
+DIMENSIONS_EACH = 5
+"""Of every vector in a space, at the least: fewer vectors then share one."""
 SOLVE_NUMBERS = 2**24
 """Numbers in the right-hand sides that are solved at once: 128 MB."""
 WORK_VECTORS = 14
@@ -75,7 +82,10 @@ class MatrixFreeCurvature(Curvature):
         tolerance: relative residual of every column of a solve at one λ.
         most: its steps.
         change: relative change at which a solution in a Krylov space is taken.
-        krylov_steps: most steps of each.
+        krylov_steps: most dimensions of a Krylov space for each vector in it.
+        space_bytes: most memory of such a space.
+        keep: whether the last space is kept, in single precision, for the same vectors: they are
+            solved again at other dampings without a product.
         trace: tr C where it is known; default it is estimated.
         name: for notes.
     """
@@ -92,25 +102,35 @@ class MatrixFreeCurvature(Curvature):
         most: int = MOST_STEPS,
         change: float = CHANGE,
         krylov_steps: int = KRYLOV_STEPS,
+        space_bytes: int = SPACE_BYTES,
+        keep: bool = False,
         trace: float | None = None,
         name: str = "curvature",
     ) -> None:
         """Nothing is computed yet."""
         self.size, self.device = product.size, product.device
         self.definite = definite
-        self.most_products = min(krylov_steps, self.size)
         self._record: list[Solve] = []
         self._told: Callable[[int], object] | None = None
         self._product, self._preconditioner = product, preconditioner
         self._tolerance, self._most, self._trace = tolerance, most, trace
         self._change, self._krylov_steps = change, krylov_steps
+        self._largest = max(1, space_bytes // (8 * self.size))
+        self._keep = keep
+        self._kept: SharedSpace | None = None
         solver = "conjugate gradients" if definite else "MINRES where negative ones count as signed"
         self.notes = (
             f"{name}: known by its products, not by its eigenvalues; damped solves to a relative "
             f"residual of {tolerance:g} by {solver}, for other policies and many dampings at once "
-            f"in Krylov spaces of at most {krylov_steps} steps, to a relative change of {change:g}",
+            f"in one Krylov space of all vectors, of at most {krylov_steps} dimensions for each "
+            f"and {self._largest:,} in all, to a relative change of {change:g}",
             *product.notes,
         )
+
+    @property
+    def by_spaces(self) -> MatrixFreeCurvature:
+        """Itself."""
+        return self
 
     @property
     def record(self) -> list[Solve]:
@@ -159,48 +179,94 @@ class MatrixFreeCurvature(Curvature):
     def _matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         return self._product.matvec(v)
 
+    def most_products(self, vectors: int) -> int:
+        """Dimensions of the spaces of so many vectors."""
+        each = self._together(vectors)
+        rest = vectors % each
+        return vectors // each * self._dimensions(each) + (self._dimensions(rest) if rest else 0)
+
+    def in_spaces(
+        self,
+        v: Float[Tensor, "P k"],
+        dampings: Sequence[float],
+        negative: NegativeCurvature,
+        use: Callable[[SharedSpace, Float[Tensor, "D k"]], Result],
+    ) -> list[Result]:
+        """What ``use`` makes of the Krylov spaces in which the columns are solved.
+
+        One of all of them, unless it would be too small for so many: then one of some columns after
+        the other.
+
+        Args:
+            v: columns.
+            dampings: at which a space is to be large enough, if it can.
+            negative: policy for negative eigenvalues.
+            use: is given one space at a time, which then is gone, and the relative change of the
+                solutions at every damping.
+        """
+
+        def enough(found: Projection) -> bool:
+            change = found.change(inverse(min(dampings), negative))
+            return bool((change <= self._change).all())
+
+        def some(columns: slice) -> Result:
+            part = v[:, columns]
+            space = shared_space(self._watched, part, self._dimensions(part.shape[1]), enough)
+            if self._keep:
+                self._kept = space.in_single_precision()
+            found = space.projection
+            change = _changes(found, dampings, negative)
+            self._note(min(dampings), change, found.dimensions)
+            return use(space, change)
+
+        if not v.shape[1]:
+            return [some(slice(0, 0))]
+        return list(shrinking(some, v.shape[1], self._together(v.shape[1])))
+
+    def unsolved(self, damping: float, change: Float[Tensor, " k"], dimensions: int) -> str | None:
+        """Why there are no solutions whose change is this; None where there are."""
+        if bool((change <= self._change).all()):
+            return None
+        return (
+            f"at damping {damping:.3g}: solutions still change by {float(change.max()):.2g} in a "
+            f"Krylov space of {dimensions:,} dimensions"
+        )
+
     def _solutions(
         self, v: Float[Tensor, "P k"], dampings: list[float], negative: NegativeCurvature
     ) -> Solutions:
-        """All λ from one Krylov space of each column; where it is too small, no solution."""
-        numbers = self.size * self._krylov_steps
-        parts = self._by_columns(
-            lambda some: self._in_spaces(some, dampings, negative), v, KRYLOV_NUMBERS, numbers
-        )
-        x, change = (torch.cat(pieces, -1) for pieces in zip(*parts, strict=True))
-        failures = tuple(
-            f"at damping {damping:.3g}: solutions still change by {float(change[i].max()):.2g} "
-            f"after {self._krylov_steps} products"
-            for i, damping in enumerate(dampings)
-            if not bool((change[i] <= self._change).all())
-        )
-        return Solutions(x, change, failures)
+        """All λ from one Krylov space; where it is too small, no solution."""
 
-    def _in_spaces(
-        self, v: Float[Tensor, "P k"], lambdas: list[float], negative: NegativeCurvature
-    ) -> tuple[Float[Tensor, "D P k"], Float[Tensor, "D k"]]:
+        def solved(space: SharedSpace, change: Tensor) -> tuple[Tensor, Tensor, dict[float, str]]:
+            x = torch.stack([space.apply(inverse(damping, negative)) for damping in dampings])
+            size = space.projection.dimensions
+            said = {d: self.unsolved(d, one, size) for d, one in zip(dampings, change, strict=True)}
+            failures = {damping: text for damping, text in said.items() if text is not None}
+            return torch.where((change <= self._change)[:, None], x, torch.nan), change, failures
 
-        def inverse(damping: float) -> Function:
-            return lambda theta: negative.denominators(theta, damping).reciprocal()
+        kept = None if self._kept is None else self._kept.of(v)
+        parts = []
+        if kept is not None:
+            parts = [solved(kept, _changes(kept.projection, dampings, negative))]
+        if not parts or parts[0][2]:
+            parts = self.in_spaces(v, dampings, negative, solved)
+        failures: dict[float, str] = {}
+        for *_, said in parts:
+            failures |= said
+        x, change = torch.cat([x for x, *_ in parts], 2), torch.cat([c for _, c, _ in parts], 1)
+        return Solutions(x, change, tuple(failures[d] for d in sorted(failures)))
 
-        def enough(spaces: KrylovSpaces) -> bool:
-            found = spaces.coefficients(inverse(min(lambdas)))[1]
-            return bool((found <= self._change).all())
-
-        spaces = krylov_spaces(self._watched, v, self._krylov_steps, enough)
-        pairs = [spaces.apply(inverse(damping)) for damping in lambdas]
-        x, change = torch.stack([x for x, _ in pairs]), torch.stack([c for _, c in pairs])
+    def _note(self, damping: float, change: Float[Tensor, "D k"], products: int) -> None:
         taken = change <= self._change
-        x = torch.where(taken[:, None], x, torch.nan)
-        self._record.append(
-            Solve(
-                min(lambdas),
-                taken.numel(),
-                spaces.steps * v.shape[1],
-                float(torch.where(taken, change, 0.0).max()) if v.shape[1] else 0.0,
-            )
-        )
-        return x, change
+        residual = float(torch.where(taken, change, 0.0).max()) if change.numel() else 0.0
+        self._record.append(Solve(damping, taken.numel(), products, residual))
+
+    def _together(self, vectors: int) -> int:
+        """Columns that share a space."""
+        return max(1, min(vectors, self._largest // DIMENSIONS_EACH))
+
+    def _dimensions(self, vectors: int) -> int:
+        return min(self._krylov_steps * vectors, max(self._largest, vectors), self.size)
 
     def _watched(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         image = self._product.matvec(v)
@@ -215,8 +281,8 @@ class MatrixFreeCurvature(Curvature):
             found = self._solutions(v, [damping], negative)
             if found.failures:
                 raise SolverError(
-                    f"{found.failures[0]}, not by {self._change:g}: use a larger damping, or more "
-                    "steps (krylov_steps)"
+                    f"{found.failures[0]}, not by {self._change:g}: use a larger damping, or a "
+                    "larger space (krylov_steps, space_bytes)"
                 )
             return found.x[0]
         numbers = WORK_VECTORS * self.size
@@ -246,3 +312,14 @@ class MatrixFreeCurvature(Curvature):
         residual = float(found.residuals.max()) if v.shape[1] else 0.0
         self._record.append(Solve(damping, v.shape[1], found.products, residual))
         return found.x
+
+
+def inverse(damping: float, negative: NegativeCurvature) -> Function:
+    """1/d(μ, λ)."""
+    return lambda theta: negative.denominators(theta, damping).reciprocal()
+
+
+def _changes(
+    found: Projection, dampings: Sequence[float], negative: NegativeCurvature
+) -> Float[Tensor, "D k"]:
+    return torch.stack([found.change(inverse(damping, negative)) for damping in dampings])

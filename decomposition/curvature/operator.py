@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ from decomposition.device import CPU
 from decomposition.errors import DampingError, DecompositionError
 from decomposition.linalg import to_numpy
 from decomposition.reals import all_finite, check_finite, real_tensor
+
+if TYPE_CHECKING:  # it is a curvature itself
+    from decomposition.curvature.matrix_free import MatrixFreeCurvature
 
 Vectors = Tensor | np.ndarray
 """(P,) or (P, k)."""
@@ -96,8 +100,6 @@ class Curvature(ABC):
     """Whether its inverse is what a solver makes of λ, whatever else is asked for."""
     negative: NegativeCurvature | None = None
     """A policy of its own for negative eigenvalues, which overrules every caller's."""
-    most_products: int = 0
-    """Most products that the solutions of one vector take, whatever the number of dampings."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,9 +112,18 @@ class Curvature(ABC):
         return None
 
     @property
+    def by_spaces(self) -> MatrixFreeCurvature | None:
+        """What solves it if that happens in Krylov spaces, where every λ costs little."""
+        return None
+
+    @property
     def record(self) -> Sequence[Solve]:
         """Every iterative solve so far."""
         return ()
+
+    def most_products(self, vectors: int) -> int:
+        """Most products that the solutions of so many vectors take, at any number of dampings."""
+        return 0
 
     @contextmanager
     def watched(self, told: Callable[[int], object]) -> Iterator[None]:

@@ -15,7 +15,7 @@ from typing import Any
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.losses import CrossEntropy
 from decomposition.problem import Problem
-from decomposition.problems import bundled, chars, csv_file, idx, npz
+from decomposition.problems import bundled, chars, csv_file, idx, mnist, npz
 from decomposition.problems.data_files import PERCEPTRON, file_problem
 from decomposition.problems.known_truth import linear_gaussian, teacher
 from decomposition.problems.options import (
@@ -43,6 +43,7 @@ BUILT_IN: dict[str, Callable[..., Problem]] = {
         bundled.digits_cnn,
         chars.chars,
         bundled.digits_resnet,
+        mnist.mnist_mlp,
     )
 }
 """Name → function of seed, recipe, quick, variant, and of its own options."""
@@ -50,6 +51,7 @@ EXAMPLES = (
     "digits?hidden=16&activation=tanh&epochs=100",
     "teacher?label_noise=0.2&examples=400",
     "chars?hidden=8&length=12&examples=1000",
+    "mnist_mlp?folder=mnist/",
     "idx:mnist/?pool=2&examples=2000",
     "csv:abalone.data?target=last&task=regression",
     "npz:mine.npz?x=features&y=labels",
@@ -60,6 +62,7 @@ OWN_OPTIONS: dict[str, Mapping[str, str]] = {
     "digits_cnn": bundled.CNN_OPTIONS,
     "chars": chars.OPTIONS,
     "digits_resnet": bundled.RESNET_OPTIONS,
+    "mnist_mlp": mnist.OPTIONS,
 }
 """Name → options of that problem alone, or with a meaning of their own there."""
 
@@ -114,8 +117,8 @@ def make_problem(
         own = OWN_OPTIONS.get(spec.name, {})
         spec.check({**COMMON, **own})
         asked = variant_of(spec, variant)
-        sizes = {name: spec.whole(name, None, least=1) for name in own.keys() - COMMON.keys()}
-        problem = BUILT_IN[spec.name](seed=seed, recipe=recipe, variant=asked, quick=quick, **sizes)
+        more = {option: _own_value(spec, option) for option in own.keys() - COMMON.keys()}
+        problem = BUILT_IN[spec.name](seed=seed, recipe=recipe, variant=asked, quick=quick, **more)
     elif colon and kind in FILES:
         file_kind = FILES[kind]
         spec.check({**file_kind.options, **COMMON})
@@ -131,6 +134,11 @@ def make_problem(
     if recipe is None and spec.options.keys() & RECIPE.keys():
         problem = replace(problem, recipe=recipe_of(spec, problem.recipe))
     return problem
+
+
+def _own_value(spec: Spec, option: str) -> int | str | None:
+    """A folder's name, or a whole number."""
+    return spec.options.get(option) if option == "folder" else spec.whole(option, None, least=1)
 
 
 def load_problem(spec: str, seed: int = 0, quick: bool = False) -> Problem:

@@ -293,15 +293,12 @@ def refused(effects: Effects) -> list[str]:
 
 
 def left_out(base: BaseModel) -> list[str]:
-    """What scores of rungs that are solved by iteration do not tell, and how to have it."""
-    names = [
-        name for name, rung in base.scorers.items() if name not in BASELINES and not rung.refinable
-    ]
+    """What scores of rungs that are known by their products do not tell, and how to have it."""
+    names = [name for name, rung in base.rungs.items() if rung.matrix_free]
     if not names:
         return []
     return [
-        f"{', '.join(names)}: every solve takes products of its own, so that the best damping is "
-        "read on the grid alone (--damping-points makes it finer), negative eigenvalues under one "
-        "policy (--negative chooses it), and no loss by bands of the spectrum; raise --memory to "
-        "have all of it"
+        f"{', '.join(names)}: known by products, so that negative eigenvalues are treated under "
+        "one policy (--negative chooses it), and no loss is told by bands of the spectrum; raise "
+        "--memory to have both"
     ]

@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from decomposition.checks import shown
@@ -34,7 +35,7 @@ from decomposition.damping import NegativeCurvature
 from decomposition.device import chunk_bytes, free_memory_on
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import take
-from decomposition.linalg import matmul
+from decomposition.linalg import from_numpy, matmul
 from decomposition.losses import CustomLoss
 from decomposition.memory import shrinking
 from decomposition.problem import Problem
@@ -71,6 +72,10 @@ class GradientSource(ABC):
     @abstractmethod
     def query_parts(self, most: int) -> Iterator[Float[Tensor, "P k"]]:
         """∇m_q of all queries, at most so many at a time."""
+
+    @abstractmethod
+    def train_parts(self) -> Iterator[Float[Tensor, "P n"]]:
+        """g_i of all training examples, some at a time."""
 
     @abstractmethod
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
@@ -114,6 +119,10 @@ class Gradients(GradientSource):
         """∇m_q of all queries, at most so many at a time."""
         yield from self.query.split(max(1, most), dim=1)
 
+    def train_parts(self) -> Iterator[Float[Tensor, "P n"]]:
+        """All at once."""
+        yield self.train
+
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example."""
         return matmul(v.T, self.train)
@@ -151,6 +160,7 @@ class StreamedGradients(GradientSource):
         self.stored = stored
         self._asked = query_problem(problem, function)
         self._kept: Tensor | None = None
+        self._sums: tuple[np.ndarray, Tensor] | None = None
         self._fitting = problem.num_queries  # until memory has run out
 
     @property
@@ -203,6 +213,33 @@ class StreamedGradients(GradientSource):
     def _shrunk(self, queries: int) -> None:
         self._fitting, self._kept = min(self._fitting, queries), None
 
+    def train_parts(self) -> Iterator[Float[Tensor, "P n"]]:
+        """Made or read."""
+        if self.stored is not None:
+            yield from (rows.T for rows in self.stored.parts())
+            return
+        x, y = self._problem.rows("train")
+
+        def some(rows: slice) -> Float[Tensor, "P n"]:
+            return per_example_gradients(self._problem, take(x, rows), y[rows]).T
+
+        device = y.device
+        step = chunk_bytes(device, 8 * GRADIENT_NUMBERS) // (8 * self._problem.num_parameters)
+        yield from shrinking(some, self._problem.num_examples, step)
+
+    def summed(self, masks: Bool[np.ndarray, "M N"]) -> Float[Tensor, "P M"]:
+        """Σ_{i ∈ S_j} g_i of every subset, in single precision; kept for the masks seen last."""
+        if self._sums is None or self._sums[0] is not masks:
+            done, total = 0, None
+            for part in self.train_parts():
+                chosen = masks[:, done : (done := done + part.shape[1])]
+                weights = from_numpy(chosen.T.astype(np.float64), part)
+                new = matmul(part, weights)
+                total = new if total is None else total.add_(new)
+            assert total is not None
+            self._sums = masks, total.float()
+        return self._sums[1]
+
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example."""
         if self.stored is not None:
@@ -211,14 +248,7 @@ class StreamedGradients(GradientSource):
 
     def _by_gradients(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """Every gradient is made once, whatever the number of columns."""
-        x, y = self._problem.rows("train")
-
-        def some(rows: slice) -> Float[Tensor, "k n"]:
-            return matmul(per_example_gradients(self._problem, take(x, rows), y[rows]), v).T
-
-        one = 8 * self._problem.num_parameters
-        step = chunk_bytes(v.device, 8 * GRADIENT_NUMBERS) // one
-        return torch.cat(list(shrinking(some, self._problem.num_examples, step)), 1)
+        return torch.cat([matmul(part.T, v).T for part in self.train_parts()], 1)
 
     def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """The derivative of every loss along every column."""

@@ -94,7 +94,8 @@ def _at(rung: Scorer, dimension: float, lowest: float) -> float:
     """
     eigenvalues = rung.eigenvalues
     assert eigenvalues is not None
-    smallest = 1e-10 * float(eigenvalues.values.abs().max()) if rung.refinable else lowest
+    known = rung.refinable and rung.spectrum is not None
+    smallest = 1e-10 * float(eigenvalues.values.abs().max()) if known else lowest
     try:
         found = eigenvalues.damping_at(dimension)
         rung.check(found, "absolute")  # factored damping asks for λ of the order of its square

@@ -11,7 +11,7 @@ Shapes: P parameters, N training examples, Q queries, M masks, D dampings.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,12 +24,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from decomposition.curvature.damped import DampedSpectrum
+from decomposition.curvature.matrix_free import MatrixFreeCurvature, inverse
 from decomposition.curvature.operator import (
     Curvature,
     Diagonalised,
     NotAvailableError,
     Solutions,
 )
+from decomposition.curvature.shared_space import Projection, SharedSpace
 from decomposition.damping import (
     Added,
     NegativeCurvature,
@@ -38,8 +40,13 @@ from decomposition.damping import (
     effective_dimension,
 )
 from decomposition.errors import DampingError
-from decomposition.linalg import to_numpy
-from decomposition.scores.gradients import Gradients, GradientSource, random_scores
+from decomposition.linalg import from_numpy, to_numpy
+from decomposition.scores.gradients import (
+    Gradients,
+    GradientSource,
+    StreamedGradients,
+    random_scores,
+)
 from decomposition.scores.lds import summed_effects
 
 SOLUTION_NUMBERS = 2**27
@@ -48,6 +55,8 @@ Treatment = tuple[float, str]
 """λ and the name of a policy for negative eigenvalues."""
 Subset = np.ndarray | slice
 """Indices of a basis, or of parameters."""
+ROTATED_NUMBERS = 2**28
+"""Numbers in the training gradients that are kept in an eigenbasis, or in their sums: 1 GB."""
 OVERFLOW = "the scores overflow single precision"
 
 
@@ -172,20 +181,58 @@ class Scorer(ABC):
 
 
 class RotatedGradients:
-    """Gradients in one eigenbasis, float32; rungs that share the basis share these."""
+    """Gradients in one eigenbasis, float32; rungs that share the basis share these.
 
-    def __init__(self, curvature: Diagonalised, gradients: Gradients) -> None:
+    Training gradients are rotated one by one where they fit. Of a larger problem the sums over
+    subsets are, of which there are fewer, and scores of single examples take their gradients.
+    """
+
+    def __init__(
+        self, curvature: Diagonalised, source: GradientSource, by_sums: StreamedGradients | None
+    ) -> None:
         """Rotate the gradients once."""
-        self.train: Float[np.ndarray, "N P"] = np.ascontiguousarray(
-            _single(curvature.to_basis(gradients.train)).T
-        )
-        self.query: Float[np.ndarray, "P Q"] = _single(curvature.to_basis(gradients.query))
+        self._basis, self._by_sums = curvature, by_sums
+        parts = [_single(curvature.to_basis(part)) for part in source.query_parts(source.queries)]
+        self.query: Float[np.ndarray, "P Q"] = np.concatenate(parts, 1)
+        self.examples = source.examples
+        self._train: Float[np.ndarray, "N P"] | None = None
+        if by_sums is None:
+            self._train = np.concatenate(
+                [_single(curvature.to_basis(part)).T for part in source.train_parts()]
+            )
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
+
+    @staticmethod
+    def fitting(
+        curvature: Diagonalised, source: GradientSource, masks: int
+    ) -> RotatedGradients | None:
+        """In the form that fits, for so many subsets; None where none does."""
+        if not isinstance(source, StreamedGradients):
+            return RotatedGradients(curvature, source, None)
+        fewest = max(source.queries, min(source.examples, masks or source.examples))
+        if curvature.size * fewest > ROTATED_NUMBERS:
+            return None
+        single = curvature.size * source.examples <= ROTATED_NUMBERS
+        return RotatedGradients(curvature, source, None if single else source)
+
+    def along(self, w: Float[np.ndarray, "P Q"]) -> Float[np.ndarray, "N Q"]:
+        """(Vᵀ g_i)ᵀ w of every training example."""
+        if self._by_sums is None:
+            assert self._train is not None
+            return self._train @ w
+        directions = self._basis.from_basis(from_numpy(w.astype(np.float64), self._basis.device))
+        return _single(self._by_sums.along(directions)).T
 
     def sums(self, masks: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "M P"]:
         """Σ_{i ∈ S_j} Vᵀ g_i, kept for the masks seen last."""
         if self._sums is None or self._sums[0] is not masks:
-            self._sums = (masks, masks.astype(np.float32) @ self.train)
+            if self._by_sums is None:
+                assert self._train is not None
+                found = masks.astype(np.float32) @ self._train
+            else:
+                summed = self._by_sums.summed(masks)
+                found = _single(self._basis.to_basis(summed.double())).T
+            self._sums = masks, np.ascontiguousarray(found)
         return self._sums[1]
 
 
@@ -206,7 +253,7 @@ class SpectralScorer(Scorer):
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(Vᵀ g_q)ᵀ diag(1/d) (Vᵀ g_i) / N."""
         with np.errstate(over="ignore", invalid="ignore"):  # told by whoever reads them
-            product = self._rotated.train @ self._scaled_query(damping, negative)
+            product = self._rotated.along(self._scaled_query(damping, negative))
             return product.T / np.float32(len(product))
 
     def predicted_effects(
@@ -297,7 +344,7 @@ class SolvingScorer(Scorer):
             return
         tau, effects = [], []
         kept = [i for i, damping in enumerate(wanted) if damping in set(map(float, keep))]
-        with self._watched(progress):
+        with _watched(self._curvature, self._source.queries, progress):
             for gradients in self._source.query_parts(self._at_once(len(wanted))):
                 part = self._solved(gradients, wanted, negative)
                 tau.append(part[kept])
@@ -400,21 +447,168 @@ class SolvingScorer(Scorer):
         products = self._source.along(torch.cat(pieces, 1)) / self._source.examples
         return _single(products.unflatten(0, (len(subsets), -1)))
 
-    @contextmanager
-    def _watched(self, progress: bool) -> Iterator[None]:
-        """A bar over the products of a rung that is solved by them; solves may end before it."""
-        total = self._source.queries * self._curvature.most_products
-        with (
-            tqdm(
-                total=total,
-                desc="solves",
-                unit="product",
-                disable=not (progress and total),
-                leave=False,
-            ) as bar,
-            self._curvature.watched(bar.update),
-        ):
-            yield
+
+@dataclass(frozen=True)
+class _Spanned:
+    """Some queries, and all training examples, in the Krylov space of these queries."""
+
+    projection: Projection
+    train: Float[np.ndarray, "N K"]
+    """V g_i."""
+
+
+class KrylovScorer(Scorer):
+    """A rung that is solved in Krylov spaces of its queries, where every λ costs little.
+
+    Training gradients are kept as they lie in those spaces, the spaces themselves are not. Where
+    one is too small for a λ there are no scores.
+    """
+
+    def __init__(
+        self,
+        curvature: Curvature,
+        solver: MatrixFreeCurvature,
+        source: GradientSource,
+        eigenvalues: Eigenvalues | None,
+    ) -> None:
+        """Nothing is solved yet.
+
+        Args:
+            curvature: C.
+            solver: what solves it.
+            source: gradients.
+            eigenvalues: what is known of its spectrum.
+        """
+        self.unsolved: dict[Treatment, str] = {}
+        self._curvature, self._solver, self._source = curvature, solver, source
+        self._own, self._eigenvalues = curvature.negative, eigenvalues
+        self._spans: list[_Spanned] = []
+        self._changes: dict[Treatment, list[Tensor]] = {}
+        self._sums: tuple[np.ndarray, list[np.ndarray]] | None = None
+        self._largest = False
+
+    @property
+    def eigenvalues(self) -> Eigenvalues | None:
+        """Those that were given."""
+        return self._eigenvalues
+
+    def prepare(
+        self,
+        masks: np.ndarray | None,
+        dampings: Sequence[float],
+        keep: Sequence[float],
+        negative: str | NegativeCurvature,
+        progress: bool = False,
+    ) -> None:
+        """Make spaces that are large enough for these dampings, as far as they can be."""
+        new = [d for d in sorted(set(map(float, dampings))) if not self._known(d, negative)]
+        if new and not (self._largest or self._solved_all(new, negative)):
+            self._make(new, negative, progress)
+
+    def _known(self, damping: float, negative: str | NegativeCurvature) -> bool:
+        return treatment(damping, self._own or negative) in self._changes
+
+    def _solved_all(self, dampings: list[float], negative: str | NegativeCurvature) -> bool:
+        return bool(self._spans) and all(self._reason(d, negative) is None for d in dampings)
+
+    def _make(
+        self, dampings: list[float], negative: str | NegativeCurvature, progress: bool
+    ) -> None:
+        policy = as_policy(self._own or negative)
+        self._spans, self._sums, self.unsolved = [], None, {}
+        self._changes = {treatment(damping, policy): [] for damping in dampings}
+
+        def span(space: SharedSpace, change: Tensor) -> None:
+            train = _single(self._source.along(space.basis.T)).T
+            self._spans.append(_Spanned(space.projection, np.ascontiguousarray(train)))
+            for damping, one in zip(dampings, change, strict=True):
+                self._changes[treatment(damping, policy)].append(one)
+
+        with _watched(self._solver, self._source.queries, progress):
+            for gradients in self._source.query_parts(self._source.queries):
+                self._solver.in_spaces(gradients, dampings, policy, span)
+        found = sum(one.projection.dimensions for one in self._spans)
+        self._largest = found >= self._solver.most_products(self._source.queries)
+
+    def _reason(self, damping: float, negative: str | NegativeCurvature) -> str | None:
+        """Why there are no scores; None where there are."""
+        policy = as_policy(self._own or negative)
+        key = treatment(damping, policy)
+        if key not in self._changes:
+            function = inverse(damping, policy)
+            self._changes[key] = [one.projection.change(function) for one in self._spans]
+        for one, change in zip(self._spans, self._changes[key], strict=True):
+            said = self._solver.unsolved(damping, change, one.projection.dimensions)
+            if said is not None:
+                return said
+        return None
+
+    def _along(
+        self,
+        damping: float,
+        negative: str | NegativeCurvature,
+        rows: Callable[[], list[Float[np.ndarray, "R K"]]],
+        count: int,
+    ) -> Float[np.ndarray, "Q R"]:
+        """Rows of coordinates times the solutions; NaN where there are none."""
+        self.prepare(None, [damping], [], negative)
+        said = self._reason(damping, negative)
+        if said is not None:
+            self.unsolved[treatment(damping, negative)] = said
+            return np.full((self._source.queries, count), np.nan, np.float32)
+        function = inverse(damping, as_policy(self._own or negative))
+        with np.errstate(over="ignore", invalid="ignore"):  # told by whoever reads them
+            parts = [
+                (row @ _single(one.projection.coefficients(function))).T
+                for one, row in zip(self._spans, rows(), strict=True)
+            ]
+            return np.concatenate(parts) / np.float32(self._source.examples)
+
+    def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
+        """(C_λ⁻¹ g_q)ᵀ g_i / N."""
+        rows = lambda: [one.train for one in self._spans]  # noqa: E731
+        return self._along(damping, negative, rows, self._source.examples)
+
+    def predicted_effects(
+        self, masks: np.ndarray, damping: float, negative: str | NegativeCurvature = "absolute"
+    ) -> np.ndarray:
+        """Sums over S_j are taken in the spaces, once for all dampings."""
+
+        def rows() -> list[np.ndarray]:
+            if self._sums is None or self._sums[0] is not masks:
+                weights = masks.astype(np.float32)
+                self._sums = masks, [weights @ one.train for one in self._spans]
+            return self._sums[1]
+
+        return -self._along(damping, negative, rows, len(masks)).T
+
+    def partial_effects(
+        self,
+        masks: np.ndarray,
+        damping: float,
+        subsets: Sequence[Subset],
+        negative: str | NegativeCurvature = "absolute",
+    ) -> np.ndarray:
+        """Of the solutions themselves, for which the solver may have kept its space."""
+        solving = SolvingScorer(self._curvature, self._source)
+        return solving.partial_effects(masks, damping, subsets, negative)
+
+
+@contextmanager
+def _watched(curvature: Curvature, queries: int, progress: bool) -> Iterator[None]:
+    """A bar over the products of a rung that is solved by them; solves may end before it."""
+    total = curvature.most_products(queries)
+    with (
+        tqdm(
+            total=total,
+            desc="solves",
+            unit="product",
+            disable=not (progress and total),
+            leave=False,
+        ) as bar,
+        curvature.watched(bar.update),
+    ):
+        yield
 
 
 def _reason(found: Solutions, damping: float) -> str:
@@ -450,10 +644,12 @@ def scorers_of(
     gradients: GradientSource,
     eigenvalues: Mapping[str, Eigenvalues | None] = MappingProxyType({}),
     rotated: Rotations | None = None,
+    masks: int = 0,
 ) -> dict[str, Scorer]:
     """The cheapest scorer that each rung and the source of gradients allow.
 
-    Gradients in memory are rotated once for all rungs of one basis; others are solved for.
+    Gradients are rotated once for all rungs of one basis, if they fit; a rung that is known by its
+    products has its queries in Krylov spaces; others are solved at every damping.
 
     Args:
         rungs: name → C.
@@ -461,18 +657,22 @@ def scorers_of(
         eigenvalues: name → what is known of the spectrum of a rung that is solved; default its
             own, where it has an eigenbasis.
         rotated: gradients in bases where they have been rotated before; new ones are added.
+        masks: subsets whose effects will be asked for; 0 if that is not known.
     """
     rotated = {} if rotated is None else rotated
     found: dict[str, Scorer] = {}
     for name, rung in rungs.items():
-        basis = rung.eigenbasis
-        if basis is None or not isinstance(gradients, Gradients):
+        basis, solver = rung.eigenbasis, rung.by_spaces
+        if basis is not None and basis.basis_key() not in rotated:
+            fitting = RotatedGradients.fitting(basis, gradients, masks)
+            if fitting is not None:
+                rotated[basis.basis_key()] = fitting
+        if basis is not None and basis.basis_key() in rotated:
+            found[name] = SpectralScorer(basis.spectrum(), rotated[basis.basis_key()])
+        elif solver is not None:
+            found[name] = KrylovScorer(rung, solver, gradients, eigenvalues.get(name))
+        else:
             found[name] = SolvingScorer(rung, gradients, eigenvalues.get(name))
-            continue
-        key = basis.basis_key()
-        if key not in rotated:
-            rotated[key] = RotatedGradients(basis, gradients)
-        found[name] = SpectralScorer(basis.spectrum(), rotated[key])
     return found
 
 

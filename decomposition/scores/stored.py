@@ -120,9 +120,9 @@ class StoredGradients:
         """
         if v.ndim != 2 or len(v) != self.shape[1]:
             raise DecompositionError(f"directions are ({self.shape[1]}, k), got {tuple(v.shape)}")
-        return torch.cat([matmul(rows, v).T for rows in self._read()], 1)
+        return torch.cat([matmul(rows, v).T for rows in self.parts()], 1)
 
-    def _read(self) -> Iterator[Float[Tensor, "n P"]]:
+    def parts(self) -> Iterator[Float[Tensor, "n P"]]:
         """All rows, chunk by chunk."""
         yield from map(self.rows, self._chunks)
 

@@ -93,7 +93,7 @@ def _points(tree: xr.DataTree) -> xr.Dataset | None:
     at = errors["damped_value"].sel(metric=list(RESIDUALS), rung=list(CHAIN))
     at = at.sel(damping=levels["damping_value"].values, method="nearest")
     residual = at.rename(damping="multiplier").assign_coords(multiplier=levels["multiplier"].values)
-    level = levels["estimate"].sel(rung=list(CHAIN))
+    level = levels["estimate"].reindex(rung=list(CHAIN))  # NaN where a rung has no level
     return xr.Dataset({"residual": residual, "level": level.reset_coords(drop=True)})
 
 

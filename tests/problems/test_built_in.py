@@ -19,8 +19,9 @@ SIZES = {  # training rows, queries, parameters, parameters of the quick network
     "digits_cnn": (1617, 180, 1898, 666),
     "chars": (600, 100, 3412, 1132),
     "digits_resnet": (200, 10, 1057162, 7962),
+    "mnist_mlp": (5000, 500, 101770, 12730),
 }
-OWN_TESTS = ("digits", "digits_cnn", "chars", "digits_resnet")
+OWN_TESTS = ("digits", "digits_cnn", "chars", "digits_resnet", "mnist_mlp")
 SMALL = [name for name in SIZES if name not in OWN_TESTS]
 
 

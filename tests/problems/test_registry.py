@@ -75,7 +75,7 @@ def test_a_file_named_like_an_installed_module_does_not_replace_it(folder: Path)
     [
         (
             "mnist",
-            "unknown problem 'mnist': use one of digits, .*resnet, or file.py:function",
+            "unknown problem 'mnist': use one of digits, .*mnist_mlp, or file.py:function",
         ),
         ("mine.py", "unknown problem 'mine.py'"),
         ("{folder}/mine.txt:make", "file.py:function"),

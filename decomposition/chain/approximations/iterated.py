@@ -14,8 +14,7 @@ from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.shared_factors import Parts
 from decomposition.checks import flag, one_of, whole
 from decomposition.curvature import Curvature, Diagonalised
-from decomposition.curvature.krylov import Function, krylov_spaces
-from decomposition.curvature.matrix_free import KRYLOV_NUMBERS
+from decomposition.curvature.krylov import BASIS_NUMBERS, Function, krylov_spaces
 from decomposition.curvature.operator import Solutions
 from decomposition.device import chunk_bytes
 from decomposition.memory import shrinking
@@ -125,7 +124,7 @@ class Iterated(SolverAlone):
             for i, function in enumerate(functions):
                 out[i, :, columns], change[i, columns] = spaces.apply(function)
 
-        chunk = chunk_bytes(self.device, 8 * KRYLOV_NUMBERS) // (8 * self.size * most)
+        chunk = chunk_bytes(self.device, 8 * BASIS_NUMBERS) // (8 * self.size * most)
         for _ in shrinking(some, v.shape[1], chunk):
             pass
         return out, change
