@@ -28,13 +28,12 @@ from decomposition.ledger import DECOMPOSE, spending
 from decomposition.memory import out_of_memory
 
 Result = TypeVar("Result")
+LARGE = 2**31
+"""Multiply-adds from which NumPy serves for a product."""
 STAGED = 512
-"""Side from which the stages of an eigendecomposition are called one by one."""
+"""Side from which SciPy serves for an eigendecomposition, whose stages are called one by one."""
 REFLECTIONS, VECTORS = 256, 1024
 """Reflections that are applied at once, and eigenvectors that they are applied to."""
-
-LARGE_PRODUCT, LARGE_MATRIX = 2**31, 768
-"""Multiply-adds of a product, and side of an eigenproblem, from which NumPy and SciPy serve."""
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -50,7 +49,7 @@ def from_numpy(array: np.ndarray, like: Tensor | torch.device) -> Tensor:
 
 def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """a @ b for 2-D tensors, infinite or NaN where it overflows."""
-    if a.device.type != "cpu" or a.numel() * b.shape[-1] < LARGE_PRODUCT:
+    if a.device.type != "cpu" or a.numel() * b.shape[-1] < LARGE:
         return torch.matmul(a, b, out=out)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named by its readers
         result = np.matmul(a.numpy(), b.numpy(), out=None if out is None else out.numpy())
@@ -68,7 +67,7 @@ def eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tenso
         DecompositionError: no convergence.
     """
     with spending(object(), DECOMPOSE):
-        if matrix.device.type != "cpu" or len(matrix) < LARGE_MATRIX:
+        if matrix.device.type != "cpu":
             return _elsewhere(matrix, lambda m: tuple(torch.linalg.eigh(m)), _eigh_on_cpu)
         return _eigh(matrix)
 
@@ -81,7 +80,7 @@ def _eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tens
             values, vectors = _decomposed(whole.copy())
         else:
             values, vectors = _with_zeros(*_decomposed(whole[np.ix_(alive, alive)]), alive)
-    except scipy.linalg.LinAlgError as error:
+    except (scipy.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
         raise _no_convergence(matrix) from error
     return torch.from_numpy(values), torch.from_numpy(vectors)
 
@@ -107,7 +106,8 @@ def _decomposed(
     """Of a C-ordered matrix that may be overwritten."""
     # a symmetric C-ordered matrix is its own Fortran-ordered transpose: LAPACK overwrites it
     if len(work) < STAGED:
-        return scipy.linalg.eigh(work.T, driver="evd", overwrite_a=True, check_finite=False)
+        values, vectors = torch.linalg.eigh(torch.from_numpy(work))
+        return values.numpy(), vectors.numpy()
     # the stages of LAPACK's own driver, but for the last one
     scale = 2.0 ** float(np.frexp(max(work.max(), -work.min()))[1])
     work /= scale
