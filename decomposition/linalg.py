@@ -6,6 +6,7 @@ of a matrix with itself it makes one triangle. But it has threads of its own: th
 that was called last wait for more, busily, and for some 20 ms each has half of every core
 (2 threads on 2 cores: a product of 20 ms took 60). So what takes little longer than that stays
 with PyTorch, whose operations stand before and after it.
+
 On other devices PyTorch's own kernels are used; where an eigenproblem does not fit into a device's
 memory, it is solved on the CPU. Arrays and tensors meet here alone.
 """
@@ -28,10 +29,11 @@ from decomposition.ledger import DECOMPOSE, spending
 from decomposition.memory import out_of_memory
 
 Result = TypeVar("Result")
-LARGE = 2**31
+LARGE = 2**33
 """Multiply-adds from which NumPy serves for a product."""
-STAGED = 512
-"""Side from which SciPy serves for an eigendecomposition, whose stages are called one by one."""
+STAGED = 4096
+"""Side from which SciPy serves for an eigendecomposition, whose stages are called one by one: on 2
+threads it takes 2.6 times as long as PyTorch at 1,200, 1.1 times at 4,000, 0.86 times at 6,570."""
 REFLECTIONS, VECTORS = 256, 1024
 """Reflections that are applied at once, and eigenvectors that they are applied to."""
 

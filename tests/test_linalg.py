@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from decomposition.linalg import STAGED, eigh
+from decomposition import linalg
+from decomposition.linalg import eigh
+
+STAGED = 512
+"""Side from which these tests call the stages."""
+
+
+@pytest.fixture(autouse=True)
+def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linalg, "STAGED", STAGED)
 
 
 def symmetric(size: int, seed: int = 0) -> Tensor:
