@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decomposition import linalg
-from decomposition.linalg import eigh
+from decomposition.linalg import add_squares, eigh
 
 STAGED = 512
 """Side from which these tests call the stages."""
@@ -71,3 +71,12 @@ def test_a_matrix_is_left_as_it_is() -> None:
     matrix = MATRICES["staged"].clone()
     eigh(matrix)
     assert torch.equal(matrix, MATRICES["staged"])
+
+
+def test_weighted_squares_are_added_on_both_sides_of_the_diagonal() -> None:
+    matrix, vectors = symmetric(LARGE), symmetric(LARGE, seed=1)[:, :30]
+    weights = torch.linspace(-1.0, 2.0, 30, dtype=torch.float64)
+    expected = matrix + (vectors * weights) @ vectors.T
+    found = matrix.clone()
+    add_squares(found, vectors, weights)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

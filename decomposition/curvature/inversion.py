@@ -42,10 +42,7 @@ from decomposition.curvature.operator import (
 )
 from decomposition.damping import NegativeCurvature, PseudoInverse, Truncate, as_policy
 from decomposition.errors import DampingError, DecompositionError
-from decomposition.linalg import solve_positive
-
-PANEL = 512
-"""Eigenvectors that are multiplied at once."""
+from decomposition.linalg import add_squares, solve_positive
 
 
 class Reinverted(Diagonalised):
@@ -249,10 +246,8 @@ class CoupledPerLayer(Reinverted):
         other = torch.nonzero(change.abs() > rounding)
         matrix = self.dense()
         if len(other):  # mostly one end of an ascending spectrum
-            for places in torch.arange(int(other.min()), int(other.max()) + 1).split(PANEL):
-                panel = slice(int(places[0]), int(places[-1]) + 1)
-                vectors = self.basis_columns(panel)
-                matrix.addmm_(vectors * change[panel], vectors.T)  # in place, at a matrix the less
+            panel = slice(int(other.min()), int(other.max()) + 1)
+            add_squares(matrix, self.basis_columns(panel), change[panel])
         matrix.diagonal().add_(damping * self._units)
         return solve_positive(matrix, v)
 

@@ -19,11 +19,13 @@ Source: Park et al. (2023), "TRAK", §2; Ilyas et al. (2022), "Datamodels".
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
+import torch
 from numpy.typing import NDArray
 
 from decomposition.errors import DecompositionError
@@ -102,10 +104,14 @@ def lds(prediction: Floats, truth: Floats) -> LDS:
     cells = prediction.shape[:-2]
     queries = truth.shape[1]
     per_query = np.empty((*cells, queries))
-    for query in range(queries):
-        truth_ranks = rank(np.ascontiguousarray(truth[:, query]))
-        prediction_ranks = rank(np.ascontiguousarray(prediction[..., query]))
-        per_query[..., query] = correlation(prediction_ranks, truth_ranks)
+
+    def some(chunk: NDArray[np.intp]) -> None:
+        for query in chunk:
+            truth_ranks = rank(np.ascontiguousarray(truth[:, query]))
+            prediction_ranks = rank(np.ascontiguousarray(prediction[..., query]))
+            per_query[..., query] = correlation(prediction_ranks, truth_ranks)
+
+    _by_chunks(some, queries)
     return LDS(per_query, mean_defined(per_query), np.isnan(per_query).sum(-1))
 
 
@@ -146,6 +152,7 @@ def _finite(values: Floats, what: str, axes: tuple[str, ...], cause: str) -> Non
     raise ScoreError(f"{what} at {place} is {values[tuple(bad[0])]}: {cause}")
 
 
+Result = TypeVar("Result")
 _Part = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 QUERY_CHUNKS = 8
 """Pieces in which the queries are shared out over threads, whatever the number of cores."""
@@ -204,10 +211,7 @@ def linearise(
     masks, queries = truths[0].shape
     members = fold_members(folds, masks)
     flat = [one.reshape(-1, masks, queries) for one in predictions]
-    chunks = np.array_split(np.arange(queries), min(QUERY_CHUNKS, queries))
-    # Sorting, most of the work, releases the interpreter lock; fixed chunks fix the rounding.
-    tasks = [delayed(_some_queries)(flat, truths, chunk, members) for chunk in chunks]
-    parts = cast(list[_Part], Parallel(n_jobs=-1, prefer="threads")(tasks))
+    parts = _by_chunks(lambda chunk: _some_queries(flat, truths, chunk, members), queries)
     rho = np.concatenate([part[0] for part in parts], axis=2)
     effects, noise = (np.sum([part[i] for part in parts], axis=0) for i in (1, 2))
     weight = (~np.isnan(rho.sum(0))).sum(1, keepdims=True).astype(float)
@@ -218,6 +222,16 @@ def linearise(
     noise /= max(queries - 1, 1) * float(masks) ** 2
     per_query = rho.mean(0)
     return LinearisedLDS(cells, per_query, effects, noise, mean_defined(rho))
+
+
+def _by_chunks(work: Callable[[NDArray[np.intp]], Result], queries: int) -> list[Result]:
+    """``work`` of every chunk of the queries, in threads.
+
+    Sorting, most of the work, releases the interpreter lock; fixed chunks fix the rounding.
+    """
+    chunks = np.array_split(np.arange(queries), min(QUERY_CHUNKS, queries))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(work, chunks))
 
 
 def _some_queries(

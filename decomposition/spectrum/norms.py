@@ -30,9 +30,9 @@ from decomposition.spectrum.measure import Ends
 
 EXACT_SIZE = 1024
 """P up to which a difference is formed and its eigenvalues are computed."""
-CONVERGED = 1e-6
-"""Residual of a spectral norm, relative to it, at which its iteration ends: its own error goes with
-the square."""
+CONVERGED, ASKED = 1e-4, 4
+"""Residual of a spectral norm, relative to it, at which its iteration ends, and the steps between
+two looks at it: the error of the norm goes with its square."""
 CHEAP_STEPS = 12
 """Products with a candidate alone, for the start of an iteration on its difference."""
 
@@ -143,7 +143,7 @@ def difference_norms(
         images = [one.matvec(v[:, i : i + 1]) for i, one in enumerate(candidates.values())]
         return reference.matvec(v) - torch.cat(images, 1)
 
-    ritz = krylov_spaces(difference, start, steps, _converged).ritz()
+    ritz = krylov_spaces(difference, start, steps, _converged, every=ASKED).ritz()
     found = {}
     for i, name in enumerate(candidates):
         largest = int(ritz.values[i].abs().argmax())
@@ -154,7 +154,7 @@ def difference_norms(
 
 
 def _converged(spaces: KrylovSpaces) -> bool:
-    """Whether the largest |Ritz value| of every space is one to ``CONVERGED``."""
+    """Whether the largest |Ritz value| of every space is known to ``CONVERGED``."""
     ritz = spaces.ritz()
     largest = ritz.values.abs().argmax(1, keepdim=True)
     value, residual = (part.gather(1, largest).abs() for part in (ritz.values, ritz.residuals))
