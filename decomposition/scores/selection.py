@@ -102,14 +102,15 @@ def select(
                 at_equal, equal_lines = stack, lines
                 rows = np.flatnonzero(solved(stack).any(1))
             nodes = tuple(names[row] for row in rows)
-            there = solved(stack)[rows]
+            effects_of = stack if len(rows) == len(names) else stack[rows]  # a copy
+            there = solved(effects_of)
             own = [i for i, node in enumerate(nodes) if node in CHAIN] or list(range(len(nodes)))
             common = there[own].all(0)
             if common.any():
                 anchor = nodes.index(reference) if reference in nodes else 0
-                levels = np.where(there, fold_lds(known(stack[rows]), truth, folds), np.nan)
+                levels = np.where(there, fold_lds(known(effects_of), truth, folds), np.nan)
                 choice = choose(np.where(common, levels, np.nan), anchor, nodes[anchor])
-                picked = at_choice(stack[rows], choice, folds)
+                picked = at_choice(effects_of, choice, folds)
                 picked[np.isnan(picked).any((1, 2))] = np.nan  # in one fold: nowhere
                 chosen[protocol] = picked
                 dampings[protocol] = {
@@ -118,7 +119,7 @@ def select(
                 }
                 edges[protocol] = {node: bool(choice.edge[i]) for i, node in enumerate(nodes)}
             if protocol == "equal":
-                tuned = _tuned(effects, nodes, stack[rows], folds, grid)
+                tuned = _tuned(effects, nodes, effects_of, folds, grid)
                 chosen[TUNED], dampings[TUNED], edges[TUNED] = tuned
     for rule, ruled in effects.rules.items():
         chosen[rule] = np.stack([effects.under(rule, node) for node in nodes])
