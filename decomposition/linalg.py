@@ -135,21 +135,17 @@ def _reflect(
     A panel of reflections is I − V T Vᵀ, where T⁻¹ is the upper triangle of VᵀV with 1/τ on its
     diagonal (Puglisi 1992). Wide panels multiply a third faster than LAPACK's narrow ones.
     """
-    rows = torch.from_numpy(vectors.T)
-    count = len(tau)
-    for start in reversed(range(0, count, REFLECTIONS)):
-        stop = min(start + REFLECTIONS, count)
-        v, width = reflectors[start + 1 :, start:stop], stop - start
-        v[:width] = np.tril(v[:width], -1) + np.eye(width)
-        own = tau[start:stop]
-        v[:, own == 0.0] = 0.0  # H_i = I
-        inverse = np.triu(v.T @ v, 1)
-        np.fill_diagonal(inverse, 1.0 / np.where(own == 0.0, 1.0, own))
-        inverse = scipy.linalg.solve_triangular(inverse, np.eye(width), check_finite=False)
-        t = torch.from_numpy(inverse.T.copy())
-        transposed = torch.from_numpy(v.T)
+    # PyTorch alone, which adds to a part of a matrix in place
+    rows, known, own = (torch.from_numpy(one) for one in (vectors.T, reflectors, tau))
+    for start in reversed(range(0, len(own), REFLECTIONS)):
+        t = own[start : start + REFLECTIONS]
+        v = known[start + 1 :, start : start + len(t)]
+        v[: len(t)] = v[: len(t)].tril(-1) + torch.eye(len(t), dtype=v.dtype)
+        v[:, t == 0.0] = 0.0  # H_i = I
+        inverse = (v.T @ v).triu(1) + torch.where(t == 0.0, 1.0, 1.0 / t).diag()
         for some in rows[:, start + 1 :].split(VECTORS):
-            some.addmm_((some @ transposed.T) @ t, transposed, alpha=-1.0)
+            along = torch.linalg.solve_triangular(inverse.T, some @ v, upper=False, left=False)
+            some.addmm_(along, v.T, alpha=-1.0)
 
 
 def add_squares(
