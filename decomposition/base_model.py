@@ -36,12 +36,19 @@ from decomposition.scores.gradients import (
     StreamedGradients,
     target_gradients,
 )
-from decomposition.scores.rules import DampingRule, damping_rules, inverted_rungs, ruled_rungs
+from decomposition.scores.rules import (
+    DampingRule,
+    RuledRungs,
+    damping_rules,
+    inverted_rungs,
+    ruled_rungs,
+)
 from decomposition.scores.scorer import (
     Eigenvalues,
     FixedScorer,
     Rotations,
     Scorer,
+    SolvingScorer,
     baselines,
     scorers_of,
 )
@@ -168,11 +175,13 @@ def prepare(
     if not by_examples:
         found = truth()
     scorers: dict[str, Scorer] = {}
+    ruled: dict[str, _Made] = {}
     asked: tuple[str, ...] = ()
     if settings.attribution:
         with clock.stage("scores"):
             told = {name: eigenvalues_of(known, name) for name in plain}
             rotations: Rotations = {}
+            ruled = _rules(settings, plain, layers, gradients, told, dense, found.found is not None)
             masks = 0 if found.found is None else len(found.found.weights)
             scorers = scorers_of(rungs, gradients, told, rotations, masks)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
@@ -184,8 +193,8 @@ def prepare(
         same = {name for name, rung in plain.items() if rungs[name] is rung}
         usable = {n: one for n, one in scorers.items() if n in same or n not in plain}
         rules = {
-            name: _ruled(rule, plain, layers, gradients, told, rotations, usable, dense, masks)
-            for name, rule in damping_rules(settings.rules).items()
+            name: _ruled(made, plain, gradients, told, rotations, usable, masks)
+            for name, made in ruled.items()
         }
         effects = Effects(scorers, measured, settings.negative, rules=rules)
         answers, attributes = found.found.bank, found.found.attributes
@@ -203,24 +212,53 @@ def prepare(
     )
 
 
-def _ruled(
-    rule: DampingRule,
+@dataclass(frozen=True)
+class _Made:
+    """The rungs under a rule, and scorers of those that have been solved."""
+
+    rule: DampingRule
+    rungs: RuledRungs
+    solved: dict[str, Scorer]
+
+
+def _rules(
+    settings: Settings,
     rungs: Mapping[str, Curvature],
     layers: Mapping[str, slice],
     gradients: GradientSource,
     eigenvalues: Mapping[str, Eigenvalues | None],
+    formed: bool,
+    wanted: bool,
+) -> dict[str, _Made]:
+    """Every rule; what takes a further matrix is solved at once, before gradients are rotated."""
+    found: dict[str, _Made] = {}
+    for name, rule in damping_rules(settings.rules).items() if wanted else ():
+        made, solved = ruled_rungs(rule, rungs, eigenvalues, layers, formed), {}
+        for rung, one in made.rungs.items() if formed else ():
+            if one is not rungs[rung] and one.eigenbasis is None and one.by_spaces is None:
+                solved[rung] = SolvingScorer(one, gradients, eigenvalues.get(rung))
+                solved[rung].scores(made.strengths[rung], settings.negative)
+        found[name] = _Made(rule, made, solved)
+    return found
+
+
+def _ruled(
+    made: _Made,
+    rungs: Mapping[str, Curvature],
+    gradients: GradientSource,
+    eigenvalues: Mapping[str, Eigenvalues | None],
     rotations: Rotations,
     scorers: Mapping[str, Scorer],
-    formed: bool,
     masks: int,
 ) -> Ruled:
     """Every rung under a rule; what no curvature went into stays as it is."""
-    made = ruled_rungs(rule, rungs, eigenvalues, layers, formed)
-    same = {name for name, rung in made.rungs.items() if rung is rungs[name]}  # another λ, no more
+    under = made.rungs
+    same = {name for name, rung in under.rungs.items() if rung is rungs[name]}  # another λ, no more
     kept = {name: one for name, one in scorers.items() if name in same or name not in rungs}
-    other = {name: rung for name, rung in made.rungs.items() if name not in kept}
+    kept |= made.solved
+    other = {name: rung for name, rung in under.rungs.items() if name not in kept}
     found = scorers_of(other, gradients, eigenvalues, rotations, masks) | kept
-    return Ruled(rule, made.rungs, found, made.strengths, dict(made.refused))
+    return Ruled(made.rule, under.rungs, found, under.strengths, dict(under.refused))
 
 
 def _gradients(problem: Problem, function: QueryFunction, dense: bool) -> GradientSource:
