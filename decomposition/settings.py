@@ -111,7 +111,7 @@ class Settings:
     leading: int | None = None
     """k of the overlaps of the k leading eigenvectors; default the number of outputs."""
     matrix_norms: bool = True
-    """Spectral and nuclear norms of the differences (a quarter of the curvature time)."""
+    """Spectral and nuclear norms of the differences."""
     detail: bool = True
     """Curves with intervals, agreement, policies, where the loss lives, spectra, the bank and
     examples; without it no more than levels, shares and the errors that cost little."""
