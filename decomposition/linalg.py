@@ -60,6 +60,11 @@ def matmul(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.from_numpy(result)
 
 
+def product(a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
+    """``matmul`` of arrays: NumPy's own threads would stay busy beside those that sort ranks."""
+    return matmul(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+
+
 def eigh(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
     """Eigenvalues (ascending) and orthonormal eigenvectors (columns) of a symmetric matrix.
 

@@ -38,6 +38,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from decomposition.linalg import product
 from decomposition.scores.lds import LinearisedLDS, ScoreError
 
 
@@ -175,8 +176,8 @@ def bootstrap(linear: LinearisedLDS, weights: Resamples) -> Draws:
         if array.shape[1] != size:
             raise ScoreError(f"resamples of {array.shape[1]} {name} do not fit {size} {name}")
     estimate = linear.mean
-    draws = estimate + (weights.masks - 1.0) @ (linear.mask_effects.T / masks)
-    draws += (weights.queries - 1.0) @ (_query_effects(linear).T / queries)
+    draws = estimate + product(weights.masks - 1.0, linear.mask_effects.T / masks)
+    draws += product(weights.queries - 1.0, _query_effects(linear).T / queries)
     draws += weights.studies @ _study_effects(linear)
     return Draws(estimate.reshape(linear.cells), draws.reshape(-1, *linear.cells))
 

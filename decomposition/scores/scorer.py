@@ -40,7 +40,7 @@ from decomposition.damping import (
     effective_dimension,
 )
 from decomposition.errors import DampingError
-from decomposition.linalg import from_numpy, to_numpy
+from decomposition.linalg import from_numpy, product, to_numpy
 from decomposition.scores.gradients import (
     Gradients,
     GradientSource,
@@ -219,7 +219,7 @@ class RotatedGradients:
         """(Vᵀ g_i)ᵀ w of every training example."""
         if self._by_sums is None:
             assert self._train is not None
-            return self._train @ w
+            return product(self._train, w)
         directions = self._basis.from_basis(from_numpy(w.astype(np.float64), self._basis.device))
         return _single(self._by_sums.along(directions)).T
 
@@ -228,7 +228,7 @@ class RotatedGradients:
         if self._sums is None or self._sums[0] is not masks:
             if self._by_sums is None:
                 assert self._train is not None
-                found = masks.astype(np.float32) @ self._train
+                found = product(masks.astype(np.float32), self._train)
             else:
                 summed = self._by_sums.summed(masks)
                 found = _single(self._basis.to_basis(summed.double())).T
@@ -253,8 +253,8 @@ class SpectralScorer(Scorer):
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(Vᵀ g_q)ᵀ diag(1/d) (Vᵀ g_i) / N."""
         with np.errstate(over="ignore", invalid="ignore"):  # told by whoever reads them
-            product = self._rotated.along(self._scaled_query(damping, negative))
-            return product.T / np.float32(len(product))
+            along = self._rotated.along(self._scaled_query(damping, negative))
+            return along.T / np.float32(len(along))
 
     def predicted_effects(
         self,
@@ -264,8 +264,9 @@ class SpectralScorer(Scorer):
     ) -> np.ndarray:
         """The sum over S_j is taken in eigen-coordinates, once for all dampings."""
         with np.errstate(over="ignore", invalid="ignore"):
-            product = self._rotated.sums(masks) @ self._scaled_query(damping, negative)
-            return product / np.float32(-masks.shape[1])
+            sums = self._rotated.sums(masks)
+            found = product(sums, self._scaled_query(damping, negative))
+            return found / np.float32(-masks.shape[1])
 
     def partial_effects(
         self,
@@ -277,7 +278,7 @@ class SpectralScorer(Scorer):
         """Sums over subsets of the eigen-coordinates."""
         sums, query = self._rotated.sums(masks), self._scaled_query(damping, negative)
         scale = np.float32(-masks.shape[1])
-        return np.stack([sums[:, one] @ query[one] / scale for one in subsets])
+        return np.stack([product(sums[:, one], query[one]) / scale for one in subsets])
 
     def _scaled_query(self, damping: float, negative: str | NegativeCurvature) -> np.ndarray:
         """NaN where the rung is singular, or no eigenvalue is left."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from decomposition.chain import CHAIN, STEPS
-from decomposition.linalg import to_numpy
+from decomposition.linalg import product, to_numpy
 from decomposition.names import CI_BOUNDS, Step
 from decomposition.scores.bootstrap import Draws, Resamples, bootstrap
 from decomposition.scores.effects import Effects, known
@@ -114,7 +114,7 @@ def query_drops(
         value, psi = linearised_query(both[:, :, query], truth[:, query], members)
         drop[query] = value[0] - value[1]
         effect[:, query] = psi[0] - psi[1]
-    draws = drop + (weights.masks - 1.0) @ effect / masks
+    draws = drop + product(weights.masks - 1.0, effect) / masks
     interval = Draws(drop, draws).interval(level)
     order = np.argsort(-np.nan_to_num(np.abs(drop), nan=-1.0), kind="stable")
     defined = max(1, int((~np.isnan(drop)).sum()))
