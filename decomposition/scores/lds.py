@@ -19,13 +19,9 @@ Source: Park et al. (2023), "TRAK", §2; Ilyas et al. (2022), "Datamodels".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from decomposition.errors import DecompositionError
@@ -104,14 +100,10 @@ def lds(prediction: Floats, truth: Floats) -> LDS:
     cells = prediction.shape[:-2]
     queries = truth.shape[1]
     per_query = np.empty((*cells, queries))
-
-    def some(chunk: NDArray[np.intp]) -> None:
-        for query in chunk:
-            truth_ranks = rank(np.ascontiguousarray(truth[:, query]))
-            prediction_ranks = rank(np.ascontiguousarray(prediction[..., query]))
-            per_query[..., query] = correlation(prediction_ranks, truth_ranks)
-
-    _by_chunks(some, queries)
+    for query in range(queries):
+        truth_ranks = rank(np.ascontiguousarray(truth[:, query]))
+        prediction_ranks = rank(np.ascontiguousarray(prediction[..., query]))
+        per_query[..., query] = correlation(prediction_ranks, truth_ranks)
     return LDS(per_query, mean_defined(per_query), np.isnan(per_query).sum(-1))
 
 
@@ -152,10 +144,9 @@ def _finite(values: Floats, what: str, axes: tuple[str, ...], cause: str) -> Non
     raise ScoreError(f"{what} at {place} is {values[tuple(bad[0])]}: {cause}")
 
 
-Result = TypeVar("Result")
 _Part = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 QUERY_CHUNKS = 8
-"""Pieces in which the queries are shared out over threads, whatever the number of cores."""
+"""Pieces in which sums over queries are made: their number fixes the rounding."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +202,9 @@ def linearise(
     masks, queries = truths[0].shape
     members = fold_members(folds, masks)
     flat = [one.reshape(-1, masks, queries) for one in predictions]
-    parts = _by_chunks(lambda chunk: _some_queries(flat, truths, chunk, members), queries)
+    # One after the other: the interpreter is held too often for threads to save any time.
+    chunks = np.array_split(np.arange(queries), min(QUERY_CHUNKS, queries))
+    parts = [_some_queries(flat, truths, chunk, members) for chunk in chunks]
     rho = np.concatenate([part[0] for part in parts], axis=2)
     effects, noise = (np.sum([part[i] for part in parts], axis=0) for i in (1, 2))
     weight = (~np.isnan(rho.sum(0))).sum(1, keepdims=True).astype(float)
@@ -222,16 +215,6 @@ def linearise(
     noise /= max(queries - 1, 1) * float(masks) ** 2
     per_query = rho.mean(0)
     return LinearisedLDS(cells, per_query, effects, noise, mean_defined(rho))
-
-
-def _by_chunks(work: Callable[[NDArray[np.intp]], Result], queries: int) -> list[Result]:
-    """``work`` of every chunk of the queries, in threads.
-
-    Sorting, most of the work, releases the interpreter lock; fixed chunks fix the rounding.
-    """
-    chunks = np.array_split(np.arange(queries), min(QUERY_CHUNKS, queries))
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(work, chunks))
 
 
 def _some_queries(
