@@ -88,8 +88,9 @@ class Settings:
     responses of target pbrf, may take by what a few timed steps predict. Beyond it nothing is held
     against the scores, and a note says what it would take. Small models are always retrained."""
     krylov_steps: int = 100
-    """Models whose matrices do not fit into memory: most products with H for each query, which all
-    dampings share. More reach smaller dampings, and take as many vectors of memory."""
+    """Models whose matrices do not fit into memory: most dimensions, for each query, of the Krylov
+    space that all queries and dampings share, and products with H. As many are taken as a quarter
+    of --memory holds; more reach smaller dampings."""
     attribution: bool = True
     """Retrain and score attribution; without it only the spectra and their errors."""
     lattice: bool = True

@@ -45,8 +45,8 @@ leaves out their parameters."""
 OF_A_SPACE = 0.25
 """Part of the budget for the Krylov space of one rung, beside which two more are kept in half of it
 each, and gradients."""
-KEPT_SPACES = 2.0
-"""Spaces at the peak: one in double, two in single precision."""
+KEPT_BYTES = 8
+"""Of a number in the two spaces that are kept, in single precision."""
 UNLIMITED = 2**62
 """A budget in which every rung is dense."""
 
@@ -56,9 +56,17 @@ def space_bytes(budget: int) -> int:
     return max(SPACE_BYTES, int(OF_A_SPACE * budget))
 
 
-def dimensions(parameters: int, vectors: int, krylov_steps: int, budget: int) -> int:
-    """Of the Krylov space of so many vectors, which takes as many products."""
-    fitting = max(vectors, space_bytes(budget) // (8 * parameters))
+def dimensions(each: int, parameters: int, vectors: int, krylov_steps: int, budget: int) -> int:
+    """Of the Krylov space of so many vectors, which takes as many products.
+
+    Args:
+        each: bytes of a dimension.
+        parameters: P.
+        vectors: that share it.
+        krylov_steps: most dimensions for one of them.
+        budget: bytes that a run may take.
+    """
+    fitting = max(vectors, space_bytes(budget) // each)
     return min(krylov_steps * vectors, fitting, parameters)
 
 
@@ -98,7 +106,8 @@ class Plan:
 
     def dimensions(self, parameters: int, vectors: int) -> int:
         """Of the space of so many vectors, which is as many products."""
-        return dimensions(parameters, vectors, self.krylov_steps, self.budget)
+        width = getattr(torch, self.products).itemsize
+        return dimensions(width * parameters, parameters, vectors, self.krylov_steps, self.budget)
 
     @property
     def dense(self) -> bool:
@@ -141,8 +150,9 @@ def plan_chain(
     # of every query a gradient and a solution, and the vectors of those at work
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
     whole, structured = int(DENSE_COPIES * 8 * p**2), structured_bytes(problem)
-    space = dimensions(p, problem.num_queries, krylov_steps, budget)
-    iterated = structured + columns + int(KEPT_SPACES * 8 * p * space)
+    width = getattr(torch, products).itemsize
+    space = dimensions(width * p, p, problem.num_queries, krylov_steps, budget)
+    iterated = structured + columns + (width + KEPT_BYTES) * p * space
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:
         if whole <= budget:

@@ -293,6 +293,7 @@ class Parts:
             tolerance=TOLERANCES[self.plan.products],
             krylov_steps=self.plan.krylov_steps,
             space_bytes=self.plan.space_bytes,
+            space_dtype=self._dtype,
             keep=name in SOLVED_AGAIN,
             trace=known,
             name=name,

@@ -84,6 +84,7 @@ class MatrixFreeCurvature(Curvature):
         change: relative change at which a solution in a Krylov space is taken.
         krylov_steps: most dimensions of a Krylov space for each vector in it.
         space_bytes: most memory of such a space.
+        space_dtype: of its basis; float32 where products have its rounding.
         keep: whether the last space is kept, in single precision, for the same vectors: they are
             solved again at other dampings without a product.
         trace: tr C where it is known; default it is estimated.
@@ -103,6 +104,7 @@ class MatrixFreeCurvature(Curvature):
         change: float = CHANGE,
         krylov_steps: int = KRYLOV_STEPS,
         space_bytes: int = SPACE_BYTES,
+        space_dtype: torch.dtype = torch.float64,
         keep: bool = False,
         trace: float | None = None,
         name: str = "curvature",
@@ -115,8 +117,8 @@ class MatrixFreeCurvature(Curvature):
         self._product, self._preconditioner = product, preconditioner
         self._tolerance, self._most, self._trace = tolerance, most, trace
         self._change, self._krylov_steps = change, krylov_steps
-        self._largest = max(1, space_bytes // (8 * self.size))
-        self._keep = keep
+        self._largest = max(1, space_bytes // (space_dtype.itemsize * self.size))
+        self._space_dtype, self._keep = space_dtype, keep
         self._kept: SharedSpace | None = None
         solver = "conjugate gradients" if definite else "MINRES where negative ones count as signed"
         self.notes = (
@@ -211,7 +213,8 @@ class MatrixFreeCurvature(Curvature):
 
         def some(columns: slice) -> Result:
             part = v[:, columns]
-            space = shared_space(self._watched, part, self._dimensions(part.shape[1]), enough)
+            most, dtype = self._dimensions(part.shape[1]), self._space_dtype
+            space = shared_space(self._watched, part, most, enough, dtype)
             if self._keep:
                 self._kept = space.in_single_precision()
             found = space.projection

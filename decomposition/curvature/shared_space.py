@@ -34,8 +34,9 @@ Function = Callable[[Float[Tensor, " K"]], Float[Tensor, " K"]]
 EARLIER, GROWTH, LEAST = 0.8, 1.25, 10
 """Part of the dimensions that the last change is taken from; how much a space grows until it is
 asked again whether it is enough, and by how much at least."""
-EXHAUSTED = 1e-13
-"""Length of a new direction, relative to the largest image met, at which there is none."""
+EXHAUSTED = 500
+"""Length of a new direction, relative to the largest image met and in units of rounding, at which
+there is none."""
 SAME = 1e-5
 """Part of a vector's length outside of the span of B at which it is none of the vectors."""
 
@@ -120,6 +121,7 @@ def shared_space(
     b: Float[Tensor, "P k"],
     most: int,
     enough: Callable[[Projection], bool] = lambda _: False,
+    dtype: torch.dtype = torch.float64,
 ) -> SharedSpace:
     """The Krylov space of all columns of ``b``, grown until it is enough.
 
@@ -129,22 +131,24 @@ def shared_space(
         most: dimensions, and products; at most P of them. So many must at least be had as ``b``
             has independent columns.
         enough: asked whenever the space is a quarter larger.
+        dtype: of the basis: float32 takes half of the memory, and is enough for products that
+            have its rounding.
     """
     size = len(b)
     most = max(1, min(most, size))
-    basis, projected = b.new_empty(most, size), b.new_zeros(most, most)
+    basis, projected = b.new_empty(most, size, dtype=dtype), b.new_zeros(most, most)
     norms = torch.linalg.vector_norm(b, dim=0)
-    block = _directions((b / norms.clamp_min(1e-300)).T, basis[:0], 1.0)[:most]
+    block = _directions((b / norms.clamp_min(1e-300)).T.to(dtype), basis[:0], 1.0)[:most]
     known, scale, asked, ends = 0, 0.0, LEAST, [0]
-    start = matmul(block, b)
+    start = matmul(block, b.to(dtype)).double()
     while len(block):
         new = slice(known, known + len(block))
         known = new.stop
         basis[new] = block
-        image = matvec(block.T.contiguous()).T
+        image = matvec(block.T.double().contiguous()).T.to(dtype)
         scale = max(scale, float(torch.linalg.vector_norm(image, dim=1).max()))
         along = matmul(image, basis[:known].T)
-        projected[new, :known], projected[:known, new] = along, along.T
+        projected[new, :known], projected[:known, new] = along.double(), along.T.double()
         block = _directions(image - matmul(along, basis[:known]), basis[:known], scale)
         ends.append(known)
         last = known == most or not len(block)
@@ -177,7 +181,7 @@ def _directions(
     """
     q, r = torch.linalg.qr(rest.T)
     left, lengths, _ = torch.linalg.svd(r)
-    kept = lengths > EXHAUSTED * scale
+    kept = lengths > EXHAUSTED * torch.finfo(rest.dtype).eps * scale
     block = matmul(left[:, kept].T.contiguous(), q.T)
     if not len(basis) or not len(block):
         return block

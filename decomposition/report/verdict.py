@@ -297,5 +297,5 @@ def held_back_sentences(result: Result) -> list[str]:
     return [
         f"Not every λ could be solved: {where}, and {it} best right there. At smaller λ, where "
         "other rungs may be best, it might do better. Under tuned λ it is held back by its solver, "
-        "not by its curvature: read the steps at equal λ, or spend more products (--krylov-steps)."
+        "not by its curvature: read the steps at equal λ, or give it more memory (--memory)."
     ]

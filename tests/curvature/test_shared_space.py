@@ -111,6 +111,16 @@ def test_a_space_serves_the_span_of_its_vectors_alone() -> None:
     assert found.of(vectors(6)[:, [5]]) is None
 
 
+def test_a_basis_in_single_precision_has_its_rounding() -> None:
+    c, b = matrix(), vectors(6)
+    expected = solved(b, 0.1)
+    double = shared_space(lambda v: c @ v, b, 60)
+    single = shared_space(lambda v: c @ v, b, 60, dtype=torch.float32)
+    errors = [(one.apply(inverse(0.1)) - expected).norm() for one in (single, double)]
+    assert single.basis.dtype == torch.float32
+    assert errors[0] < 1.5 * errors[1] + 1e-5 * expected.norm()
+
+
 class Counted:
     """The products of a matrix."""
 
