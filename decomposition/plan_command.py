@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from decomposition.chain.approximations import approximations
 from decomposition.chain.approximations.method import most_memory
-from decomposition.chain.cost import Cost, Costs, Rates, product_seconds
+from decomposition.chain.cost import Cost, Costs, Rates, Work, product_seconds
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.shared_factors import check_decay_held
 from decomposition.curvature.inversion import as_inversion
@@ -41,7 +41,8 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
     check_inversion(as_inversion(settings.inversion), plan)
     rates = Rates.measure(problem, settings.products)
     costs = Costs(problem, plan)
-    said = [_retraining(problem, plan, settings)]
+    retraining, trained = _retraining(problem, plan, settings)
+    said = [retraining]
     rows: list[Row] = [
         (name, choice.way, costs.of(name), choice.reason)
         for name, choice in plan.choices.items()
@@ -49,7 +50,10 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
     ]
     rows += _approximations(costs, settings)
     if not plan.dense:
-        said.insert(0, _spectra(problem, plan, rates))
+        spectra, measured = _spectra(problem, plan, rates)
+        parts = solved_together([cost for _, _, cost, _ in rows], costs, settings.damping_points)
+        whole = trained + measured + sum(rates.seconds(work, costs.examples) for work in parts)
+        said = [spectra, *said, f"All of it in one run: about {duration(whole)}."]
     table = _table(rows, rates, costs, settings.damping_points)
     return "\n".join(_lines(problem, plan, table, said))
 
@@ -76,34 +80,44 @@ def _table(rows: list[Row], rates: Rates, costs: Costs, dampings: int) -> Iterat
         yield f"{rung:<{wide}} {form:<12} {memory:>10} {once:>9} {query:>9} {run:>9}  {why}"
 
 
-def _spectra(problem: Problem, plan: Plan, rates: Rates) -> str:
-    """What the estimates of spectra and errors would take."""
+def solved_together(rungs: list[Cost], costs: Costs, dampings: int) -> list[Work]:
+    """What a run takes for them: what they are made of once, for it is shared, and solutions."""
+    queries = costs.problem.num_queries
+    made = max((one.build + one.decompose for one in rungs), key=costs.operations)
+    each = [one.at_once(queries, dampings) + (one.build + one.decompose) * -1.0 for one in rungs]
+    return [made, *each]
+
+
+def _spectra(problem: Problem, plan: Plan, rates: Rates) -> tuple[str, float]:
+    """What the estimates of spectra and errors would take, in words and seconds."""
     counts, each = planned_products(plan, problem), product_seconds(problem, plan, rates)
     total = sum(counts[rung] * each[rung] for rung in counts)
-    return (
+    said = (
         f"Spectra and errors of the steps ({counts['hessian']} products with H): about "
         f"{duration(total)}."
     )
+    return said, total
 
 
-def _retraining(problem: Problem, plan: Plan, settings: Settings) -> str:
-    """What the bank of a run would take, and whether a run would train it."""
+def _retraining(problem: Problem, plan: Plan, settings: Settings) -> tuple[str, float]:
+    """What the bank of a run would take, and whether a run would train it; its seconds if so."""
     bank = settings.plan
     try:
         cost = retraining_cost(problem, bank)
     except UnsupportedModelError as error:
-        return f"Retraining: not possible here ({error})."
+        return f"Retraining: not possible here ({error}).", 0.0
     said = (
         f"Retraining {cost.models:,} models for the LDS (--masks {bank.masks}), "
         f"{cost.steps:,} steps each: about {duration(cost.seconds)}, from a few steps timed just "
         "now"
     )
     if plan.dense or cost.hours <= settings.retrain_hours:
-        return f"{said}."
-    return (
+        return f"{said}.", cost.seconds
+    more = (
         f"{said}. That is more than --retrain-hours ({settings.retrain_hours:g}): a run would "
         "leave it out; raise it, lower --masks, or give --bank."
     )
+    return more, 0.0
 
 
 def _lines(problem: Problem, plan: Plan, table: Iterator[str], said: list[str]) -> Iterator[str]:

@@ -43,7 +43,7 @@ from decomposition.problem import Problem
 
 GEMM_SIDE, EIGH_SIDE = 768, 512
 """Sides of the matrices that are timed."""
-SWEPT_EXAMPLES, SWEPT_COLUMNS, SWEPT_MOST, SWEPT_SECONDS = 128, 2, 32, 0.3
+SWEPT_EXAMPLES, SWEPT_COLUMNS, SWEPT_MOST, SWEPT_SECONDS = 128, 2, 32, 1.0
 """Examples and columns of the first product that is timed; both are doubled, up to all examples and
 so many columns, until it takes so long: rates are those of products as large as a run's."""
 ON_CUDA = 4
