@@ -377,7 +377,11 @@ def score_grid(
     dampings: Sequence[float],
     negative: str | NegativeCurvature = "absolute",
 ) -> Iterator[Float[Tensor, "queries train"]]:
-    """τ for every damping in turn; gradients are rotated into the eigenbasis only once."""
+    """τ for every damping in turn.
+
+    Into the eigenbasis go the queries, and training gradients where they are fewer than solved
+    queries, which are rotated back otherwise.
+    """
     check_fits(curvature, len(gradients.train))
     examples = gradients.train.shape[1]
     basis = curvature.eigenbasis
@@ -387,12 +391,12 @@ def score_grid(
             solved = curvature.solve(gradients.query, damping, negative)
             yield matmul(solved.T, gradients.train) / examples
         return
-    train = basis.to_basis(gradients.train)
-    query = basis.to_basis(gradients.query)
-    spectrum = basis.spectrum()
+    query, spectrum = basis.to_basis(gradients.query), basis.spectrum()
+    few = query.shape[1] * len(dampings) < examples
+    train = gradients.train if few else basis.to_basis(gradients.train)
     for damping in dampings:
-        inverse = spectrum.inverse(damping, negative)
-        yield matmul((query * inverse[:, None]).T, train) / examples
+        solved = query * spectrum.inverse(damping, negative)[:, None]
+        yield matmul((basis.from_basis(solved) if few else solved).T, train) / examples
 
 
 def check_fits(curvature: Curvature, parameters: int) -> None:

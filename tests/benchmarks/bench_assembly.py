@@ -1,98 +1,90 @@
-"""Dense H and G on digits against curvlinops, the GEMM floor, and peak memory; run it as a script.
+"""Dense H and G on digits: `python -m tests.benchmarks.bench_assembly` (extra `oracle`).
 
-`python tests/benchmarks/bench_assembly.py` (needs the extra `oracle`) compares the assembly at
-P = 6,570, N = 1,617, float64, with curvlinops' linear operators applied to the identity 64 columns
-at a time. curvlinops is timed on a slice of the columns, spread over the layers, and scaled up.
-Rounds are interleaved and minima taken, so that a disturbance does not fall on one side only.
+Against curvlinops' linear operators applied to the identity 64 columns at a time, and the floor of
+one triangle, N P²/2 multiply-adds, at the rate of a product measured in turn. P = 6,570, N = 1,617,
+float64. curvlinops is timed on some columns, spread over the layers, and scaled up. Peak memory is
+that of one assembly in a process of its own.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
+from decomposition.inputs import double
+from decomposition.problem import Problem
 from decomposition.problems import digits
+from tests.benchmarks.measuring import (
+    Kept,
+    Row,
+    high_water_mark,
+    in_turn,
+    peak_bytes,
+    thread_counts,
+    threads,
+)
 
 ROUNDS, COLUMNS, BLOCKS, GEMM = 3, 64, 4, 3000
+ASSEMBLE = {"dense G": assemble_ggn, "dense H": assemble_hessian}
 
 
-def seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+def rivals(problem: Problem) -> dict[str, Callable[[Tensor], Tensor]]:
+    import curvlinops
+
+    model = problem.double_model()
+    data = [(double(problem.train[0]), problem.train[1])]
+    arguments = (model, nn.CrossEntropyLoss(), list(model.parameters()), data)
+    kinds = {
+        "dense G": curvlinops.GGNLinearOperator,
+        "dense H": curvlinops.HessianLinearOperator,
+    }
+    return {what: kind(*arguments).__matmul__ for what, kind in kinds.items()}
+
+
+def measure(problem: Problem, kept: Kept, peaks: dict[str, float]) -> None:
+    size, a = problem.num_parameters, torch.randn(GEMM, GEMM, dtype=torch.float64)
+    some = [
+        torch.eye(size, COLUMNS, dtype=torch.float64).roll(int(start), 0)
+        for start in np.linspace(0, size - COLUMNS, BLOCKS)
+    ]
+    ways: dict[str, Callable[[], object]] = {"product": lambda: a @ a}
+    for what, other in rivals(problem).items():
+        ways[what] = lambda assemble=ASSEMBLE[what]: assemble(problem)
+        for i, columns in enumerate(some):
+            ways[f"{what}, rival {i}"] = lambda other=other, columns=columns: other(columns)
+    best = in_turn(ways, ROUNDS)
+    floor = problem.num_examples * size**2 / 2 * best["product"] / GEMM**3
+    for what in ASSEMBLE:
+        rival = min(best[f"{what}, rival {i}"] for i in range(BLOCKS)) * size / COLUMNS
+        more: dict[str, float | str] = {"peak, P² doubles": peaks[what]}
+        row = Row(what, "digits", torch.get_num_threads(), best[what], rival, floor, more)
+        kept.add(row)
+
+
+def memory(what: str) -> int:
+    """Peak bytes beyond what the assembly of a small problem has taken."""
+    problem = digits().trained()
+    ASSEMBLE[what](digits(quick=True))  # loads every library function first
+    before = high_water_mark()
+    ASSEMBLE[what](problem)
+    return high_water_mark() - before
 
 
 def main() -> None:
-    import curvlinops
-
-    problem = digits().trained()
-    size, examples = problem.num_parameters, problem.num_examples
-    model = problem.double_model()
-    data = [(problem.train[0].double(), problem.train[1])]
-    arguments = (model, nn.CrossEntropyLoss(), list(model.parameters()), data)
-    ours = {"GGN": assemble_ggn, "Hessian": assemble_hessian}
-    theirs = {
-        "GGN": curvlinops.GGNLinearOperator(*arguments),
-        "Hessian": curvlinops.HessianLinearOperator(*arguments),
+    problem, kept = digits().trained(), Kept("assembly")
+    square = 8 * problem.num_parameters**2
+    peaks = {
+        what: peak_bytes("tests.benchmarks.bench_assembly", what) / square for what in ASSEMBLE
     }
-    starts = np.linspace(0, size - COLUMNS, BLOCKS).astype(int)
-    best = dict.fromkeys([*ours, *(f"curvlinops {name}" for name in ours), "gemm"], np.inf)
-
-    def record(name: str, value: float) -> None:
-        best[name] = min(best[name], value)
-
-    a = np.random.default_rng(0).standard_normal((GEMM, GEMM))
-    for _ in range(ROUNDS):
-        record("gemm", seconds(lambda: a @ a))
-        for name, assemble in ours.items():
-            record(name, seconds(lambda assemble=assemble: assemble(problem)))
-            operator = theirs[name]
-            for start in starts:
-                eye = torch.zeros(size, COLUMNS, dtype=torch.float64)
-                eye[start : start + COLUMNS] = torch.eye(COLUMNS, dtype=torch.float64)
-                spent = seconds(lambda operator=operator, eye=eye: operator @ eye)
-                record(f"curvlinops {name}", spent * size / COLUMNS)
-    floor = examples * size**2 / (2 * GEMM**3 / best["gemm"])  # one triangle: N P²/2 multiply-adds
-    print(f"P = {size:,}, N = {examples:,}, float64; GEMM floor {floor:.2f} s")
-    for name in ours:
-        mine, other = best[name], best[f"curvlinops {name}"]
-        print(
-            f"{name:8} ours {mine:6.2f} s  curvlinops {other:6.1f} s  ratio {other / mine:5.1f}  "
-            f"over the floor {mine / floor:4.1f}×"
-        )
-    for name in ours:
-        print(f"{name:8} peak memory over P² doubles: {peak(name):.2f}")
-
-
-def peak(name: str) -> float:
-    """Peak resident memory of one assembly in a process of its own, in P² doubles."""
-    command = [sys.executable, __file__, "--memory", name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def memory(name: str) -> None:
-    problem = digits().trained()
-    assemble = assemble_ggn if name == "GGN" else assemble_hessian
-    small = digits(quick=True)  # loads every library function first
-    assemble(small)
-    before = high_water_mark()
-    assemble(problem)
-    print((high_water_mark() - before) / (8 * problem.num_parameters**2))
-
-
-def high_water_mark() -> int:
-    """Peak resident bytes of this program (ru_maxrss would include the parent's before exec)."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    for count in thread_counts():
+        with threads(count):
+            measure(problem, kept, peaks)
 
 
 if __name__ == "__main__":
-    memory(sys.argv[2]) if sys.argv[1:2] == ["--memory"] else main()
+    print(memory(sys.argv[2])) if sys.argv[1:2] == ["--memory"] else main()

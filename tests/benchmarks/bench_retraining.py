@@ -1,25 +1,19 @@
-"""Time of one model-epoch on digits: usual loop, tight loop, batched; run it as a script.
+"""Retraining, a model and epoch or step: `python -m tests.benchmarks.bench_retraining`.
 
-All three train the built-in MLP 64-64-32-10 in float32 with SGD 0.03, momentum 0.9, batch 32.
-The batched trainer is timed through ``retrain_bank`` itself (leave-one-out subsets, 1,616
-examples per epoch), with everything that a bank costs apart from the one-off preparation. The
-loops get the number of threads that suits them better, one. Rounds are interleaved and minima
-taken, so that a disturbance does not fall on one side only. Beside the wall-clock time stands the
-processor time of all threads: on a busy machine it is the one to compare.
-
-Then a CNN and a transformer (``digits_cnn`` and ``chars``, quick, or whole with the argument
-``full``), per model and step: stacks of the default size against the loop, model after model.
+The usual loop with a DataLoader, a tight loop, and stacks of models train the built-in MLP
+64-64-32-10 in float32 with SGD 0.03, momentum 0.9, batch 32. Stacks are timed through
+``retrain_bank`` itself (leave-one-out subsets, 1,616 examples an epoch), with everything that a
+bank costs apart from the one-off preparation. The loops get the number of threads that suits them
+better, one. Then a CNN and a transformer (``digits_cnn`` and ``chars``, quick): stacks of the
+default size against the tight loop, model after model.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -30,86 +24,74 @@ from decomposition.problems.bundled import digits_cnn
 from decomposition.problems.chars import chars
 from decomposition.retraining import BankPlan, default_chunk_size, retrain_bank
 from decomposition.retraining.trainer import BatchedTrainer
+from tests.benchmarks.measuring import (
+    Kept,
+    Row,
+    in_turn,
+    seconds_of_product,
+    thread_counts,
+    threads,
+)
 
-ROUNDS, EPOCHS, GEMM = 9, 4, 2048
-FEWER_ROUNDS, STACKS = 3, 1
+ROUNDS, EPOCHS, GEMM = 5, 4, 2048
 NETWORKS = {"CNN": digits_cnn, "transformer": chars}
 
-Times = np.ndarray
+
+def on_one_thread(work: Callable[[Problem], None], problem: Problem) -> Callable[[], None]:
+    """PyTorch's operations on one thread."""
+
+    def alone() -> None:
+        with threads(1):
+            work(problem)
+
+    return alone
 
 
-def main() -> None:
-    """Print the table."""
+def epochs(kept: Kept) -> None:
+    """An epoch of one model, against both loops and the floor of its matrix products."""
     problem = digits().trained()
     problem = replace(problem, recipe=replace(problem.recipe, epochs=EPOCHS))
-    models = 4 * default_chunk_size(problem.num_parameters)
     idle = replace(problem, recipe=replace(problem.recipe, epochs=0))
-    best: dict[str, Times] = {}
-
-    def record(name: str, times: Times) -> None:
-        best[name] = np.minimum(best.get(name, np.inf), times)
-
-    a = torch.randn(GEMM, GEMM)
-    for _ in range(ROUNDS):
-        record("gemm", seconds(lambda: a @ a))
-        record("DataLoader loop", on_one_thread(lambda: dataloader_epoch(problem)))
-        record("tight loop", on_one_thread(lambda: tight_epoch(problem)))
-        preparation = seconds(lambda: bank(idle, models))
-        record("batched", (seconds(lambda: bank(problem, models)) - preparation) / models / EPOCHS)
-    rate = 2 * GEMM**3 / best.pop("gemm")[0]
+    models = 4 * default_chunk_size(problem.num_parameters)
     products = sum(block.d_in * block.d_out for block in problem.blocks)
-    floor = 3 * 2 * problem.num_examples * products / rate
-    batched = best["batched"]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, stacks of {models // 4}")
-    print(f"{'per model and epoch':20}{'wall ms':>10}{'ratio':>8}{'processor ms':>14}{'ratio':>8}")
-    for name, times in best.items():
-        (wall, cpu), (wall_ratio, cpu_ratio) = 1e3 * times, times / batched
-        print(f"{name:20}{wall:10.3f}{wall_ratio:8.2f}{cpu:14.3f}{cpu_ratio:8.2f}")
-    print(
-        f"GEMM floor {1e3 * floor:.3f} ms: multiply-adds of forward and backward pass at the rate "
-        f"of one {GEMM}² float32 product ({rate / 1e9:.0f} GFLOP/s); batched is "
-        f"{batched[0] / floor:.2f} times that"
-    )
-    print(f"{'per model and step':34}{'wall ms':>10}{'ratio':>8}{'processor ms':>14}{'ratio':>8}")
-    for name, make in NETWORKS.items():
-        network(name, make(quick="full" not in sys.argv[1:]).trained())
+    for count in thread_counts():
+        with threads(count):
+            rate = seconds_of_product(GEMM, GEMM, GEMM, torch.float32)
+            best = in_turn(
+                {
+                    "DataLoader loop": on_one_thread(dataloader_epoch, problem),
+                    "tight loop": on_one_thread(tight_epoch, problem),
+                    "idle": lambda: bank(idle, models),
+                    "stacks": lambda: bank(problem, models),
+                },
+                ROUNDS,
+            )
+        spent = (best["stacks"] - best["idle"]) / models / EPOCHS
+        floor = 3 * problem.num_examples * products * rate
+        for loop in ("DataLoader loop", "tight loop"):
+            what = f"one epoch of one retrained model, against a {loop}"
+            kept.add(Row(what, "digits", count, spent, best[loop], floor))
 
 
-def network(name: str, problem: Problem) -> None:
-    """Two rows: a loop over models, and stacks."""
+def steps(name: str, problem: Problem, kept: Kept) -> None:
+    """A step of one model, in a stack and in a loop."""
     problem = replace(problem, recipe=replace(problem.recipe, epochs=1))
     idle = replace(problem, recipe=replace(problem.recipe, epochs=0))
-    trainer = BatchedTrainer(problem)
-    size = default_chunk_size(problem.num_parameters, trainer.activations)
-    steps = problem.recipe.steps_per_epoch(problem.num_examples - 1)
-    loop = stacked = np.full(2, np.inf)
-    for _ in range(FEWER_ROUNDS):
-        spent = on_one_thread(lambda: tight_epoch(problem))
-        loop = np.minimum(loop, spent / problem.recipe.steps_per_epoch(problem.num_examples))
-        preparation = seconds(lambda: bank(idle, STACKS * size))
-        spent = seconds(lambda: bank(problem, STACKS * size)) - preparation
-        stacked = np.minimum(stacked, spent / (STACKS * size * steps))
-    rows = {f"{name} (P = {problem.num_parameters:,}), loop": loop, f"  stacks of {size}": stacked}
-    for label, times in rows.items():
-        (wall, cpu), (wall_ratio, cpu_ratio) = 1e3 * times, times / stacked
-        print(f"{label:34}{wall:10.3f}{wall_ratio:8.2f}{cpu:14.3f}{cpu_ratio:8.2f}")
-
-
-def seconds(work: Callable[[], object]) -> Times:
-    """Wall-clock and processor time of one call."""
-    start = np.array([time.perf_counter(), time.process_time()])
-    work()
-    return np.array([time.perf_counter(), time.process_time()]) - start
-
-
-def on_one_thread(work: Callable[[], object]) -> Times:
-    """Times of one call with single-threaded torch operations."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return seconds(work)
-    finally:
-        torch.set_num_threads(threads)
+    size = default_chunk_size(problem.num_parameters, BatchedTrainer(problem).activations)
+    of_epoch = problem.recipe.steps_per_epoch
+    for count in thread_counts():
+        with threads(count):
+            best = in_turn(
+                {
+                    "loop": on_one_thread(tight_epoch, problem),
+                    "idle": lambda: bank(idle, size),
+                    "stack": lambda: bank(problem, size),
+                },
+                3,
+            )
+        spent = (best["stack"] - best["idle"]) / size / of_epoch(problem.num_examples - 1)
+        loop = best["loop"] / of_epoch(problem.num_examples)
+        kept.add(Row("one step of one retrained model", name, count, spent, loop))
 
 
 def bank(problem: Problem, models: int) -> None:
@@ -140,6 +122,13 @@ def tight_epoch(problem: Problem) -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
         optimizer.step()
+
+
+def main() -> None:
+    kept = Kept("retraining")
+    epochs(kept)
+    for name, make in NETWORKS.items():
+        steps(name, make(quick=True).trained(), kept)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The main command, from end to end: `decompose run digits`, whole and with --quick.
+"""The main command, from end to end: `python -m tests.benchmarks.bench_run [PROBLEM …]`.
 
-`python -m tests.benchmarks.bench_run [results.json]` runs each in a process of its own, nothing
-being kept from the one before, and tells its seconds on the clock and of the processor, its peak
-memory, and the seconds of every stage. What is kept names the machine and how busy it was.
+``decompose run`` with these arguments, in a process of its own and an empty folder; default:
+``digits``, and ``digits --quick``. By the clock, with the seconds of the processor and of every
+stage, and the peak of resident memory.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+
+import torch
 
 from decomposition import open_result
-from tests.benchmarks.bench_products import machine
+from tests.benchmarks.measuring import Kept, Row
 
-RUNS = {"digits": [], "digits --quick": ["--quick"]}
+RUNS = ["digits"], ["digits", "--quick"]
 
 
-def measure(arguments: list[str], out: str) -> dict[str, object]:
-    """Of one run into an empty folder."""
-    command = [sys.executable, "-m", "decomposition", "run", "digits", *arguments, "--out", out]
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        clock = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return {
-        "clock_seconds": round(clock, 1),
-        "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_gib": round(usage.ru_maxrss / 2**20, 2),
-        "stages": json.loads(open_result(out).attrs["timings"]),
+def measure(arguments: list[str], kept: Kept) -> None:
+    """One run."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "decomposition", "run", *arguments, "--out", out]
+        start = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            clock = time.perf_counter() - start
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed")
+        stages = json.loads(open_result(out).attrs["timings"])
+    more: dict[str, float | str] = {
+        "processor seconds": used.ru_utime + used.ru_stime,
+        "peak GiB": used.ru_maxrss / 2**20,
+        "stages": json.dumps(stages),
     }
+    what = " ".join(["decompose run", *arguments])
+    kept.add(Row(what, arguments[0], torch.get_num_threads(), clock, more=more))
 
 
-def main(path: str | None) -> None:
-    kept: dict[str, object] = {"machine": machine()}
-    for name, arguments in RUNS.items():
-        with tempfile.TemporaryDirectory() as out:
-            kept[name] = measure(arguments, out)
-        print(name, json.dumps(kept[name], indent=1))
-    if path is not None:
-        Path(path).write_text(json.dumps(kept, indent=1) + "\n")
+def main(arguments: list[str]) -> None:
+    kept = Kept("run")
+    for one in [arguments] if arguments else RUNS:
+        measure(one, kept)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main(sys.argv[1:])
