@@ -102,7 +102,7 @@ def powers(name: str) -> str:
         cells = [group[0]["what"]]
         for symbol in SYMBOLS:
             x, y = points(group, symbol)
-            cells.append("" if len(x) < 3 else "{:.2f} ± {:.2f}".format(*fit(x, y)[:2]))
+            cells.append("" if len(x) < 5 else "{:.2f} ± {:.2f}".format(*fit(x, y)[:2]))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -126,7 +126,8 @@ def machines(name: str) -> str:
     lines = []
     runs = [run["machine"] for run in kept(name)]
     for same in grouped(runs, lambda m: (m["processor"], m["cores"], m["torch"])):
-        taken = sorted({f"{machine['cores_taken_by_others']:.1f}" for machine in same})
+        shares = (machine["cores_taken_by_others"] for machine in same)
+        taken = sorted("unknown many" if share is None else f"{share:.1f}" for share in shares)
         days = sorted({machine["measured"][:10] for machine in same})
         lines.append(
             f"{same[0]['processor']}, {same[0]['cores']} cores, of which other programs took "
@@ -195,7 +196,7 @@ def cost_figure() -> Axes:
             ax = panels[row, column]
             for group in groups:
                 x, y = points(group, symbol)
-                if group[0]["unit"] == unit and len(x) >= 3:
+                if group[0]["unit"] == unit and len(x) >= 5:
                     draw(ax, group[0]["what"], x, y, symbol)
             if not ax.lines:
                 ax.set_visible(False)
@@ -226,7 +227,9 @@ def draw(ax: Axes, what: str, x: np.ndarray, y: np.ndarray, symbol: str) -> None
 def main() -> None:
     """Write both."""
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
-    (HERE / "cost.png").write_bytes(png(cost_figure()))
+    figure = cost_figure()
+    if figure.lines:
+        (HERE / "cost.png").write_bytes(png(figure))
 
 
 if __name__ == "__main__":

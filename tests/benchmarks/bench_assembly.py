@@ -62,7 +62,7 @@ def measure(problem: Problem, kept: Kept, peaks: dict[str, float]) -> None:
     for what in ASSEMBLE:
         rival = min(best[f"{what}, rival {i}"] for i in range(BLOCKS)) * size / COLUMNS
         more: dict[str, float | str] = {"peak, P² doubles": peaks[what]}
-        row = Row(what, "digits", torch.get_num_threads(), best[what], rival, floor, more)
+        row = Row(what, "digits", torch.get_num_threads(), best[what], rival, floor, more=more)
         kept.add(row)
 
 
