@@ -102,7 +102,7 @@ def powers(name: str) -> str:
         cells = [group[0]["what"]]
         for symbol in SYMBOLS:
             x, y = points(group, symbol)
-            cells.append("" if len(x) < 5 else "{:.2f} ± {:.2f}".format(*fit(x, y)[:2]))
+            cells.append("" if len(x) < 4 else "{:.2f} ± {:.2f}".format(*fit(x, y)[:2]))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -196,7 +196,7 @@ def cost_figure() -> Axes:
             ax = panels[row, column]
             for group in groups:
                 x, y = points(group, symbol)
-                if group[0]["unit"] == unit and len(x) >= 5:
+                if group[0]["unit"] == unit and len(x) >= 4:
                     draw(ax, group[0]["what"], x, y, symbol)
             if not ax.lines:
                 ax.set_visible(False)

@@ -33,7 +33,7 @@ SWEEPS: dict[str, tuple[Point, ...]] = {
     "P": tuple((width, 2000, 200, 1) for width in (64, 108, 181, 304, 512)),
     "Q": tuple((128, 2000, 200, q) for q in (2, 4, 8, 16, 32)),
 }
-ROUNDS, ENOUGH, STEPS, SHARE = 5, 4.0, 20, 10.0
+ROUNDS, ENOUGH, STEPS, SHARE = 5, 2.0, 20, 10.0
 """Most repetitions, seconds after which there are no more; steps of a solve, and its λ as a
 multiple of tr E / P."""
 WITHOUT_QUERIES = ("H product", "EK-FAC", "dual GGN")
