@@ -17,8 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from decomposition.report.drawing import png
-
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "tests" / "benchmarks" / "results"
 PAGE = HERE / "measured.md"
@@ -186,7 +184,7 @@ def fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return float(line.slope), float(half), float(np.exp(line.intercept))
 
 
-def cost_figure() -> Axes:
+def cost_figure() -> Figure:
     """Seconds and memory against N, P and queries, with the fitted powers."""
     figure = Figure(figsize=(11.0, 6.4), layout="constrained")
     panels = figure.subplots(2, 3, sharex="col")
@@ -211,7 +209,7 @@ def cost_figure() -> Axes:
             ax.set_xlabel(label)
     panels[0, 0].set_ylabel("seconds")
     panels[1, 0].set_ylabel("peak memory (MiB)")
-    return panels[0, 0]
+    return figure
 
 
 def draw(ax: Axes, what: str, x: np.ndarray, y: np.ndarray, symbol: str) -> None:
@@ -227,9 +225,7 @@ def draw(ax: Axes, what: str, x: np.ndarray, y: np.ndarray, symbol: str) -> None
 def main() -> None:
     """Write both."""
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
-    figure = cost_figure()
-    if figure.lines:
-        (HERE / "cost.png").write_bytes(png(figure))
+    cost_figure().savefig(HERE / "cost.png", dpi=110)
 
 
 if __name__ == "__main__":
