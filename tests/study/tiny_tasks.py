@@ -104,7 +104,8 @@ def many(count: int, pause: float = 0.0) -> list[Tiny]:
 
 
 def drive(folder: Path, tasks: list[Tiny], backend: str = "sequential") -> None:
-    """What a process of a study does."""
+    """What a process of a study does, started from a terminal: one in the background ignores ^C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_tasks(
         tasks,
         folder,
