@@ -125,7 +125,7 @@ def machines(name: str) -> str:
     runs = [run["machine"] for run in kept(name)]
     for same in grouped(runs, lambda m: (m["processor"], m["cores"], m["torch"])):
         shares = (machine["cores_taken_by_others"] for machine in same)
-        taken = sorted("unknown many" if share is None else f"{share:.1f}" for share in shares)
+        taken = sorted("an unknown part" if share is None else f"{share:.1f}" for share in shares)
         days = sorted({machine["measured"][:10] for machine in same})
         lines.append(
             f"{same[0]['processor']}, {same[0]['cores']} cores, of which other programs took "
