@@ -43,15 +43,10 @@ from decomposition.scores.rules import (
     inverted_rungs,
     ruled_rungs,
 )
-from decomposition.scores.scorer import (
-    Eigenvalues,
-    FixedScorer,
-    Rotations,
-    Scorer,
-    SolvingScorer,
-    baselines,
-    scorers_of,
-)
+from decomposition.scores.scorer import Eigenvalues, FixedScorer, Scorer
+from decomposition.scores.scorers import baselines, scorers_of
+from decomposition.scores.solving import SolvingScorer
+from decomposition.scores.spectral import Rotations
 from decomposition.settings import Settings
 from decomposition.spectrum.known import Known, known_of
 from decomposition.targets.functions import check_problem, measured_function

@@ -39,7 +39,7 @@ from decomposition.scores.gradients import (
     score_grid,
     target_gradients,
 )
-from decomposition.scores.scorer import scorers_of
+from decomposition.scores.scorers import scorers_of
 from decomposition.spectrum.bands import gradient_energy, score_error
 from decomposition.spectrum.command import Inspection
 from decomposition.spectrum.errors import ErrorPlan

@@ -43,11 +43,11 @@ from decomposition.problem import Problem
 
 GEMM_SIDE, EIGH_SIDE = 768, 512
 """Sides of the matrices that are timed."""
+ON_CUDA = 4
+"""Both sides times this there, where less leaves the device idle."""
 SWEPT_EXAMPLES, SWEPT_COLUMNS, SWEPT_MOST, SWEPT_SECONDS = 128, 2, 32, 1.0
 """Examples and columns of the first product that is timed; both are doubled, up to all examples and
 so many columns, until it takes so long: rates are those of products as large as a run's."""
-ON_CUDA = 4
-"""All of them times this there, where less leaves the device idle."""
 OF_EIGH, OF_PRODUCT = 9, 6
 """Operations of an eigendecomposition per n³, and of a product per operation of a forward pass."""
 HESSIAN_GEMMS = 2

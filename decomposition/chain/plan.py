@@ -27,6 +27,7 @@ from decomposition.curvature.matrix_free import (
     SPACE_BYTES,
     WORK_VECTORS,
 )
+from decomposition.curvature.shared_space import dimensions
 from decomposition.device import chunk_bytes, free_memory_on
 from decomposition.errors import DecompositionError
 from decomposition.layers import ExactBlock
@@ -54,20 +55,6 @@ UNLIMITED = 2**62
 def space_bytes(budget: int) -> int:
     """Of a Krylov space, in a budget of so many bytes."""
     return max(SPACE_BYTES, int(OF_A_SPACE * budget))
-
-
-def dimensions(each: int, parameters: int, vectors: int, krylov_steps: int, budget: int) -> int:
-    """Of the Krylov space of so many vectors, which takes as many products.
-
-    Args:
-        each: bytes of a dimension.
-        parameters: P.
-        vectors: that share it.
-        krylov_steps: most dimensions for one of them.
-        budget: bytes that a run may take.
-    """
-    fitting = max(vectors, space_bytes(budget) // each)
-    return min(krylov_steps * vectors, fitting, parameters)
 
 
 @dataclass(frozen=True)
@@ -106,8 +93,8 @@ class Plan:
 
     def dimensions(self, parameters: int, vectors: int) -> int:
         """Of the space of so many vectors, which is as many products."""
-        width = getattr(torch, self.products).itemsize
-        return dimensions(width * parameters, parameters, vectors, self.krylov_steps, self.budget)
+        largest = self.space_bytes // (getattr(torch, self.products).itemsize * parameters)
+        return dimensions(parameters, vectors, self.krylov_steps, largest)
 
     @property
     def dense(self) -> bool:
@@ -151,7 +138,8 @@ def plan_chain(
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
     whole, structured = int(DENSE_COPIES * 8 * p**2), structured_bytes(problem)
     width = getattr(torch, products).itemsize
-    space = dimensions(width * p, p, problem.num_queries, krylov_steps, budget)
+    fitting = space_bytes(budget) // (width * p)
+    space = dimensions(p, problem.num_queries, krylov_steps, fitting)
     iterated = structured + columns + (width + KEPT_BYTES) * p * space
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:

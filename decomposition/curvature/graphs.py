@@ -21,7 +21,7 @@ Shapes: directions in parameter space are rows (k, P), contiguous, in the order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from decomposition.curvature.convolutions import with_patches
-from decomposition.curvature.passes import backward_passes, differentiable
+from decomposition.curvature.passes import backward_passes, differentiable, joined
 from decomposition.device import chunk_bytes
 from decomposition.errors import DecompositionError, ProblemError
 from decomposition.inputs import Inputs, apply_with, each, rows_in, take, to
@@ -154,7 +154,7 @@ class Graph:
             backward_passes(outputs, inputs, [v[first : first + together] for v in vectors])
             for first in range(0, max(count, 1), together)
         ]
-        return [_joined(pieces) for pieces in zip(*parts, strict=True)]
+        return [joined(pieces) for pieces in zip(*parts, strict=True)]
 
 
 def _gradients(f: Tensor, leaves: list[Tensor], u: Tensor | None) -> list[Tensor]:
@@ -164,10 +164,6 @@ def _gradients(f: Tensor, leaves: list[Tensor], u: Tensor | None) -> list[Tensor
             f, leaves, u, create_graph=True, allow_unused=True, materialize_grads=True
         )
     )
-
-
-def _joined(pieces: Sequence[Tensor]) -> Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 class Graphs:

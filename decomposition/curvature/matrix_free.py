@@ -17,6 +17,7 @@ from torch import Tensor
 
 from decomposition.curvature.cg import cg
 from decomposition.curvature.estimate import Estimate, Symmetric, squared_norm, xtrace
+from decomposition.curvature.krylov import Function
 from decomposition.curvature.minres import minres
 from decomposition.curvature.operator import (
     PROBES,
@@ -26,9 +27,9 @@ from decomposition.curvature.operator import (
     Solve,
 )
 from decomposition.curvature.shared_space import (
-    Function,
     Projection,
     SharedSpace,
+    dimensions,
     shared_space,
 )
 from decomposition.curvature.solution import SolverError, Stopping
@@ -269,7 +270,7 @@ class MatrixFreeCurvature(Curvature):
         return max(1, min(vectors, self._largest // DIMENSIONS_EACH))
 
     def _dimensions(self, vectors: int) -> int:
-        return min(self._krylov_steps * vectors, max(self._largest, vectors), self.size)
+        return dimensions(self.size, vectors, self._krylov_steps, self._largest)
 
     def _watched(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
         image = self._product.matvec(v)

@@ -68,3 +68,8 @@ def backward_passes(
             raise
     columns = [grad([v[i] for _, v in moving], False) for i in range(count)]
     return [torch.stack(parts) for parts in zip(*columns, strict=True)]
+
+
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """All of them, one after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)

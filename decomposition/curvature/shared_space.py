@@ -26,14 +26,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.krylov import EARLIER, Function, Matvec
 from decomposition.linalg import eigh, matmul
 
-Matvec = Callable[[Float[Tensor, "P k"]], Float[Tensor, "P k"]]
-Function = Callable[[Float[Tensor, " K"]], Float[Tensor, " K"]]
-"""Ritz values → f of each."""
-EARLIER, GROWTH, LEAST = 0.8, 1.25, 10
-"""Part of the dimensions that the last change is taken from; how much a space grows until it is
-asked again whether it is enough, and by how much at least."""
+GROWTH, LEAST = 1.25, 10
+"""How much a space grows until it is asked again whether it is enough, and by how much at least."""
 EXHAUSTED = 500
 """Length of a new direction, relative to the largest image met and in units of rounding, at which
 there is none."""
@@ -114,6 +111,18 @@ class SharedSpace:
     def in_single_precision(self) -> SharedSpace:
         """With half of the memory; solutions have a relative rounding of 1e-7 times μ_max / λ."""
         return replace(self, basis=self.basis.float())
+
+
+def dimensions(parameters: int, vectors: int, steps: int, largest: int) -> int:
+    """Of the space of so many vectors, which takes as many products.
+
+    Args:
+        parameters: P.
+        vectors: that share it, and each have a dimension.
+        steps: most dimensions for one of them.
+        largest: that fit.
+    """
+    return min(steps * vectors, max(largest, vectors), parameters)
 
 
 def shared_space(

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from decomposition.curvature.passes import backward_passes, differentiable
+from decomposition.curvature.passes import backward_passes, differentiable, joined
 from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
 from decomposition.inputs import Inputs, double, rows_in, take
@@ -111,7 +111,7 @@ class LayerTerms:
         passes = self.passes(x, y, root)
         some = list(passes.roots())
         roots = {
-            b.name: _joined([part[b.name] for part in some], -4).transpose(-4, -3)
+            b.name: joined([part[b.name] for part in some], -4).transpose(-4, -3)
             for b in self.blocks
         }
         return GaussNewtonTerms(passes.inputs, roots, passes.columns)
@@ -222,7 +222,7 @@ class LayerPasses:
         found = {}
         for block in self._of.blocks:
             layer, calls = self._of.layers[block.name], self._traced.inputs[block.name]
-            a = _joined([patches(layer, call, self._n) for call in calls], -2)
+            a = joined([patches(layer, call, self._n) for call in calls], -2)
             found[block.name] = block.append_one(a.movedim(0, -3))
         return found
 
@@ -238,14 +238,9 @@ class LayerPasses:
             for block in self._of.blocks:
                 layer = self._of.layers[block.name]
                 parts = [next(pulled) for _ in self._traced.responses[block.name]]
-                s = _joined([responses(layer, part, self._n, lead=1) for part in parts], -2)
+                s = joined([responses(layer, part, self._n, lead=1) for part in parts], -2)
                 found[block.name] = s.movedim((0, 1), (-4, -3))
             yield found
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    """One part is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def plain_blocks(problem: Problem) -> tuple[LinearBlock, ...]:

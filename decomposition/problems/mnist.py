@@ -19,21 +19,13 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from decomposition.problem import Problem
-from decomposition.problems.idx import idx_table
+from decomposition.problems import idx
 from decomposition.problems.options import Spec
-from decomposition.problems.table import Defaults, Table, problem_of
+from decomposition.problems.table import Table, problem_of
 from decomposition.problems.variant import Variant
 from decomposition.recipe import Recipe
 
-MNIST = Defaults(
-    hidden=(128,),
-    quick_hidden=(16,),
-    activation="relu",
-    recipe=Recipe(schedule="cosine"),
-    queries=500,
-    examples=5000,
-    quick_examples=1000,
-)
+MNIST = replace(idx.DEFAULTS, hidden=(128,), quick_hidden=(16,), activation="relu")
 OPTIONS = {
     "folder": "where MNIST's four files lie, plain or .gz; without it images are a stand-in",
     "queries": "number of queries to keep",
@@ -70,7 +62,7 @@ def mnist_mlp(
 
 
 def _from_files(folder: str) -> Table:
-    table = idx_table(Spec(folder, f"idx:{folder}", {}), folder)
+    table = idx.idx_table(Spec(folder, f"idx:{folder}", {}), folder)
     assert table.held_out is not None
     pixels, labels = table.held_out
     return replace(

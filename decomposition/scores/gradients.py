@@ -247,14 +247,14 @@ class StreamedGradients(GradientSource):
         return self._by_gradients(v) if v.shape[1] > SWEPT_COLUMNS else self._by_sweeps(v)
 
     def _by_gradients(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
-        """Every gradient is made once, whatever the number of columns."""
-        return torch.cat([matmul(part.T, v).T for part in self.train_parts()], 1)
+        """Every gradient is made once, whatever the number of columns; in the precision of v."""
+        return torch.cat([matmul(part.T.to(v.dtype), v).T for part in self.train_parts()], 1)
 
     def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """The derivative of every loss along every column."""
 
         def some(columns: slice) -> Float[Tensor, "k N"]:
-            along = v[:, columns].T.contiguous()
+            along = v[:, columns].T.double().contiguous()
 
             def batch(graph: Graph, rows: slice) -> Float[Tensor, "k n"]:
                 return (graph.forward(along) * graph.output_gradient).sum(-1)

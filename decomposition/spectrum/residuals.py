@@ -83,6 +83,14 @@ class _Asked:
         """What residuals of one rung depend on."""
         return self.strength, self.damping
 
+    def fill(self, directions: Sequence[Directions], parts: Float[Tensor, "2 k"]) -> None:
+        """Put the residuals of all directions, one kind after the other, where they go."""
+        sizes = [v.columns.shape[1] for v in directions]
+        for v, part in zip(directions, parts.split(sizes, 1), strict=True):
+            for end, of_end in zip(("", "_damped"), part, strict=True):
+                row = list(RESIDUALS).index(f"inverse_residual_{v.kind}{end}")
+                self.into[row, : len(of_end)] = to_numpy(of_end)
+
 
 def inverse_residuals(
     rungs: Mapping[str, Curvature],
@@ -139,11 +147,7 @@ def inverse_residuals(
             strengths, added_to = zip(*at, strict=True)
             parts = residuals(one, hessian, together, strengths, added_to, negative)
             for found in mine:
-                each = parts[:, at.index(found.at)].split(sizes, 1)
-                for v, part in zip(directions, each, strict=True):
-                    for end, of_end in zip(("", "_damped"), part, strict=True):
-                        row = metrics.index(f"inverse_residual_{v.kind}{end}")
-                        found.into[row, : len(of_end)] = to_numpy(of_end)
+                found.fill(directions, parts[:, at.index(found.at)])
     return xr.Dataset(
         {
             "at_damping": (("metric", "damping", "rung", "vector"), grid),

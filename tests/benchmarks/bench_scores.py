@@ -19,7 +19,7 @@ from decomposition.problems import digits
 from decomposition.scores.bootstrap import Resamples, bootstrap, resample
 from decomposition.scores.gradients import loss_gradients
 from decomposition.scores.lds import LinearisedLDS, linearise
-from decomposition.scores.scorer import scorer
+from decomposition.scores.scorers import scorer
 from tests.benchmarks.measuring import Kept, Row, in_turn, thread_counts, threads
 
 RUNGS, DAMPINGS, MASKS, QUERIES, RESAMPLES = 8, 25, 1000, 180, 2000

@@ -17,7 +17,7 @@ from decomposition.damping import damping_for_effective_dimension, effective_dim
 from decomposition.layers import LinearBlock
 from decomposition.problem import Problem
 from decomposition.scores.gradients import influence_scores, loss_gradients
-from decomposition.scores.scorer import scorers_of
+from decomposition.scores.scorers import scorers_of
 from decomposition.spectrum.inverse_errors import compare_inverses
 from tests import cases
 

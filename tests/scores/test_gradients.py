@@ -23,7 +23,7 @@ from decomposition.curvature import (
 )
 from decomposition.errors import DampingError
 from decomposition.scores.gradients import loss_gradients, score_grid, target_gradients
-from decomposition.scores.scorer import scorer
+from decomposition.scores.scorers import scorer
 from tests import cases
 from tests.cases import CASES
 

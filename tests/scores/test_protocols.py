@@ -20,7 +20,8 @@ from decomposition.scores.crossfit import mask_folds
 from decomposition.scores.effects import Effects, Measured
 from decomposition.scores.gradients import loss_gradients, random_scores
 from decomposition.scores.protocols import Grid, grids, rank_bound
-from decomposition.scores.scorer import FixedScorer, Scorer, scorer
+from decomposition.scores.scorer import FixedScorer, Scorer
+from decomposition.scores.scorers import scorer
 from decomposition.scores.selection import select
 from tests.tiny import tiny_problem
 

@@ -15,16 +15,13 @@ from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import hessian_product
 from decomposition.damping import Truncate
 from decomposition.problem import Problem
-from decomposition.scores import scorer as module
+from decomposition.scores import spectral as module
 from decomposition.scores.gradients import StreamedGradients, loss_gradients
-from decomposition.scores.scorer import (
-    KrylovScorer,
-    RotatedGradients,
-    Scorer,
-    SolvingScorer,
-    SpectralScorer,
-    scorers_of,
-)
+from decomposition.scores.krylov import KrylovScorer
+from decomposition.scores.scorer import Scorer
+from decomposition.scores.scorers import scorers_of
+from decomposition.scores.solving import SolvingScorer
+from decomposition.scores.spectral import RotatedGradients, SpectralScorer
 from tests import cases
 
 DAMPINGS = (0.03, 0.3)
@@ -134,3 +131,11 @@ def test_the_plan_s_hessian_is_scored_in_spaces(problem) -> None:
     assert isinstance(found["hessian"], KrylovScorer)
     assert isinstance(found["kfac"], SpectralScorer)
     assert torch.isfinite(torch.from_numpy(found["hessian"].scores(1.0))).all()
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+def test_gradients_are_taken_along_directions_in_single_precision(problem, columns: int) -> None:
+    """By a sweep for few of them, by gradients for many."""
+    v = torch.randn(problem.num_parameters, columns, generator=torch.Generator().manual_seed(0))
+    found = StreamedGradients(problem).along(v).double()
+    torch.testing.assert_close(found, loss_gradients(problem).along(v.double()), atol=1e-5, rtol=0)

@@ -9,7 +9,8 @@ import xarray as xr
 from decomposition.chain import build_lattice
 from decomposition.curvature import Diagonalised
 from decomposition.scores.gradients import loss_gradients
-from decomposition.scores.scorer import SpectralScorer, scorer, scorers_of
+from decomposition.scores.scorers import scorer, scorers_of
+from decomposition.scores.spectral import SpectralScorer
 from tests.tiny import tiny_problem
 
 

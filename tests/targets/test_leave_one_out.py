@@ -67,7 +67,7 @@ def test_predictions_are_the_scores_of_the_removed_examples(trained: Problem) ->
     """Up to a constant per query they are those of the masks, without their rounding."""
     from decomposition import build_chain
     from decomposition.scores.gradients import influence_scores, loss_gradients
-    from decomposition.scores.scorer import scorer
+    from decomposition.scores.scorers import scorer
 
     found = measure_leave_one_out(trained, PLAN, 8, progress=False)
     measured = Measured(found.weights, found.truth, found.second)
