@@ -19,11 +19,11 @@ from decomposition.chain.paper_protocol import ladder_rungs
 from decomposition.chain.plan import plan_chain
 from decomposition.chain.rungs import sampled_ekfac
 from decomposition.curvature import Curvature, EigenpairCurvature, ScaledIdentity, SolveCurvature
+from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.dual import dual_rungs
 from decomposition.curvature.estimate import probes
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import (
-    block_ggn_product,
     ggn_product,
     hessian_product,
 )

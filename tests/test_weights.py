@@ -19,8 +19,9 @@ from decomposition.chain import build_lattice
 from decomposition.chain.cost import Rates
 from decomposition.chain.rungs import FullGGN, fisher_rungs, sampled_kfac
 from decomposition.curvature import DenseCurvature, Sampled
+from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.dual import dual_rungs
-from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
+from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.errors import ProblemError
 from decomposition.evaluation import mean_loss
 from decomposition.inputs import take

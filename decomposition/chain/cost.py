@@ -33,6 +33,7 @@ from decomposition.chain.plan import (
     dual_bytes,
     structured_bytes,
 )
+from decomposition.curvature.block_products import worth_sweeping
 from decomposition.curvature.dual import kept_bytes
 from decomposition.device import synchronise
 from decomposition.inputs import apply, double, take
@@ -264,7 +265,8 @@ class Costs:
         way, entries = self.plan.gauss_newton(rows)[0], sum(size**2 for size in sizes)
         whole = len(sizes) == 1
         if way == "matrix-free":
-            return self._iterated(1.0 if whole else OF_A_BLOCK * len(sizes))
+            apart = not worth_sweeping(columns, self.problem.num_queries, len(sizes))
+            return self._iterated(OF_A_BLOCK * len(sizes) if apart and not whole else 1.0)
         if way == "dual":
             build = Work(self.examples, rows, multiplications=rows**2 * self.size)
             along = self._along_rows(rows)
@@ -390,7 +392,7 @@ def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, flo
         "structured": 0.0,
         "matrix-free": sweep,
     }
-    swept = plan.way("block_ggn") in ("dual", "matrix-free")
+    swept = plan.way("block_ggn") == "dual"
     apart = {"block_ggn": len(problem.blocks) * OF_A_BLOCK} if swept else {}
     return {rung: times[plan.way(rung)] * apart.get(rung, 1.0) for rung in CHAIN}
 

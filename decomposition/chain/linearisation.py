@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from decomposition.curvature import EXACT, DenseCurvature, Fisher
 from decomposition.curvature.assembly import assemble_ggn, assemble_hessian
 from decomposition.curvature.derivatives import check_second_derivatives
-from decomposition.curvature.fisher import jacobian_rows
+from decomposition.curvature.gram import block_ggns
 from decomposition.errors import NonFiniteError
 from decomposition.layers import ExactBlock
-from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 
@@ -48,12 +47,7 @@ def ggn_blocks(
 ) -> list[tuple[ExactBlock, DenseCurvature]]:
     """G_ll of some blocks alone, each from its own rows of the Jacobian."""
     found = []
-    for block in chosen:
-        like = problem.theta()
-        total = like.new_zeros(block.size, block.size)
-        for rows in jacobian_rows(problem, fisher, [block]):
-            flat = rows.flatten(0, 1)
-            total += matmul(flat.T, flat)
-        total.div_(problem.num_examples).diagonal().add_(problem.curvature_decay)
-        found.append((block, DenseCurvature(total)))
+    for block, matrix in zip(chosen, block_ggns(problem, chosen, fisher), strict=True):
+        matrix.diagonal().add_(problem.curvature_decay)
+        found.append((block, DenseCurvature(matrix)))
     return found

@@ -19,6 +19,7 @@ from decomposition.curvature import (
     Fisher,
     KroneckerBasis,
 )
+from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.derivatives import check_gradients
 from decomposition.curvature.dual import DualCurvature, RowSource, dual_parts, dual_rungs
 from decomposition.curvature.factors import (
@@ -32,7 +33,6 @@ from decomposition.curvature.factors import (
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import (
     Product,
-    block_ggn_product,
     block_hessian_product,
     ggn_product,
     hessian_product,

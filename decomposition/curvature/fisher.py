@@ -231,13 +231,27 @@ def on_fisher_passes(
 
 def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewtonTerms]:
     """Layer inputs a_l,t and roots s_l,t = R_nᵀ J_l,t of every batch of training examples."""
-    of = LayerTerms(problem)
-    numbers = of.numbers_per_example(max(problem.num_outputs, fisher.columns))
+    return on_fisher_terms(LayerTerms(problem), fisher, lambda terms: terms)
 
-    def terms(x: Inputs, y: Tensor, first: int) -> GaussNewtonTerms:
-        return of.gauss_newton(x, y, root_of(problem, fisher, first))
 
-    return on_batches(problem, numbers, terms, TERMS_BYTES)
+def on_fisher_terms(
+    of: LayerTerms, fisher: Fisher, work: Callable[[GaussNewtonTerms], Result], columns: int = 0
+) -> Iterator[Result]:
+    """``work`` of the terms of every batch of training examples.
+
+    Args:
+        of: the terms' problem.
+        fisher: whose root.
+        work: what is made of them.
+        columns: numbers that it makes of every layer output.
+    """
+    problem = of.problem
+    numbers = of.numbers_per_example(max(problem.num_outputs, fisher.columns) + columns)
+
+    def batch(x: Inputs, y: Tensor, first: int) -> Result:
+        return work(of.gauss_newton(x, y, root_of(problem, fisher, first)))
+
+    return on_batches(problem, numbers, batch, TERMS_BYTES)
 
 
 def jacobian_rows(

@@ -10,7 +10,7 @@ needs none of them. The whole model's K is the sum over blocks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,11 +66,21 @@ def block_grams(
 
 def block_ggn(problem: Problem, block: Block, fisher: Fisher = EXACT) -> Float[Tensor, "size size"]:
     """RᵀR of one block, made batch by batch."""
-    out = torch.zeros(block.size, block.size, dtype=torch.float64, device=problem.device)
-    for part in jacobian_rows(problem, fisher, [block]):
-        rows = part.flatten(0, 1)
-        out += matmul(rows.T, rows)
-    return out.div_(problem.num_examples)
+    return block_ggns(problem, [block], fisher)[0]
+
+
+def block_ggns(
+    problem: Problem, blocks: Sequence[Block], fisher: Fisher = EXACT
+) -> list[Float[Tensor, "size size"]]:
+    """The same of several blocks, in one sweep over the examples."""
+    found = [
+        torch.zeros(b.size, b.size, dtype=torch.float64, device=problem.device) for b in blocks
+    ]
+    for part in jacobian_rows(problem, fisher, blocks) if blocks else ():
+        pieces = part.flatten(0, 1).split([block.size for block in blocks], 1)
+        for matrix, rows in zip(found, pieces, strict=True):
+            matrix += matmul(rows.T.contiguous(), rows.contiguous())
+    return [matrix.div_(problem.num_examples) for matrix in found]
 
 
 def block_rows(problem: Problem, block: Block, fisher: Fisher = EXACT) -> Float[Tensor, "NC size"]:

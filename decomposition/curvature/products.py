@@ -6,8 +6,9 @@ With L(θ) = (1/N) Σ_n ℓ_n,
     G v = (1/N) Σ_n J_nᵀ Λ_n (J_n v)       (Schraudolph 2002, doi 10.1162/08997660260028683)
 
 by passes through the graph of a batch of examples (``graphs``); memory is that of the graph and
-linear in P. ``torch.compile`` is not offered: such products of large models are bound by their
-matrix products already, and small models are dense.
+linear in P. Blocks of G have a shorter way (``block_products``). ``torch.compile`` is not offered:
+such products of large models are bound by their matrix products already, and small models are
+dense.
 """
 
 from __future__ import annotations
@@ -41,12 +42,9 @@ class Product:
         graphs: of the problem.
         on_batch: (graph, rows (k, P)) → Σ_n C_n v of the examples of one batch.
         size: side of C; default P.
-        passes: columns that are counted for each one.
     """
 
-    def __init__(
-        self, graphs: Graphs, on_batch: OnBatch, size: int | None = None, passes: int = 1
-    ) -> None:
+    def __init__(self, graphs: Graphs, on_batch: OnBatch, size: int | None = None) -> None:
         """Nothing is computed yet."""
         self.size, self.device = size or graphs.size, graphs.problem.device
         self.count = 0
@@ -54,7 +52,7 @@ class Product:
         self.notes: tuple[str, ...] = ()
         if graphs.dtype == torch.float32:
             self.notes = ("products are computed in float32 (relative rounding about 1e-6)",)
-        self._graphs, self._on_batch, self._passes = graphs, on_batch, passes
+        self._graphs, self._on_batch = graphs, on_batch
 
     @full_precision()
     def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
@@ -81,10 +79,12 @@ class Product:
 
         for _ in graphs.by_columns(v.shape[1], some):
             pass
-        self.count += self._passes * v.shape[1]
+        self.count += v.shape[1]
         return out.div_(graphs.problem.num_examples)
 
-    __call__ = matvec
+    def __call__(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """``matvec``."""
+        return self.matvec(v)
 
 
 def hessian_product(
@@ -131,32 +131,8 @@ def ggn_product(
     return Product(graphs, lambda graph, v: graph.ggn(v, part), _size(graphs, part))
 
 
-def block_ggn_product(
-    problem: Problem,
-    dtype: torch.dtype = torch.float64,
-    parts: Sequence[slice] | None = None,
-    fisher: Fisher = EXACT,
-) -> Product:
-    """⊕_l G_ll v; passes through the graph end where a block's own layer is reached.
-
-    A column counts as many as there are blocks.
-
-    Args:
-        problem: at its model's present parameters.
-        dtype: precision of the products.
-        parts: the blocks, one after the other, whole tensors each; default those of the layers.
-        fisher: whose R Rᵀ takes the place of Λ.
-
-    Raises:
-        UnsupportedModelError: the model cannot be differentiated.
-        DecompositionError: a precision other than float64 and float32, or a part that cuts
-            through a tensor.
-    """
-    return _by_blocks(Graphs(problem, dtype, None if fisher == EXACT else fisher), Graph.ggn, parts)
-
-
 def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
-    """⊕_l H_ll v; a column counts as many as there are blocks.
+    """⊕_l H_ll v, by passes for every block.
 
     Raises:
         UnsupportedModelError: as for H.
@@ -164,22 +140,28 @@ def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) 
     """
     graphs = Graphs(problem, dtype)
     _check_symmetric(graphs)
-    return _by_blocks(graphs, Graph.hessian)
+    parts = [block.slice for block in problem.blocks]
+    return Product(graphs, by_blocks(graphs, Graph.hessian, parts))
 
 
-def _by_blocks(
-    graphs: Graphs,
-    on_block: Callable[[Graph, Tensor, slice], Tensor],
-    given: Sequence[slice] | None = None,
-) -> Product:
-    parts = [block.slice for block in graphs.problem.blocks] if given is None else given
+def by_blocks(
+    graphs: Graphs, on_block: Callable[[Graph, Tensor, slice], Tensor], parts: Sequence[slice]
+) -> OnBatch:
+    """Passes for one block after the other, which end where its own layer is reached.
+
+    Raises:
+        DecompositionError: a part cuts through a tensor.
+    """
     for part in parts:
         graphs.tensors(part)
 
     def on_batch(graph: Graph, v: Tensor) -> Tensor:
-        return torch.cat([on_block(graph, v[:, part], part) for part in parts], 1)
+        out = torch.zeros_like(v)
+        for part in parts:
+            out[:, part] = on_block(graph, v[:, part], part)
+        return out
 
-    return Product(graphs, on_batch, passes=len(parts))
+    return on_batch
 
 
 def _size(graphs: Graphs, part: slice | None) -> int:

@@ -34,6 +34,8 @@ GROWTH, LEAST = 1.25, 10
 EXHAUSTED = 500
 """Length of a new direction, relative to the largest image met and in units of rounding, at which
 there is none."""
+COLUMNS = 2**13
+"""Of a basis, that are multiplied at once."""
 SAME = 1e-5
 """Part of a vector's length outside of the span of B at which it is none of the vectors."""
 
@@ -154,11 +156,12 @@ def shared_space(
         new = slice(known, known + len(block))
         known = new.stop
         basis[new] = block
-        image = matvec(block.T.double().contiguous()).T.to(dtype)
-        scale = max(scale, float(torch.linalg.vector_norm(image, dim=1).max()))
-        along = matmul(image, basis[:known].T)
+        block = matvec(block.T.double().contiguous()).T.to(dtype)
+        scale = max(scale, float(torch.linalg.vector_norm(block, dim=1).max()))
+        along = matmul(block, basis[:known].T)
         projected[new, :known], projected[:known, new] = along.double(), along.T.double()
-        block = _directions(image - matmul(along, basis[:known]), basis[:known], scale)
+        _subtract(block, along, basis[:known])
+        block = _directions(block, basis[:known], scale)
         ends.append(known)
         last = known == most or not len(block)
         if last or known >= asked:
@@ -194,5 +197,15 @@ def _directions(
     block = matmul(left[:, kept].T.contiguous(), q.T)
     if not len(basis) or not len(block):
         return block
-    block = block - matmul(matmul(block, basis.T), basis)
+    del q
+    _subtract(block, matmul(block, basis.T), basis)
     return torch.linalg.qr(block.T)[0].T
+
+
+def _subtract(
+    block: Float[Tensor, "q P"], along: Float[Tensor, "q K"], basis: Float[Tensor, "K P"]
+) -> None:
+    """block ← block − along · basis, some columns at a time: blocks are as large as all queries."""
+    for start in range(0, block.shape[1], COLUMNS):
+        some = slice(start, start + COLUMNS)
+        block[:, some] -= matmul(along, basis[:, some])

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from decomposition.curvature.passes import backward_passes, differentiable, joined
 from decomposition.device import chunk_bytes
 from decomposition.errors import UnsupportedModelError
-from decomposition.inputs import Inputs, double, rows_in, take
+from decomposition.inputs import Inputs, double, rows_in, take, to
 from decomposition.layers import (
     LinearBlock,
     layers_of,
@@ -85,26 +85,32 @@ class HessianTerms:
 
 
 class LayerTerms:
-    """Evaluates the terms of a problem at its model's present parameters, in float64."""
+    """Evaluates the terms of a problem at its model's present parameters.
 
-    def __init__(self, problem: Problem) -> None:
-        """Prepare a float64 copy of the model."""
-        self.model: nn.Module = problem.double_model()
+    Args:
+        problem: whose training examples.
+        dtype: precision of the Gauss–Newton terms; those of the Hessian are in float64.
+    """
+
+    def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:
+        """Prepare a copy of the model."""
+        self.problem, self._dtype = problem, dtype
+        self.model: nn.Module = problem.double_model().to(dtype)
         self.blocks = tuple(b for b in problem.blocks if isinstance(b, LinearBlock))
         self.layers = layers_of(self.model, self.blocks)
         state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         self.parameters = {name: value.detach() for name, value in state.items()}
-        self._problem = problem
 
     def passes(self, x: Inputs, y: Tensor, root: Root | None = None) -> LayerPasses:
         """One forward pass, and K backward passes when they are asked for.
 
         Args:
-            x: inputs, float64.
+            x: inputs.
             y: targets.
             root: default the square root of Λ, for the GGN.
         """
-        return LayerPasses(self, x, y, root or self._problem.loss_function.hessian_sqrt)
+        x, y = to(x, self._dtype), to(y, self._dtype)
+        return LayerPasses(self, x, y, root or self.problem.loss_function.hessian_sqrt)
 
     def gauss_newton(self, x: Inputs, y: Tensor, root: Root | None = None) -> GaussNewtonTerms:
         """The terms of all columns of the root at once; arguments as for ``passes``."""
@@ -122,8 +128,8 @@ class LayerTerms:
         Raises:
             UnsupportedModelError: the model is no stack of once-used torch.nn.Linear layers.
         """
-        blocks = plain_blocks(self._problem)
-        loss, n = self._problem.loss_function, rows_in(x)
+        blocks = plain_blocks(self.problem)
+        loss, n = self.problem.loss_function, rows_in(x)
         like = next(iter(self.parameters.values()))
         zero = {block.name: (like.new_zeros(n, block.d_out),) for block in blocks}
 
@@ -156,7 +162,7 @@ class LayerTerms:
             name: slice(stop - width, stop)
             for name, stop, width in zip(names, stops, widths, strict=True)
         }
-        position = {name: i for i, name in enumerate(self._problem.layout.order)}
+        position = {name: i for i, name in enumerate(self.problem.layout.order)}
         return HessianTerms(
             inputs={block.name: block.append_one(inputs[block.name]) for block in blocks},
             deltas={name: part for name, (part,) in deltas.items()},
@@ -182,7 +188,7 @@ class LayerTerms:
 
     def numbers_per_pass(self, columns: int) -> int:
         """Numbers that an example takes where K columns are taken one after the other."""
-        return self.numbers_per_example(1) + 2 * columns * self._problem.num_outputs
+        return self.numbers_per_example(1) + 2 * columns * self.problem.num_outputs
 
     @cached_property
     def largest(self) -> int:
@@ -192,13 +198,13 @@ class LayerTerms:
     @property
     def most_in_a_pass(self) -> int:
         """Numbers of the largest layer output that one backward pass should have."""
-        on_cuda = self._problem.device.type == "cuda"
+        on_cuda = self.problem.device.type == "cuda"
         return PASS_NUMBERS_ON_CUDA if on_cuda else PASS_NUMBERS
 
     @cached_property
     def _positions(self) -> dict[LinearBlock, int]:
         """How many positions share each layer's weight in one example."""
-        x = double(take(self._problem.rows("train")[0], slice(0, 1)))
+        x = to(take(self.problem.rows("train")[0], slice(0, 1)), self._dtype)
         traced = traced_forward(self.model, self.layers, self.parameters, x)
         return {
             block: sum(z.numel() for z in traced.responses[block.name]) // block.d_out
@@ -214,7 +220,8 @@ class LayerPasses:
         self._of, self._n = of, rows_in(x)
         with differentiable(of.model):
             self._traced = traced_forward(of.model, of.layers, of.parameters, x)
-            self.columns: Float[Tensor, "n C K"] = root(self._traced.outputs.detach(), y)
+            outputs = self._traced.outputs.detach()
+            self.columns: Float[Tensor, "n C K"] = root(outputs, y).to(outputs.dtype)
 
     @cached_property
     def inputs(self) -> dict[str, Float[Tensor, "*G n T width"]]:

@@ -9,8 +9,9 @@ import torch
 
 from decomposition.chain import build_chain
 from decomposition.curvature import Curvature, NotAvailableError
+from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
-from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
+from decomposition.curvature.products import ggn_product, hessian_product
 from decomposition.curvature.solution import SolverError
 from decomposition.damping import PseudoInverse
 from decomposition.problem import Problem

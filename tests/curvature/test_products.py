@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from decomposition.chain import build_chain
+from decomposition.chain import build_chain, cross_layer
+from decomposition.curvature import EXACT, Empirical, Fisher, Sampled, block_products
 from decomposition.curvature import graphs as graphs_module
+from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.convolutions import PatchConvolution, with_patches
-from decomposition.curvature.products import block_ggn_product, ggn_product, hessian_product
+from decomposition.curvature.products import Product, ggn_product, hessian_product
 from decomposition.errors import DecompositionError, UnsupportedModelError
 from decomposition.problem import Problem
 from tests import cases, general
@@ -59,6 +61,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         cases.residual,
         general.cnn,
         general.conv1d,
+        general.conv_grouped,
+        general.called_twice,
+        general.sequence,
+        general.layer_norm,
         general.attention,
         general.tied,
         general.embedding,
@@ -115,11 +121,26 @@ def test_products_are_counted_in_columns() -> None:
     assert product.count == 5
 
 
-def test_a_block_costs_columns_of_its_own() -> None:
-    problem = cases.tanh()
-    product = block_ggn_product(problem)
-    product(columns(problem, 3))
-    assert product.count == 3 * len(problem.blocks)
+def weights_and_biases(problem: Problem) -> list[slice]:
+    return [
+        slice(block.start + part.start, block.start + part.stop)
+        for block in problem.blocks
+        for part in cross_layer.parts_of(block).values()
+    ]
+
+
+@pytest.mark.parametrize("parts", [None, weights_and_biases])
+@pytest.mark.parametrize("fisher", [EXACT, Sampled(2), Empirical()])
+@pytest.mark.parametrize("made", [0, 1024], ids=["none made", "made"])
+def test_one_sweep_for_all_blocks_is_passes_for_each(
+    problem: Problem, parts, fisher: Fisher, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_products, "MADE", made)
+    product = block_ggn_product(problem, parts=parts and parts(problem), fisher=fisher)
+    v = columns(problem, 40)
+    assert product.sweeps(40)
+    assert not product.sweeps(0)
+    torch.testing.assert_close(product(v), Product.matvec(product, v), rtol=1e-8, atol=1e-11)
 
 
 PARTS = {"block_hessian": hessian_product, "block_ggn": ggn_product}
