@@ -44,10 +44,10 @@ OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
 OF_A_SPACE = 0.25
-"""Part of the budget for the Krylov space of one rung, beside which two more are kept in half of it
-each, and gradients."""
-KEPT_BYTES = 8
-"""Of a number in the two spaces that are kept, in single precision."""
+"""Part of the budget for the Krylov space of one rung, beside which H's is kept in half of it, and
+gradients."""
+KEPT_BYTES = 4
+"""Of a number in the space of H, which is kept in single precision."""
 UNLIMITED = 2**62
 """A budget in which every rung is dense."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -44,9 +44,6 @@ from decomposition.problem import Problem
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 """Relative residual of iterative solves, by the precision of the products."""
-
-SOLVED_AGAIN = ("hessian", "block_ggn")
-"""At its optimum: the one to compare others with, the other to find where its loss comes from."""
 
 
 class Parts:
@@ -116,7 +113,8 @@ class Parts:
             with self._for_blocks("hessian", self.problem.blocks):
                 return cross_layer.block_diagonal(self._dense_hessian())
         product = block_hessian_product(self.problem, self._dtype)
-        return self._iterated(product, "block_hessian")
+        blocks = [block.slice for block in self.problem.blocks]
+        return self._iterated(product, "block_hessian", blocks=blocks)
 
     def ggn(self, fisher: Fisher = EXACT) -> Curvature:
         """G, or the matrix of another Fisher."""
@@ -160,7 +158,7 @@ class Parts:
                 for part in cross_layer.parts_of(block).values()
             ]
         product = block_ggn_product(self.problem, self._dtype, places, fisher)
-        return self._iterated(product, "block_ggn", fisher)
+        return self._iterated(product, "block_ggn", fisher, places)
 
     def ekfac(
         self, fisher: Fisher = EXACT, separate_bias: bool = False, sharing: Sharing = "expand"
@@ -278,7 +276,11 @@ class Parts:
         return self._sources[fisher]
 
     def _iterated(
-        self, product: Product, name: str, fisher: Fisher | None = None
+        self,
+        product: Product,
+        name: str,
+        fisher: Fisher | None = None,
+        blocks: Sequence[slice] = (),
     ) -> MatrixFreeCurvature:
         """By its products, single solves preconditioned by EK-FAC.
 
@@ -294,7 +296,8 @@ class Parts:
             krylov_steps=self.plan.krylov_steps,
             space_bytes=self.plan.space_bytes,
             space_dtype=self._dtype,
-            keep=name in SOLVED_AGAIN,
+            keep=name == "hessian",  # at its optimum others are compared with it
+            blocks=blocks,
             trace=known,
             name=name,
         )

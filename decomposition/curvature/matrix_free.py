@@ -88,6 +88,7 @@ class MatrixFreeCurvature(Curvature):
         space_dtype: of its basis; float32 where products have its rounding.
         keep: whether the last space is kept, in single precision, for the same vectors: they are
             solved again at other dampings without a product.
+        blocks: parameters that it does not couple with others, if there are such.
         trace: tr C where it is known; default it is estimated.
         name: for notes.
     """
@@ -107,12 +108,13 @@ class MatrixFreeCurvature(Curvature):
         space_bytes: int = SPACE_BYTES,
         space_dtype: torch.dtype = torch.float64,
         keep: bool = False,
+        blocks: Sequence[slice] = (),
         trace: float | None = None,
         name: str = "curvature",
     ) -> None:
         """Nothing is computed yet."""
         self.size, self.device = product.size, product.device
-        self.definite = definite
+        self.definite, self.blocks = definite, tuple(blocks)
         self._record: list[Solve] = []
         self._told: Callable[[int], object] | None = None
         self._product, self._preconditioner = product, preconditioner

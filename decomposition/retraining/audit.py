@@ -88,7 +88,7 @@ class PlainTraining:
                 optimizer.step()
                 step += 1
                 if jitter:
-                    _jitter(parameters, jitter, generator)
+                    _jitter(list(parameters.values()), jitter, generator)
             if epoch + 1 in epochs:
                 found[epoch + 1] = self._answers(model)
         return found
@@ -162,7 +162,9 @@ def _call(model: torch.nn.Module, x: Inputs) -> Tensor:
 
 
 @torch.no_grad()
-def _jitter(parameters: Mapping[str, Tensor], relative: float, generator: torch.Generator) -> None:
-    for parameter in parameters.values():
-        noise = 2 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64) - 1
-        parameter.mul_(1 + (relative * noise).to(parameter))
+def _jitter(parameters: list[Tensor], relative: float, generator: torch.Generator) -> None:
+    sizes = [parameter.numel() for parameter in parameters]
+    noise = torch.rand(sum(sizes), generator=generator, dtype=torch.float64).mul_(2).sub_(1)
+    factors = noise.mul_(relative).add_(1).to(parameters[0]).split(sizes)
+    for parameter, factor in zip(parameters, factors, strict=True):
+        parameter.mul_(factor.view_as(parameter))

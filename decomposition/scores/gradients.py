@@ -81,6 +81,16 @@ class GradientSource(ABC):
     def along(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """g_i · v of every training example."""
 
+    def through(
+        self, v: Float[Tensor, "P k"], parts: Sequence[slice]
+    ) -> list[Float[Tensor, "k N"]]:
+        """The same through each of some parts of the parameters alone, in the precision of v."""
+        found: list[list[Tensor]] = [[] for _ in parts]
+        for gradients in self.train_parts():
+            for pieces, part in zip(found, parts, strict=True):
+                pieces.append(matmul(v[part].T, gradients[part].to(v.dtype)))
+        return [torch.cat(pieces, 1) for pieces in found]
+
     @abstractmethod
     def scores(
         self,

@@ -17,6 +17,9 @@ from decomposition.scores.gradients import GradientSource
 from decomposition.scores.scorer import Eigenvalues, Scorer, Subset, Treatment, single, treatment
 from decomposition.scores.solving import SolvingScorer, watched
 
+COORDINATES = 2**28
+"""Numbers of the training gradients in the spaces of a rung's blocks that are kept: 1 GB."""
+
 
 @dataclass(frozen=True)
 class _Spanned:
@@ -25,6 +28,8 @@ class _Spanned:
     projection: Projection
     train: Float[np.ndarray, "N K"]
     """V g_i."""
+    parts: list[Float[np.ndarray, "N K"]]
+    """V g_i through the blocks of the rung alone; empty where they are not kept."""
 
 
 class KrylovScorer(Scorer):
@@ -55,6 +60,8 @@ class KrylovScorer(Scorer):
         self._spans: list[_Spanned] = []
         self._changes: dict[Treatment, list[Tensor]] = {}
         self._sums: tuple[np.ndarray, list[np.ndarray]] | None = None
+        most = COORDINATES // max(1, source.examples * solver.most_products(source.queries))
+        self._parts = solver.blocks if len(solver.blocks) <= most else ()
         self._largest = False
 
     def prepare(
@@ -83,9 +90,15 @@ class KrylovScorer(Scorer):
         self._spans, self._sums, self.unsolved = [], None, {}
         self._changes = {treatment(damping, policy): [] for damping in dampings}
 
+        def rows(along: Tensor) -> np.ndarray:
+            return np.ascontiguousarray(single(along).T)
+
         def span(space: SharedSpace, change: Tensor) -> None:
-            train = single(self._source.along(space.basis.T)).T
-            self._spans.append(_Spanned(space.projection, np.ascontiguousarray(train)))
+            v, parts = space.basis.T, []
+            if self._parts:
+                parts = [rows(one) for one in self._source.through(v, self._parts)]
+            train = sum(parts[1:], parts[0]) if parts else rows(self._source.along(v))
+            self._spans.append(_Spanned(space.projection, train, parts))
             for damping, one in zip(dampings, change, strict=True):
                 self._changes[treatment(damping, policy)].append(one)
 
@@ -154,6 +167,14 @@ class KrylovScorer(Scorer):
         subsets: Sequence[Subset],
         negative: str | NegativeCurvature = "absolute",
     ) -> np.ndarray:
-        """Of the solutions themselves, for which the solver may have kept its space."""
+        """Through its blocks, or of the solutions themselves, which are solved for once more."""
+        if self._parts and tuple(subsets) == self._parts:
+            weights = masks.astype(np.float32)
+
+            def through(block: int) -> np.ndarray:
+                rows = lambda: [weights @ one.parts[block] for one in self._spans]  # noqa: E731
+                return -self._along(damping, negative, rows, len(masks)).T
+
+            return np.stack([through(block) for block in range(len(subsets))])
         solving = SolvingScorer(self._curvature, self._source)
         return solving.partial_effects(masks, damping, subsets, negative)

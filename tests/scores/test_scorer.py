@@ -11,10 +11,12 @@ import torch
 from decomposition.chain import build_chain
 from decomposition.chain.plan import plan_chain
 from decomposition.curvature import Curvature, UnderPolicy
+from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.products import hessian_product
 from decomposition.damping import Truncate
 from decomposition.problem import Problem
+from decomposition.scores import krylov as krylov_module
 from decomposition.scores import spectral as module
 from decomposition.scores.gradients import StreamedGradients, loss_gradients
 from decomposition.scores.krylov import KrylovScorer
@@ -123,6 +125,29 @@ def test_parts_of_the_parameters_add_up(problem, masks) -> None:
     parts = [slice(0, 9), slice(9, problem.num_parameters)]
     both = found.partial_effects(masks, 0.3, parts).sum(0)
     np.testing.assert_allclose(both, whole, rtol=0, atol=1e-4 * float(np.abs(whole).max()))
+
+
+@pytest.mark.parametrize("kept", [2**28, 0], ids=["kept", "solved again"])
+def test_effects_through_layers_take_no_product_where_they_are_kept(
+    problem, chain, masks, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(krylov_module, "COORDINATES", kept)
+    layers = [block.slice for block in problem.blocks]
+    rung = MatrixFreeCurvature(
+        block_ggn_product(problem),
+        definite=True,
+        blocks=layers,
+        change=1e-6,
+        krylov_steps=problem.num_parameters,
+    )
+    found = scorers_of({"block_ggn": rung}, StreamedGradients(problem))["block_ggn"]
+    found.prepare(masks, [0.3], [], "absolute")
+    made = len(rung.record)
+    effects = found.partial_effects(masks, 0.3, layers)
+    assert (len(rung.record) == made) == bool(kept)
+    exact = scorers_of({"block_ggn": chain["block_ggn"]}, loss_gradients(problem))["block_ggn"]
+    expected = exact.partial_effects(masks, 0.3, layers)
+    np.testing.assert_allclose(effects, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_plan_s_hessian_is_scored_in_spaces(problem) -> None:
