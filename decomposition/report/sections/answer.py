@@ -48,6 +48,8 @@ from decomposition.report.wording import fixed, joined, plural, span
 
 SHOWN = 2
 """Warnings of a result that stand in view."""
+LED_BY = 2
+"""Protocols of which the answer for many cells speaks; a table has all."""
 NOISY = 0.5
 """Split-half reliability below which the truth is mostly noise."""
 REMOVED = "training examples removed one at a time"
@@ -128,11 +130,11 @@ def _ceiling(one: Result) -> list[str]:
 def _counted(result: Result) -> str:
     """In how many cells K-FAC loses, and which step is the largest there, under each protocol."""
     parts = []
-    for protocol in result.protocols:
+    for protocol in result.protocols[:LED_BY]:
         found = [b for one in result.each() if (b := blame(one, "lds", protocol)) and b.known]
         ends = Counter(_end(b) for b in found)
         if ends:
-            told = joined([f"{end} {count}" for end, count in ends.most_common()])
+            told = joined([f"{end} in {count}" for end, count in ends.most_common()])
             parts.append(f"{protocol_label(protocol)}: {told}")
     if not parts:
         return "Attribution quality was not measured, so what the steps cost is not known."
@@ -144,7 +146,7 @@ def _counted(result: Result) -> str:
 
 def _end(found: Blame) -> str:
     if not found.defined:
-        return "undefined"
+        return "no resolved loss"
     return step_label(found.largest) if found.largest else "not resolved"
 
 
@@ -316,8 +318,8 @@ def _summary(found: list[Claim]) -> str:
                 parts[-1] += f" (“{found[ends.index({one})].text.rstrip('.')}”)"
     mixed = sum(len(end) > 1 for end in ends)
     if mixed:
-        depends = "depends" if mixed == 1 else "depend"
-        parts.append(f"the verdict on {mixed} {depends} on the protocol")
+        told = "verdict on 1 depends" if mixed == 1 else f"verdicts on {mixed} depend"
+        parts.append(f"the {told} on the protocol")
     return f"Of {plural(len(found), 'claim')}, {joined(parts) or 'none was tested'}."
 
 
