@@ -46,6 +46,9 @@ leaves out their parameters."""
 OF_A_SPACE = 0.25
 """Part of the budget for the Krylov space of one rung, beside which H's is kept in half of it, and
 gradients."""
+STEP_BLOCKS = 6
+"""As many vectors as are solved, times this, are at work in a step of their space: a measured peak,
+the vectors themselves and those of a product among them."""
 KEPT_BYTES = 4
 """Of a number in the space of H, which is kept in single precision."""
 UNLIMITED = 2**62
@@ -140,7 +143,8 @@ def plan_chain(
     width = getattr(torch, products).itemsize
     fitting = space_bytes(budget) // (width * p)
     space = dimensions(p, problem.num_queries, krylov_steps, fitting)
-    iterated = structured + columns + (width + KEPT_BYTES) * p * space
+    step = max(columns, 8 * p * STEP_BLOCKS * problem.num_queries)
+    iterated = structured + step + (width + KEPT_BYTES) * p * space
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:
         if whole <= budget:

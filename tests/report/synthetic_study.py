@@ -192,7 +192,8 @@ def _frobenius(n: int, rng: np.random.Generator) -> np.ndarray:
 
 def _claims(planted: PlantedStudy) -> xr.Dataset:
     """``better`` is supported in all cells but the last, ``loss`` contradicted in all but one,
-    ``error`` not resolved anywhere; under the last protocol ``loss`` was not tested."""
+    ``error``, about exact numbers, not resolved; under the last protocol there are none of these,
+    and ``loss`` was not tested."""
     n = len(planted.cells)
     protocols = [c + p for c in planted.chains for p in planted.protocols]
     verdict = np.zeros((3, len(protocols), n), dtype=np.int8)
@@ -206,6 +207,7 @@ def _claims(planted: PlantedStudy) -> xr.Dataset:
     p_value = np.where(verdict == 0, 0.2, 0.0004)
     pooled[2, -1], counts[2, -1] = np.nan, 0
     p_value[1] = np.nan
+    pooled[1, -1], effect[1, -1] = np.nan, np.nan
     names = list(CLAIMS)
     return xr.Dataset(
         {

@@ -96,6 +96,7 @@ def test_claims_table_leads_with_verdict_effect_and_count(small: Path) -> None:
     found = [(css, " ".join(re.sub("<[^>]*>", " ", cell).split())) for css, cell in rows]
     assert found[0] == ("supported", "✓ supported (3/4 cells ) 0.170 [0.150, 0.190]")
     assert found[2][1] == "○ not resolved (4/4 cells ) 0.520 [0.500, 0.540]"
+    assert found[3] == ("untested", "– not tested")
     assert found[4] == ("contradicted", "✗ not reproduced (3/4 cells ) 0.120 [0.100, 0.140]")
     assert found[5] == ("untested", "– not tested")
 
