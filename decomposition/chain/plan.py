@@ -47,8 +47,8 @@ OF_A_SPACE = 0.25
 """Part of the budget for the Krylov space of one rung, beside which H's is kept in half of it, and
 gradients."""
 STEP_BLOCKS = 6
-"""As many vectors as are solved, times this, are at work in a step of their space: a measured peak,
-the vectors themselves and those of a product among them."""
+"""Copies of all vectors that are solved, themselves among them, at the peak of a step of their
+space: 4.7 were measured, and a product has some more."""
 KEPT_BYTES = 4
 """Of a number in the space of H, which is kept in single precision."""
 UNLIMITED = 2**62

@@ -95,7 +95,7 @@ def block_ggn_product(
 
 
 class BlockProduct(Product):
-    """As ``block_ggn_product`` makes it."""
+    """⊕_l G_ll v in one sweep for many columns, by passes for few (``block_ggn_product``)."""
 
     def __init__(
         self, problem: Problem, dtype: torch.dtype, parts: list[slice], fisher: Fisher

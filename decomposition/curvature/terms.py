@@ -89,7 +89,7 @@ class LayerTerms:
 
     Args:
         problem: whose training examples.
-        dtype: precision of the Gauss–Newton terms; those of the Hessian are in float64.
+        dtype: precision of the Gauss–Newton terms; the Hessian's are for float64 alone.
     """
 
     def __init__(self, problem: Problem, dtype: torch.dtype = torch.float64) -> None:

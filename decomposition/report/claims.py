@@ -165,12 +165,8 @@ def _finding(data: xr.Dataset, key: str, protocol: str, against: str) -> Finding
     effect = interval(here["pooled_effect"]) if "pooled_effect" in here else UNKNOWN
     counts = {o.word: _count(here, o) for o in OUTCOMES}
     pooled = outcome(float(here["pooled_verdict"])) if "pooled_verdict" in here else None
-    # an integer has no NaN: a claim that was tested in no cell has no verdict, and one about exact
-    # numbers, which has no p-values, none where there are no such numbers
-    exact = "p_value" in here and not here["p_value"].notnull().any()
-    tested = effect.known or (sum(counts.values()) > 0 and not exact)
-    if not tested:
-        counts = dict.fromkeys(counts, 0)
+    # an integer has no NaN: a claim that was tested in no cell has no verdict
+    tested = effect.known or sum(counts.values()) > 0
     if pooled == CONTRADICTED:
         pooled = replace(CONTRADICTED, said=against)
     return Finding(pooled if tested else None, effect, counts, against)

@@ -84,7 +84,7 @@ class GradientSource(ABC):
     def through(
         self, v: Float[Tensor, "P k"], parts: Sequence[slice]
     ) -> list[Float[Tensor, "k N"]]:
-        """The same through each of some parts of the parameters alone, in the precision of v."""
+        """g_i · v through each of some parts of the parameters alone, in the precision of v."""
         found: list[list[Tensor]] = [[] for _ in parts]
         for gradients in self.train_parts():
             for pieces, part in zip(found, parts, strict=True):
@@ -254,11 +254,9 @@ class StreamedGradients(GradientSource):
         """g_i · v of every training example."""
         if self.stored is not None:
             return self.stored.along(v)
-        return self._by_gradients(v) if v.shape[1] > SWEPT_COLUMNS else self._by_sweeps(v)
-
-    def _by_gradients(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
-        """Every gradient is made once, whatever the number of columns; in the precision of v."""
-        return torch.cat([matmul(part.T.to(v.dtype), v).T for part in self.train_parts()], 1)
+        if v.shape[1] <= SWEPT_COLUMNS:
+            return self._by_sweeps(v)
+        return self.through(v, [slice(None)])[0]  # every gradient is made once
 
     def _by_sweeps(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "k N"]:
         """The derivative of every loss along every column."""

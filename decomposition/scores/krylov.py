@@ -169,12 +169,13 @@ class KrylovScorer(Scorer):
     ) -> np.ndarray:
         """Through its blocks, or of the solutions themselves, which are solved for once more."""
         if self._parts and tuple(subsets) == self._parts:
-            weights = masks.astype(np.float32)
+            weights, count = masks.astype(np.float32), len(subsets) * len(masks)
 
-            def through(block: int) -> np.ndarray:
-                rows = lambda: [weights @ one.parts[block] for one in self._spans]  # noqa: E731
-                return -self._along(damping, negative, rows, len(masks)).T
+            def rows() -> list[np.ndarray]:
+                sums = [[weights @ part for part in one.parts] for one in self._spans]
+                return [np.concatenate(parts) for parts in sums]
 
-            return np.stack([through(block) for block in range(len(subsets))])
+            found = -self._along(damping, negative, rows, count).T
+            return found.reshape(len(subsets), len(masks), -1)
         solving = SolvingScorer(self._curvature, self._source)
         return solving.partial_effects(masks, damping, subsets, negative)

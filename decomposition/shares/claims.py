@@ -227,7 +227,9 @@ def claims_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | Non
         return np.array([[getattr(tested, name) for tested in row] for row in table])
 
     verdict = stack("verdict").astype(np.int8)
-    counts = np.stack([(verdict == value).sum(-1) for value in OUTCOMES.values()], -1)
+    # an exact error that a protocol does not have is in no cell's favour, and not unresolved either
+    tested = np.isfinite(stack("p_value")) | np.isfinite(stack("effect")[..., 1])
+    counts = np.stack([(tested & (verdict == v)).sum(-1) for v in OUTCOMES.values()], -1)
     return xr.Dataset(
         {
             "effect": (("claim", "protocol", "cell", "ci_bound"), stack("effect")),

@@ -207,7 +207,7 @@ def _claims(planted: PlantedStudy) -> xr.Dataset:
     p_value = np.where(verdict == 0, 0.2, 0.0004)
     pooled[2, -1], counts[2, -1] = np.nan, 0
     p_value[1] = np.nan
-    pooled[1, -1], effect[1, -1] = np.nan, np.nan
+    pooled[1, -1], effect[1, -1], counts[1, -1] = np.nan, np.nan, 0
     names = list(CLAIMS)
     return xr.Dataset(
         {

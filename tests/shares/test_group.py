@@ -60,6 +60,13 @@ def test_verdict_names_a_step_or_says_that_it_is_not_resolved(tiny: xr.DataTree)
         assert one["text"].startswith("largest" if one["resolved"] else "not resolved")
 
 
+def test_a_claim_about_exact_numbers_is_counted_where_there_are_some(tiny: xr.DataTree) -> None:
+    counts = tiny["/claims"]["counts"].sel(claim="inverse_error").sum("outcome")
+    for rule in damping_rules(SETTINGS.rules):
+        assert counts.sel(protocol=rule) == 0
+    assert (counts.sel(protocol=list(PROTOCOLS)) == 1).all()
+
+
 def test_spectral_error_metrics_are_ranked_with_an_interval(tiny: xr.DataTree) -> None:
     rho = tiny["/prediction"]["rho"]
     known = rho.dropna("metric")
