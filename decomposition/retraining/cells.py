@@ -85,16 +85,16 @@ class CellTrainer:
 
     def order(self, chunk: Chunk, epoch: int) -> Int64[Tensor, "m n"]:
         """Row i: the examples of the chunk's i-th mask in the order of this epoch."""
-        masks, examples = self.masks[chunk.start : chunk.stop], self.problem.num_examples
+        masks = self.masks[chunk.start : chunk.stop]
         if self.plan.randomness == "shared":
             seed = self.problem.recipe.seed
+            examples = self.problem.num_examples
             order = seeds.epoch_order(seed, chunk.repeat, epoch, examples)
             places = np.nonzero(masks[:, order])[1]
             return torch.from_numpy(order[places].reshape(chunk.models, self.kept))
         rows = np.empty((chunk.models, self.kept), np.int64)
         for row, kept, mask in zip(rows, masks, range(chunk.start, chunk.stop), strict=True):
-            order = seeds.cell_order(self.plan.seed, mask, chunk.repeat, epoch, examples)
-            row[:] = order[kept[order]]
+            row[:] = seeds.cell_order(self.plan.seed, mask, chunk.repeat, epoch, kept)
         return torch.from_numpy(rows)
 
     def outputs(

@@ -65,6 +65,8 @@ def top_examples(scores: Floats, top: int) -> NDArray[np.intp]:
 
 
 TOP = 10
+STRIDE = 2
+"""Agreement is measured at every second damping: it is smooth in log λ."""
 
 
 def add_agreement(
@@ -77,9 +79,11 @@ def add_agreement(
     ``agreement_with`` names it.
     """
     dampings = data["damping"].values.tolist()
-    shown = range(0, len(dampings), 2)
+    shown = range(0, len(dampings), STRIDE)
+    asked = [dampings[j] for j in shown]
 
     def scores(node: str) -> dict[int, np.ndarray]:
+        scorers[node].prepare(None, asked, asked, negative)
         found = {j: scorers[node].scores(dampings[j], negative) for j in shown}
         return {j: one for j, one in found.items() if np.isfinite(one).all()}
 

@@ -70,7 +70,7 @@ class SolvingScorer(Scorer):
         progress: bool = False,
     ) -> None:
         """(C_λ⁻¹ g_q)ᵀ g_i / N at all of these dampings that are not known yet."""
-        if masks is not self._masks:
+        if masks is not None and masks is not self._masks:
             self._masks, self._effects = masks, {}
         known = self._tau if masks is None else self._effects
         wanted = [

@@ -3,9 +3,10 @@ lets hundreds of dampings be scored without a P × P matrix in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from decomposition.curvature.damped import DampedSpectrum
@@ -18,6 +19,8 @@ from decomposition.scores.scorer import Scorer, Subset, Treatment, single, treat
 
 ROTATED_NUMBERS = 2**28
 """Numbers in the training gradients that are kept in an eigenbasis, or in their sums: 1 GB."""
+DIRECTIONS = 2**28
+"""Numbers in the solutions along which training gradients are taken in one pass: 1 GB."""
 
 
 class RotatedGradients:
@@ -54,13 +57,28 @@ class RotatedGradients:
         single = curvature.size * source.examples <= ROTATED_NUMBERS
         return RotatedGradients(curvature, source, None if single else source)
 
-    def along(self, w: Float[np.ndarray, "P Q"]) -> Float[np.ndarray, "N Q"]:
-        """(Vᵀ g_i)ᵀ w of every training example."""
+    @property
+    def passes(self) -> bool:
+        """Whether scores of single examples take a pass over all training gradients."""
+        return self._by_sums is not None
+
+    def along(
+        self, ws: Iterator[Float[np.ndarray, "P Q"]], count: int
+    ) -> Iterator[Float[np.ndarray, "N Q"]]:
+        """(Vᵀ g_i)ᵀ w of every training example, for each of so many w."""
         if self._by_sums is None:
             assert self._train is not None
-            return product(self._train, w)
-        directions = self._basis.from_basis(from_numpy(w.astype(np.float64), self._basis.device))
-        return single(self._by_sums.along(directions.float())).T
+            yield from (product(self._train, w) for w in ws)
+            return
+        device, queries = self._basis.device, self.query.shape[1]
+        at_once = max(1, DIRECTIONS // self.query.size)
+        for start in range(0, count, at_once):
+            columns = queries * min(at_once, count - start)
+            directions = torch.empty(self._basis.size, columns, dtype=torch.float32, device=device)
+            for own, w in zip(directions.split(queries, 1), ws, strict=False):
+                own.copy_(self._basis.from_basis(from_numpy(w.astype(np.float64), device)))
+            products = single(self._by_sums.along(directions))
+            yield from (own.T for own in np.split(products, columns // queries))
 
     def sums(self, masks: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "M P"]:
         """Σ_{i ∈ S_j} Vᵀ g_i, kept for the masks seen last."""
@@ -88,12 +106,39 @@ class SpectralScorer(Scorer):
         self.spectrum = spectrum
         self.damping_free = spectrum.blind_to_damping()
         self._rotated = rotated
+        self._tau: dict[Treatment, np.ndarray] = {}
+
+    def prepare(
+        self,
+        masks: np.ndarray | None,
+        dampings: Sequence[float],
+        keep: Sequence[float],
+        negative: str | NegativeCurvature,
+        progress: bool = False,
+    ) -> None:
+        """Scores of single examples, where they take passes over all gradients: many λ share one.
+
+        Not before effects are done with, whose dampings are more.
+        """
+        new = [d for d in map(float, keep) if treatment(d, negative) not in self._tau]
+        if masks is None and new and self._rotated.passes:
+            found = self._scores(new, negative)
+            self._tau.update(
+                {treatment(d, negative): one for d, one in zip(new, found, strict=True)}
+            )
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """(Vᵀ g_q)ᵀ diag(1/d) (Vᵀ g_i) / N."""
+        found = self._tau.get(treatment(damping, negative))
+        return self._scores([damping], negative)[0] if found is None else found
+
+    def _scores(
+        self, dampings: Sequence[float], negative: str | NegativeCurvature
+    ) -> list[Float[np.ndarray, "Q N"]]:
         with np.errstate(over="ignore", invalid="ignore"):  # told by whoever reads them
-            along = self._rotated.along(self._scaled_query(damping, negative))
-            return along.T / np.float32(len(along))
+            scaled = (self._scaled_query(damping, negative) for damping in dampings)
+            along = self._rotated.along(scaled, len(dampings))
+            return [one.T / np.float32(len(one)) for one in along]
 
     def predicted_effects(
         self,

@@ -26,23 +26,31 @@ def test_a_longer_bank_begins_with_the_masks_of_a_shorter_one(
 
 
 def test_every_coordinate_matters() -> None:
+    every = np.ones(50, bool)
     orders = [
         seeds.epoch_order(0, 0, 0, 50),
         seeds.epoch_order(1, 0, 0, 50),
         seeds.epoch_order(0, 1, 0, 50),
         seeds.epoch_order(0, 0, 1, 50),
-        seeds.cell_order(0, 0, 0, 0, 50),
-        seeds.cell_order(0, 1, 0, 0, 50),
-        seeds.cell_order(0, 0, 1, 0, 50),
-        seeds.cell_order(2**32, 0, 0, 0, 50),
+        seeds.cell_order(0, 0, 0, 0, every),
+        seeds.cell_order(0, 1, 0, 0, every),
+        seeds.cell_order(0, 0, 1, 0, every),
+        seeds.cell_order(2**32, 0, 0, 0, every),
         np.argsort(~seeds.subset_masks(0, 0, 1, 25, 50)[0], kind="stable"),
     ]
     assert len({order.tobytes() for order in orders}) == len(orders)
 
 
+def test_the_order_of_a_cell_is_a_permutation_of_all_without_those_left_out() -> None:
+    kept = np.arange(50) % 3 > 0
+    whole = seeds.cell_order(0, 4, 1, 2, np.ones(50, bool))
+    assert seeds.cell_order(0, 4, 1, 2, kept).tolist() == whole[kept[whole]].tolist()
+
+
 def test_known_values_never_change() -> None:
     """A bank on disk stays valid only as long as these do."""
     assert seeds.epoch_order(0, 0, 0, 8).tolist() == [6, 1, 4, 2, 5, 7, 3, 0]
+    assert seeds.cell_order(0, 0, 0, 0, np.ones(8, bool)).tolist() == [2, 5, 7, 6, 3, 0, 1, 4]
     assert np.flatnonzero(seeds.subset_masks(0, 5, 6, 4, 8)[0]).tolist() == [1, 2, 4, 6]
     assert seeds.initial_seed(0, 1, 2) == 8494160947022706839
 

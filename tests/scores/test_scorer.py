@@ -67,6 +67,32 @@ def test_sums_over_subsets_are_enough(problem, chain, masks) -> None:
     )
 
 
+def test_many_dampings_share_a_pass_over_all_gradients(
+    problem, chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = (*DAMPINGS, 3.0)
+    basis, streamed, passes = chain["kfac"].eigenbasis, StreamedGradients(problem), []
+    assert basis is not None
+    along = StreamedGradients.along
+
+    def counted(source: StreamedGradients, v: torch.Tensor) -> torch.Tensor:
+        passes.append(v.shape[1])
+        return along(source, v)
+
+    monkeypatch.setattr(StreamedGradients, "along", counted)
+    rotated = RotatedGradients(basis, streamed, streamed)
+    monkeypatch.setattr(module, "DIRECTIONS", 2 * rotated.query.size)  # two dampings fit
+    together, apart = (SpectralScorer(basis.spectrum(), rotated) for _ in range(2))
+    together.prepare(None, three, three, "absolute")
+    queries = problem.num_queries
+    assert sum(passes) == queries * len(three)
+    assert max(passes) == 2 * queries
+    found = [together.scores(damping) for damping in three]
+    assert len(passes) == 2
+    for damping, mine in zip(three, found, strict=True):
+        np.testing.assert_allclose(mine, apart.scores(damping), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("numbers", "kind"), [(2**28, SpectralScorer), (1, SolvingScorer)])
 def test_streamed_gradients_are_rotated_where_they_fit(
     problem, chain, masks, monkeypatch: pytest.MonkeyPatch, numbers: int, kind: type
