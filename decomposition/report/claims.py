@@ -12,6 +12,7 @@ from decomposition.report.interval import Interval
 from decomposition.report.names import DAMPED
 from decomposition.report.result import Result, interval, labels
 from decomposition.report.wording import plural
+from decomposition.shares.claims import CLAIMS
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
@@ -42,6 +43,8 @@ class Outcome:
 SUPPORTED = Outcome(1, "supported", "supported", "✓", "#0072b2")
 UNRESOLVED = Outcome(0, "not resolved", "not resolved", "○", "#868c96")
 NOT_REPRODUCED = "not reproduced"
+AGAINST = {claim.name: claim.against for claim in CLAIMS}
+"""Claim → what a verdict against it is called, where an older result does not say."""
 CONTRADICTED = Outcome(-1, "contradicted", f"{NOT_REPRODUCED} or reversed", "✗", "#d04a02")
 OUTCOMES = (SUPPORTED, UNRESOLVED, CONTRADICTED)
 
@@ -84,6 +87,10 @@ class Claim:
     findings: dict[str, Finding]
     """Protocol → finding."""
 
+    def said(self, one: Outcome, protocol: str) -> Outcome:
+        """An outcome in the words of this claim."""
+        return replace(one, said=self.findings[protocol].against) if one == CONTRADICTED else one
+
 
 def claims(result: Result) -> list[Claim]:
     """Every claim of the study, in its order; none where it holds no ``/claims``."""
@@ -97,7 +104,7 @@ def claims(result: Result) -> list[Claim]:
             str(texts.get(key, key.replace("_", " "))),
             str(effects.get(key, "")),
             {
-                p: _finding(data, key, p, str(against.get(key, NOT_REPRODUCED)))
+                p: _finding(data, key, p, str(against.get(key, AGAINST.get(key, NOT_REPRODUCED))))
                 for p in labels(data["protocol"], "protocol")
             },
         )

@@ -29,6 +29,7 @@ from decomposition.shares.claims import (
     SUPPORTED,
     Claim,
     decide,
+    residual_drops,
     sides,
 )
 from decomposition.shares.steps import CHAIN as CHAIN_STEPS
@@ -36,7 +37,7 @@ from decomposition.shares.steps import drops
 from decomposition.shares.verdict import holm
 
 TESTED = tuple(claim for claim in CLAIMS if not claim.exact)
-"""Claims about levels; errors of matrices know no λ."""
+"""Claims about what is known with resamples at every λ: errors of matrices know none."""
 OVERALL = "overall"
 """The claim whose effect is the whole loss, the LDS of H minus that of K-FAC."""
 CHAINS: dict[str, tuple[tuple[Step, ...], tuple[str, ...]]] = {
@@ -143,14 +144,16 @@ def _mapped(
     for c, chain in enumerate(chains):
         steps, nodes = CHAINS[chain]
         places = [[known[node] for node in nodes] for known in positions]
-        found = [
+        of_levels = [
             [drops(one[i, place], nodes, steps) for i in range(len(values))]
             for one, place in zip(levels, map(np.array, places), strict=True)
         ]
+        of_residuals = [_residual_drops(tree, axis, values, steps) for tree in trees]
         names = [step.name for step in steps]
         for r, rule in enumerate(rules):
             mine = [i for i, one in enumerate(own) if one == rule]
             for t, claim in enumerate(TESTED):
+                found = of_residuals if claim.of == "residual" else of_levels
                 told = _tested(claim, [found[i] for i in mine], names, level)
                 effect[t, c, r, mine], p_value[t, c, r, mine], verdict[t, c, r, mine] = told
     estimates = [
@@ -182,10 +185,13 @@ def _mapped(
     )
     sentences = {
         f"{chain}, {rule}": {
-            claim.name: where(_one_map(data, chain, rule), claim, axis) for claim in TESTED
+            claim.name: where(one, claim, axis)
+            for claim in TESTED
+            if one["p_value"].sel(claim=claim.name).notnull().any()
         }
         for chain in chains
         for rule in rules
+        for one in [_one_map(data, chain, rule)]
     }
     data = data.reindex(claim=[claim.name for claim in CLAIMS], fill_value={"verdict": 0})
     data.attrs["sentences"] = json.dumps(sentences, ensure_ascii=False)
@@ -216,7 +222,22 @@ def _tested(
     adjusted = np.stack([holm(side) for side in np.array(of_places).T], -1)
     verdict = decide(adjusted, 0.5 * (1.0 - level)).reshape(shape)
     effect = [[claim.effect(one, steps, level) for one in cell] for cell in found]
-    return np.array(effect), adjusted.min(1).reshape(shape), verdict
+    return np.array(effect), np.fmin(*adjusted.T).reshape(shape), verdict
+
+
+def _residual_drops(
+    tree: xr.DataTree, axis: str, values: Sequence[float], steps: Sequence[Step]
+) -> list[Draws]:
+    """What the steps add to the residual at every λ; NaN where it was not taken."""
+    residuals = tree["residuals"].to_dataset() if "residuals" in tree.children else None
+    known = [] if residuals is None or axis not in residuals else residuals[axis].values
+    found = []
+    for value in values:
+        place = np.flatnonzero(np.isclose(known, value, rtol=1e-9, atol=0.0))
+        there = residuals is not None and len(place) > 0
+        at = residuals["at_damping"].isel(damping=int(place[0])) if there else None
+        found.append(residual_drops(residuals, at, steps))
+    return found
 
 
 def _optimum(
@@ -252,7 +273,7 @@ def where(data: xr.Dataset, claim: Claim, axis: str = "multiplier") -> str:
             parts.append("nowhere supported")
     loss = data["effect"].sel(claim=OVERALL, ci_bound="upper").transpose("cell", axis)
     better = _ranges((loss.values < 0).sum(0) > count / 2, multipliers)
-    if better and claim.given is not None:
+    if better and claim.given is not None and claim.of == "lds":
         parts.append(f"K-FAC scores better than H {better}, where there is no loss to share")
     if not (verdict != 0).any():
         parts = ["not resolved at any λ"]

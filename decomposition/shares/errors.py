@@ -95,16 +95,33 @@ def _residual_shares(
 ) -> Iterator[tuple[str, StepShares]]:
     """Of every residual, from its values (metric, rung, vector) at one damping of each rung."""
     for metric in RESIDUALS:
-        count = int(residuals["vectors"].sel(metric=metric))
-        each = values.sel(metric=metric, rung=list(CHAIN)).values[:, : max(count, 1)]
-        if int(residuals["every"].sel(metric=metric)) or count < 2:
-            yield metric, exact_shares(np.diff(each.mean(1)), STEPS)
+        found = residual_levels(values, residuals, metric, settings.resamples, settings.seed)
+        if len(found.draws) < 2:
+            yield metric, exact_shares(-np.diff(found.estimate), STEPS)
         else:
-            generator = np.random.default_rng((settings.seed, 11, count))
-            shape = np.full(count, 1.0 / count), settings.resamples
-            weights = generator.multinomial(count, *shape) / count
-            levels = Draws(-each.mean(1), -weights @ each.T)
-            yield metric, step_shares(levels, CHAIN, level=settings.level)
+            yield metric, step_shares(found, CHAIN, level=settings.level)
+
+
+def residual_levels(
+    values: xr.DataArray, residuals: xr.Dataset, metric: str, resamples: int, seed: int
+) -> Draws:
+    """Minus a mean residual of every rung of the chain, so that a drop is a degradation.
+
+    Args:
+        values: (metric, rung, vector) at one damping of each rung.
+        residuals: ``/residuals``, which says how many vectors there are, and whether they are all.
+        metric: which residual.
+        resamples: of the vectors; of all that there are, one that is the estimate.
+        seed: of the resamples.
+    """
+    count = int(residuals["vectors"].sel(metric=metric))
+    each = values.sel(metric=metric, rung=list(CHAIN)).values[:, : max(count, 1)]
+    if int(residuals["every"].sel(metric=metric)) or count < 2:
+        mean = each.mean(1)
+        return Draws(-mean, -mean[None])
+    generator = np.random.default_rng((seed, 11, count))
+    weights = generator.multinomial(count, np.full(count, 1.0 / count), resamples) / count
+    return Draws(-each.mean(1), -weights @ each.T)
 
 
 def frobenius_shares(

@@ -5,9 +5,9 @@ A point is a rung of the chain at one λ in a cell, with its residual and its LD
 itself, then averaged: cells differ in how well anything can be predicted, which the first two mix
 with what is asked. −1: the smaller residual always has the higher LDS.
 
-Points of one network hang together, so whole networks are resampled, with all rungs, λ and
-inversions of theirs. Of fewer than three no distribution can be told: then whole rungs are, with
-all λ and cells.
+Points of one network hang together, so whole networks are resampled, with all rungs, λ,
+checkpoints and inversions of theirs. Of fewer than three no distribution can be told: then whole
+rungs are, with all λ and cells.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from decomposition.shares.prediction import SMALLEST, spectral_association
 from decomposition.spectrum.residuals import RESIDUALS
 
 RESAMPLES = 2000
+NETWORK = "network"
+"""Attribute of a cell's tree that is the same for cells of one training."""
 
 
 def residual_lds_group(trees: Sequence[xr.DataTree], level: float) -> xr.Dataset | None:
@@ -118,9 +120,14 @@ def _of_one(x: Float[np.ndarray, " rungs"], lds: Float[np.ndarray, " rungs"]) ->
 
 
 def networks(trees: Sequence[xr.DataTree]) -> list[int]:
-    """Which network each cell is of: one under several inversions stands in several cells."""
+    """Which training each cell is of: one stands in a cell for every checkpoint and inversion.
+
+    A study says it (``tree.attrs``); else cells of one inversion are of as many.
+    """
     inversions = [inversion_of(tree) for tree in trees]
-    return [inversions[:i].count(one) for i, one in enumerate(inversions)]
+    numbers = [inversions[:i].count(one) for i, one in enumerate(inversions)]
+    keys = [str(tree.attrs.get(NETWORK, i)) for tree, i in zip(trees, numbers, strict=True)]
+    return [keys.index(key) for key in keys]
 
 
 def _mean(

@@ -91,11 +91,11 @@ def _more_masks(
 
 
 def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's step-down adjusted p-values (K,), in the order given."""
-    count = len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * (count - np.arange(count)))
-    adjusted = np.empty(count)
+    """Holm's step-down adjusted p-values (K,), in the order given; a NaN stays one."""
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    stepped = np.maximum.accumulate(p_values[order] * (len(known) - np.arange(len(known))))
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
 

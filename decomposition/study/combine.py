@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ from decomposition.results.schema import CELL, GROUPS
 from decomposition.scores.levels import Levels, read_levels, shared_protocols
 from decomposition.shares.group import share_groups
 from decomposition.shares.over_cells import over_cells
+from decomposition.shares.residual_lds import NETWORK
 from decomposition.shares.steps import drops, shares_of
 from decomposition.study.cell import Cell, shape_of
 from decomposition.study.trends import trends_group
@@ -33,6 +35,8 @@ def combine(
         factor: the coordinate of ``/cells`` that the study varies, or ``grid``.
         level: coverage of the intervals.
     """
+    for cell, tree in zip(cells, trees, strict=True):
+        tree.attrs[NETWORK] = _network(cell)
     own = [_groups(cell, tree) for cell, tree in zip(cells, trees, strict=True)]
     groups: dict[str, xr.Dataset] = {}
     paths = dict.fromkeys(path for groups in own for path in groups)
@@ -54,6 +58,13 @@ def _groups(cell: Cell, tree: xr.DataTree) -> dict[str, xr.Dataset]:
     found = {path: data[list(data.data_vars)] for path, data in every.items()}
     found |= share_groups(tree, cell.settings)
     return {path: data for path, data in found.items() if _is_stacked(path) and data.data_vars}
+
+
+def _network(cell: Cell) -> str:
+    """What a training is: checkpoints and inversions of one agree in it."""
+    training = replace(cell.training, checkpoint=None)
+    data = cell.settings.alpha, cell.settings.randomness
+    return repr((cell.dataset, cell.variant, training, cell.seed, data))
 
 
 def _is_stacked(path: str) -> bool:

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from decomposition.names import CHAIN
 from decomposition.report.figures import plot_residual
-from decomposition.shares.residual_lds import residual_lds_group
+from decomposition.shares.residual_lds import networks, residual_lds_group
 from decomposition.spectrum.residuals import RESIDUALS
 
 TRAIN, GRID = "inverse_residual_train", [0.1, 1.0, 10.0, 100.0]
@@ -63,6 +63,16 @@ def test_estimates_are_spearman_over_the_points(cells: list[xr.DataTree]) -> Non
     assert int(found["points"]) == 40
     assert found.attrs["resampled"] == "cells"
     assert (one["rho"].sel(ci_bound="lower") < one["rho"].sel(ci_bound="upper")).all()
+
+
+def test_checkpoints_of_one_training_are_one_network(cells: list[xr.DataTree]) -> None:
+    copies = [one.copy() for one in cells]
+    for i, one in enumerate(copies):
+        one.attrs["network"] = f"training {i // 2}"
+    assert networks(copies) == [0, 0, 2, 2]
+    found = residual_lds_group(copies, 0.95)
+    assert found is not None
+    assert found.attrs["resampled"] == "rungs"  # two networks are too few
 
 
 def test_within_a_cell_the_order_of_rungs_alone_counts() -> None:

@@ -12,6 +12,7 @@ from decomposition.chain import CHAIN, LATTICE
 from decomposition.problems.variant import Variant
 from decomposition.scores.bootstrap import Draws
 from decomposition.scores.levels import SOURCES, Levels, draws_dataset
+from decomposition.spectrum.residuals import RESIDUALS
 from decomposition.study.cell import Cell
 from decomposition.study.design import PAPER_RECIPE
 
@@ -37,10 +38,13 @@ def scored(
     examples: int | None = None,
     hidden: tuple[int, ...] = (16,),
     extra: Mapping[str, float] | None = None,
+    residual: Sequence[float] | None = None,
 ) -> Planted:
     """A cell with these LDS levels (of the chain, in order) and independent noise of one sd.
 
-    ``share`` is the eigenvalue step's in the squared Frobenius error and in the solutions'.
+    ``share`` is the eigenvalue step's in the squared Frobenius error and in the solutions';
+    ``residual`` that of every rung of the chain, over 50 gradients, under every protocol and at
+    two dampings.
     """
     chain = dict(zip(CHAIN, levels, strict=True)) if not isinstance(levels, Mapping) else levels
     values = dict.fromkeys(LATTICE, chain["block_ggn"]) | dict(chain) | dict(extra or {})
@@ -78,6 +82,7 @@ def scored(
             "protocol": list(PROTOCOLS),
         },
     )
+    more = {} if residual is None else {"/residuals": residuals(residual, generator)}
     facts = {"parameters": 1210, "train_loss": 0.1, "query_loss": 0.2}
     tree = xr.DataTree.from_dict(
         {
@@ -86,9 +91,32 @@ def scored(
             "/levels/at_damping": at_damping,
             "/spectral_error": errors,
             "/attribution": xr.Dataset(coords={"rung": rungs}),
+            **more,
         }
     )
     length = 1000 if examples is None else epoch  # other sizes have trainings of their own
     recipe = replace(PAPER_RECIPE, epochs=length, checkpoint=epoch)
     variant = Variant(hidden=hidden, activation="tanh", examples=examples)
     return Planted(Cell("digits", variant, recipe, seed=seed), tree)
+
+
+def residuals(means: Sequence[float], generator: np.random.Generator) -> xr.Dataset:
+    """Of 50 of many gradients, each the mean times a factor of its own around 1."""
+    factor = 1 + 0.1 * generator.normal(size=50)
+    each = np.array(means)[:, None] * factor + 0.005 * generator.normal(size=(len(means), 50))
+    table = np.broadcast_to(each, (len(RESIDUALS), 2, *each.shape))
+    return xr.Dataset(
+        {
+            "under": (("metric", "protocol", "rung", "vector"), table),
+            "at_damping": (("metric", "damping", "rung", "vector"), table),
+            "vectors": ("metric", [50] * len(RESIDUALS)),
+            "every": ("metric", [0] * len(RESIDUALS)),
+        },
+        {
+            "metric": list(RESIDUALS),
+            "protocol": list(PROTOCOLS),
+            "rung": list(CHAIN),
+            "damping": [0.1, 10.0],
+            "multiplier": ("damping", [0.1, 10.0]),
+        },
+    )

@@ -14,6 +14,9 @@ DESCENT = (0.9, 0.8, 0.7, 0.6, 0.2)
 RISE = (0.2, 0.6, 0.7, 0.8, 0.9)
 ELSEWHERE = (0.9, 0.5, 0.45, 0.42, 0.4)
 """The eigenvalue step loses 4%."""
+ALL_GAIN = (0.2, 0.4, 0.6, 0.8, 0.81)
+"""Every step gains, the eigenvalue step least: it leads, and costs nothing."""
+SLIGHT = (0.5002, 0.5, 0.5, 0.5, 0.5)
 FLAT = (0.5, 0.5, 0.5, 0.5, 0.5)
 
 
@@ -44,6 +47,7 @@ def verdicts(name: str, *cells: Planted) -> list[int]:
         ("largest", DESCENT, 1),
         ("largest", ELSEWHERE, -1),
         ("largest", FLAT, 0),
+        ("largest", ALL_GAIN, -1),
     ],
 )
 def test_a_clear_cell_has_a_clear_verdict(
@@ -103,11 +107,49 @@ def test_a_share_of_nothing_is_undefined() -> None:
 
 
 def test_counts_are_those_of_the_verdicts() -> None:
-    found = claims(scored(DESCENT), scored(ELSEWHERE, seed=1), scored(FLAT, seed=2))
+    found = claims(scored(DESCENT), scored(ELSEWHERE, seed=1), scored(SLIGHT, seed=2))
     counts = found["counts"].sel(claim="loss")
     assert counts.sel(outcome="supported") == 1
     assert counts.sel(outcome="contradicted") == 1
     assert counts.sel(outcome="not resolved") == 1
+
+
+def test_where_nothing_is_lost_no_share_of_a_loss_is_tested() -> None:
+    found = claims(scored(DESCENT), scored(RISE, seed=1)).sel(claim="loss")
+    assert found["counts"].values.tolist() == [1, 0, 0]
+    assert np.isnan(found["p_value"].values).tolist() == [False, True]
+    assert np.isnan(found["effect"].values).all(1).tolist() == [False, True]
+
+
+def test_a_cell_without_a_level_is_not_tested_and_spoils_no_mean() -> None:
+    nan = float("nan")
+    cells = [scored(DESCENT), scored((nan, 0.8, 0.7, 0.6, 0.2), seed=1)]
+    found = claims(*cells).sel(claim=["overall", "loss"])
+    assert found["counts"].values.tolist() == [[1, 0, 0]] * 2
+    assert found["pooled_verdict"].values.tolist() == [1, 1]
+    assert found["pooled_effect"].sel(ci_bound="estimate").values[0] == pytest.approx(0.7)
+    nothing = claims(cells[1]).sel(claim="overall")
+    assert nothing["counts"].values.tolist() == [0, 0, 0]
+    assert np.isnan(nothing["pooled_effect"].values).all()
+
+
+def test_a_reversal_counts_though_another_level_is_not_known() -> None:
+    found = claims(scored((float("nan"), 0.5, 0.7, 0.6, 0.2))).sel(claim="consistently")
+    assert found["counts"].values.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.8, 1), (0.2, -1), (0.5, 0)])
+def test_the_majority_of_the_residual_is_tested_on_its_gradients(
+    share: float, expected: int
+) -> None:
+    residual = (0.1, 0.2, 0.2, 1.1 - share, 1.1)
+    found = claims(scored(DESCENT, residual=residual)).sel(claim="residual")
+    assert found["verdict"].values.tolist() == [expected]
+    lower, effect, upper = found["effect"].values[0]
+    assert effect == pytest.approx(share, abs=0.02)
+    assert lower < effect < upper
+    unknown = claims(scored(DESCENT)).sel(claim="residual")
+    assert unknown["counts"].values.tolist() == [0, 0, 0]
 
 
 def test_more_cells_make_each_verdict_harder() -> None:

@@ -93,7 +93,8 @@ def plot_claims_map(
 ) -> Axes:
     """Verdicts at one λ for all rungs: λ across; cells of one claim down, or claims of one cell.
 
-    The rungs' marks stand at the λ of the map at which each is best.
+    The rungs' marks stand at the λ of the map at which each is best; a place is empty where the
+    claim has no meaning, or is not tested.
 
     Args:
         tree: a result.
@@ -111,14 +112,14 @@ def plot_claims_map(
             return say_missing(axes_or_new(ax), "no claims at single dampings in this result")
         one = maps[0]
         known = {c.key: c.text for c in claims(result) if c.key in one.sentences}
+        tested = one.data["verdict"].where(one.data["p_value"].notnull())
         if result.many:
             cells = one.data["cell"].values.astype(int).tolist()
             rows = [middle_cut(result.names[cell], 44) for cell in cells]
-            verdict = one.data["verdict"].sel(claim=claim).transpose("cell", one.axis).values
+            verdict = tested.sel(claim=claim).transpose("cell", one.axis).values
         else:
             rows = [textwrap.fill(text, 44) for text in known.values()]
-            here = one.data["verdict"].sel(claim=list(known))
-            verdict = here.transpose("claim", one.axis).values
+            verdict = tested.sel(claim=list(known)).transpose("claim", one.axis).values
         height = 1.5 + (0.3 if result.many else 0.46) * len(rows)
         ax = axes_or_new(ax, 7.4, height)
         _draw_map(ax, verdict, rows)
@@ -142,7 +143,7 @@ def _draw_map(ax: Axes, verdict: np.ndarray, rows: list[str]) -> None:
     symbols = {one.value: one.symbol for one in OUTCOMES}
     sns.heatmap(
         verdict,
-        annot=np.vectorize(symbols.get)(verdict).astype(object),
+        annot=np.vectorize(lambda v: symbols.get(v, ""))(verdict).astype(object),
         fmt="",
         cmap=ListedColormap([one.color for one in sorted(OUTCOMES, key=lambda one: one.value)]),
         vmin=-1.5,

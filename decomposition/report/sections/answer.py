@@ -208,7 +208,7 @@ def claims_blocks(result: Result) -> list[Block]:
     return [
         Text(f"{_summary(found)} In brackets: {intervals(result)} of the effect over all cells."),
         *_tables(found, anchors),
-        *_effects(found, _steps_of_chains(data, chains)),
+        *_effects(found, [*_steps_of_chains(data, chains), *_neighbours(result)]),
         *(_figure(result, found, chain) for chain in chains),
         *_where(result, found),
         *(_cells(result, data, claim, anchors[claim.key]) for claim in found),
@@ -221,7 +221,8 @@ def own_claim_blocks(result: Result) -> list[Block]:
     if not found or result.many:
         return []
     said = f"{_summary(found)} What holds in this one model need not hold elsewhere."
-    every = (*_tables(found, {}), *_where(result, found), *_effects(found, []))
+    effects = _effects(found, _neighbours(result))
+    every = (*_tables(found, {}), *_where(result, found), *effects)
     return [Text(said), Details("every-claim", "Every claim under every protocol", every)]
 
 
@@ -236,14 +237,34 @@ def _steps_of_chains(data: xr.Dataset, chains: list[str]) -> list[Block]:
     ]
 
 
+def _neighbours(result: Result) -> list[Block]:
+    """How many pairs of neighbours in the chain are in order, under every protocol."""
+    pairs = result.array("/claims", "neighbours")
+    if pairs is None:
+        return []
+    if result.many:
+        pairs = pairs.mean("cell")
+    rows = tuple(
+        (protocol, *(100.0 * float(pairs.sel(protocol=protocol, outcome=o.word)) for o in OUTCOMES))
+        for protocol in labels(pairs, "protocol")
+    )
+    columns = ("protocol", "in order (%)", "not resolved (%)", "reversed (%)")
+    caption = (
+        "Pairs of neighbouring rungs in which the better approximation has the higher LDS, of all "
+        "pairs; adjusted over pairs and cells"
+    )
+    return [Table("neighbours", caption, columns, rows)]
+
+
 def _effects(found: list[Claim], of_chains: list[Block]) -> list[Block]:
     """What the number beside each verdict is, and when a verdict is given."""
     told = tuple(f"{claim.text} Effect: {claim.effect}." for claim in found if claim.effect)
     words = Text(
-        "A claim is supported or not reproduced only where its test says so at the level of the "
-        "intervals, under the errors, dampings and retraining of this page, which need not be its "
-        "authors'; the rest is not resolved. It can be decided over all cells together and still "
-        "be open in each of them alone."
+        "A claim is supported, not reproduced or reversed only where its test says so at the level "
+        "of the intervals, under the errors, dampings and retraining of this page, which need not "
+        "be its authors'; the rest is not resolved. A share of a loss is not tested where nothing "
+        "is lost. A claim can be decided over all cells together and still be open in each of them "
+        "alone."
     )
     about = (words, *of_chains, Items(told))
     return [Details("effects", "What each effect is", about)] if told else []
@@ -350,7 +371,7 @@ def _cells(result: Result, data: xr.Dataset, claim: Claim, anchor: str) -> Detai
     for chain in dict.fromkeys(map(chain_of, claim.findings)):
         protocols = [p for p in claim.findings if chain_of(p) == chain]
         rows = tuple(
-            (one.name, *(_verdict(one, claim.key, p) for p in protocols)) for one in result.each()
+            (one.name, *(_verdict(one, claim, p) for p in protocols)) for one in result.each()
         )
         heads = (protocol_label(p) for p in protocols)
         name = f"{anchor}-cells{'-' if chain else ''}{chain}"
@@ -360,13 +381,13 @@ def _cells(result: Result, data: xr.Dataset, claim: Claim, anchor: str) -> Detai
     return Details(anchor, f"{claim.text} {count}", (*tables, Text(note)))
 
 
-def _verdict(one: Result, key: str, protocol: str) -> str:
+def _verdict(one: Result, claim: Claim, protocol: str) -> str:
     """Verdict, effect and p-value of a claim in a cell."""
     data = one.group("/claims")
     assert data is not None
     if "verdict" not in data or protocol not in labels(data["protocol"], "protocol"):
         return "not tested"
-    here = {"claim": key, "protocol": protocol}
+    here = {"claim": claim.key, "protocol": protocol}
     end, p = outcome(float(data["verdict"].sel(here))), math.nan
     if "p_value" in data:
         p = float(data["p_value"].sel(here))
@@ -375,4 +396,4 @@ def _verdict(one: Result, key: str, protocol: str) -> str:
         return "not tested"
     size = f" {span(effect)}" if effect.known else ""
     chance = "" if not math.isfinite(p) else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
-    return f"{end}{size}{chance}"
+    return f"{claim.said(end, protocol)}{size}{chance}"
