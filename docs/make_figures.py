@@ -20,6 +20,7 @@ from decomposition.report import claims_markdown
 from decomposition.report.drawing import png
 from decomposition.report.figures import (
     plot_claims,
+    plot_claims_map,
     plot_levels,
     plot_orders,
     plot_regret,
@@ -38,8 +39,10 @@ HERE = Path(__file__).parent
 def main(result: str | None = None, large: str | None = None) -> None:
     """Write every figure whose result is given beside this script, and the tables of studies."""
     study, rules = open_result(HERE / "study.nc"), open_result(HERE / "damping_rules.nc")
+    published = open_result(HERE / "as_published.nc")
     figures = {
-        "as_published_claims": plot_claims(open_result(HERE / "as_published.nc")),
+        "as_published_claims": plot_claims(published),
+        "as_published_map": plot_claims_map(published, "overall"),
         "damping_rules": plot_regret(rules),
         "study_claims": plot_claims(study),
         "study_levels": side_by_side(study, plot_levels),

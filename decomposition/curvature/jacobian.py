@@ -18,7 +18,7 @@ from decomposition.curvature.passes import differentiable
 from decomposition.curvature.terms import LayerTerms, Root, as_double
 from decomposition.device import chunk_bytes
 from decomposition.inputs import Inputs, apply_with, double, each, rows_in, take
-from decomposition.layers import Block, ExactBlock
+from decomposition.layers import Block, ExactBlock, LinearBlock
 from decomposition.linalg import matmul
 from decomposition.losses import Loss
 from decomposition.memory import shrinking
@@ -36,11 +36,13 @@ class JacobianRows:
         self.size = sum(block.size for block in self.blocks)
         self._terms = LayerTerms(problem)
 
-    def __call__(self, x: Inputs, y: Tensor, root: Root) -> Float[Tensor, "n K width"]:
-        """Rows of the chosen blocks side by side, for float64 inputs."""
+    def __call__(
+        self, x: Inputs, y: Tensor, root: Root, out: Float[Tensor, "n K width"] | None = None
+    ) -> Float[Tensor, "n K width"]:
+        """Rows of the chosen blocks side by side, for float64 inputs; written to ``out``."""
         terms = self._terms.gauss_newton(x, y, root)
         n, _, count = terms.columns.shape
-        rows = terms.columns.new_empty(n, count, self.size)
+        rows = terms.columns.new_empty(n, count, self.size) if out is None else out
         exact = [block for block in self.blocks if isinstance(block, ExactBlock)]
         pulled = self._exact(x, terms.columns, exact) if exact else {}
         start = 0
@@ -49,15 +51,7 @@ class JacobianRows:
             if isinstance(block, ExactBlock):
                 part.copy_(torch.cat([pulled[name].flatten(2) for name in block.parameters], 2))
             else:
-                a, s = terms.inputs[block.name], terms.roots[block.name]
-                a = a.unsqueeze(-3)
-                product = s.mT * a if a.shape[-2] == 1 else s.mT @ a  # (*G, n, K, d, width)
-                product = product.movedim((-4, -3), (0, 1)).flatten(2, -2)  # (n, K, d_out, width)
-                split = block.d_out * block.d_in
-                weight = product[..., : block.d_in]
-                part[:, :, :split] = (weight.mT if block.transposed else weight).flatten(2)
-                if block.bias:
-                    part[:, :, split:] = product[..., block.d_in]
+                _products(part, block, terms.inputs[block.name], terms.roots[block.name])
             start += block.size
         return rows
 
@@ -84,6 +78,29 @@ class JacobianRows:
             return torch.func.vmap(one)(x, columns)
 
 
+def _products(
+    part: Float[Tensor, "n K size"],
+    block: LinearBlock,
+    a: Float[Tensor, "*G n T width"],
+    s: Float[Tensor, "*G n K T d"],
+) -> None:
+    """Write Σ_t s_t a_tᵀ of every example and column to the rows of a layer."""
+    a, split = a.unsqueeze(-3), block.d_out * block.d_in
+    shape = (block.d_in, block.d_out) if block.transposed else (block.d_out, block.d_in)
+    weight = part[:, :, :split].unflatten(2, shape)
+    weight = weight.mT if block.transposed else weight
+    if s.ndim == 4 and a.shape[-2] == 1:  # nothing is summed or moved: in its place at once
+        torch.mul(s.mT, a[..., : block.d_in], out=weight)
+        if block.bias:
+            torch.mul(s[..., 0, :], a[..., 0, block.d_in :], out=part[:, :, split:])
+        return
+    product = s.mT * a if a.shape[-2] == 1 else s.mT @ a  # (*G, n, K, d, width)
+    product = product.movedim((-4, -3), (0, 1)).flatten(2, -2)  # (n, K, d_out, width)
+    weight.copy_(product[..., : block.d_in])
+    if block.bias:
+        part[:, :, split:] = product[..., block.d_in]
+
+
 def gradient_root(loss: Loss) -> Root:
     """∇_f ℓ as the one column: the rows are then per-example gradients."""
 
@@ -102,7 +119,7 @@ def per_example_gradients(problem: Problem, x: Inputs, y: Tensor) -> Float[Tenso
     gradients = torch.empty(size, dtype=torch.float64, device=y.device)
 
     def fill(part: slice) -> None:
-        gradients[part] = rows(double(take(x, part)), as_double(y[part]), root)[:, 0]
+        rows(double(take(x, part)), as_double(y[part]), root, gradients[part][:, None])
 
     for _ in shrinking(fill, rows_in(x), chunk):  # a batch filled in part is filled again
         pass

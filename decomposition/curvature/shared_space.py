@@ -156,17 +156,18 @@ def shared_space(
         new = slice(known, known + len(block))
         known = new.stop
         basis[new] = block
-        block = matvec(block.T.double().contiguous()).T.to(dtype)
+        block = matvec(block.T.double().contiguous()).T.to(dtype).contiguous()
         scale = max(scale, float(torch.linalg.vector_norm(block, dim=1).max()))
         along = matmul(block, basis[:known].T)
         projected[new, :known], projected[:known, new] = along.double(), along.T.double()
-        _subtract(block, along, basis[:known])
-        block = _directions(block, basis[:known], scale)
+        if known < most:
+            _subtract(block, along, basis[:known])
+            block = _directions(block, basis[:known], scale)
         ends.append(known)
-        last = known == most or not len(block)
+        exact = known == size or not len(block)
+        last = known == most or exact
         if last or known >= asked:
             asked = max(known + LEAST, int(GROWTH * known))
-            exact = not len(block)
             smaller = max(end for end in ends if end <= EARLIER * known)
             found = Projection(
                 start, _ritz(projected, known), None if exact else _ritz(projected, smaller)
@@ -199,7 +200,11 @@ def _directions(
         return block
     del q
     _subtract(block, matmul(block, basis.T), basis)
-    return torch.linalg.qr(block.T)[0].T
+    # nearly orthonormal, so that its Gram matrix has no small eigenvalue
+    lower, failed = torch.linalg.cholesky_ex(matmul(block, block.T))
+    if failed:
+        return torch.linalg.qr(block.T)[0].T
+    return torch.linalg.solve_triangular(lower, block, upper=False)
 
 
 def _subtract(

@@ -87,9 +87,12 @@ class Claim:
     findings: dict[str, Finding]
     """Protocol → finding."""
 
-    def said(self, one: Outcome, protocol: str) -> Outcome:
+    against: str = NOT_REPRODUCED
+    """What a verdict against it is called."""
+
+    def said(self, one: Outcome) -> Outcome:
         """An outcome in the words of this claim."""
-        return replace(one, said=self.findings[protocol].against) if one == CONTRADICTED else one
+        return replace(one, said=self.against) if one == CONTRADICTED else one
 
 
 def claims(result: Result) -> list[Claim]:
@@ -98,18 +101,20 @@ def claims(result: Result) -> list[Claim]:
     if data is None or "claim" not in data.coords:
         return []
     texts, effects, against = (_texts(data, name) for name in ("texts", "effects", "against"))
-    return [
-        Claim(
-            key,
-            str(texts.get(key, key.replace("_", " "))),
-            str(effects.get(key, "")),
-            {
-                p: _finding(data, key, p, str(against.get(key, AGAINST.get(key, NOT_REPRODUCED))))
-                for p in labels(data["protocol"], "protocol")
-            },
+    found = []
+    for key in labels(data["claim"], "claim"):
+        word = str(against.get(key, AGAINST.get(key, NOT_REPRODUCED)))
+        protocols = labels(data["protocol"], "protocol")
+        found.append(
+            Claim(
+                key,
+                str(texts.get(key, key.replace("_", " "))),
+                str(effects.get(key, "")),
+                {protocol: _finding(data, key, protocol, word) for protocol in protocols},
+                word,
+            )
         )
-        for key in labels(data["claim"], "claim")
-    ]
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from decomposition.report.interval import Interval
 
@@ -112,6 +113,14 @@ def middle_cut(text: str, limit: int) -> str:
     """At most ``limit`` characters: what stands at both ends, which tells names apart."""
     start = limit // 2
     return text if len(text) <= limit else f"{text[:start]}…{text[start + 1 - limit :]}"
+
+
+def telling_parts(names: Sequence[str]) -> list[str]:
+    """Names without the parts between commas that all of them have."""
+    parts = [name.strip(_DIRECTIONS).split(", ") for name in names]
+    common = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
+    own = [", ".join(part for part in one if part not in common) for one in parts]
+    return [isolated(one) if one else name for one, name in zip(own, names, strict=True)]
 
 
 def superscript(exponent: int) -> str:

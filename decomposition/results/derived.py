@@ -244,7 +244,12 @@ _OVER_CELLS = (
         "Claims as tested: 1 supported, 0 not resolved, −1 contradicted, in a cell and over all.",
         (
             variable("effect", "claim protocol ci_bound", "as /claims says", "of a cell"),
-            variable("p_value", "claim protocol", "1", "of the verdict's own side; NaN: exact, or not tested"),
+            variable(
+                "p_value",
+                "claim protocol",
+                "1",
+                "of the verdict's own side; NaN: exact, or not tested",
+            ),
             variable("verdict", "claim protocol", "−1, 0, 1", "in a cell", "int"),
             variable("pooled_effect", "claim protocol ci_bound", "as /claims says", "over cells"),
             variable("pooled_verdict", "claim protocol", "−1, 0, 1", "over cells", "int"),

@@ -162,6 +162,7 @@ _ERRORS = (
                 "1",
                 "mean residual of the inverse under a protocol or rule",
             ),
+            variable("residual_median", "metric protocol rung", "1", "median over gradients"),
             variable(
                 "misaligned",
                 "protocol rung",

@@ -5,7 +5,7 @@ Shapes: scores (Q, N), one row per query, one column per training example.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,27 +80,26 @@ def add_agreement(
     """
     dampings = data["damping"].values.tolist()
     shown = range(0, len(dampings), STRIDE)
-    asked = [dampings[j] for j in shown]
 
-    def scores(node: str) -> dict[int, np.ndarray]:
+    def scores(node: str, places: Iterable[int]) -> dict[int, np.ndarray]:
+        asked = [dampings[j] for j in places]
         scorers[node].prepare(None, asked, asked, negative)
-        found = {j: scorers[node].scores(dampings[j], negative) for j in shown}
+        found = {j: scorers[node].scores(dampings[j], negative) for j in places}
         return {j: one for j, one in found.items() if np.isfinite(one).all()}
 
-    exact = scores(reference)
+    exact = scores(reference, shown)
     for node in scorers:
         if exact:
             break
-        reference, exact = node, scores(node)
+        reference, exact = node, scores(node, shown)
     table = np.full((2, len(scorers), len(dampings)), np.nan)
     for i, node in enumerate(scorers):
         if node == reference:
             table[:, i, list(exact)] = 1.0
             continue
-        for j, mine in scores(node).items():
-            if j in exact:
-                found = agreement(mine, exact[j], min(TOP, mine.shape[1]))
-                table[:, i, j] = found.spearman, found.top_jaccard
+        for j, mine in scores(node, exact).items():
+            found = agreement(mine, exact[j], min(TOP, mine.shape[1]))
+            table[:, i, j] = found.spearman, found.top_jaccard
     data.coords["agreement_metric"] = ["spearman", f"top{TOP}_jaccard"]
     data["agreement"] = (("agreement_metric", "rung", "damping"), table)
     data.attrs["agreement_with"] = reference

@@ -94,7 +94,7 @@ class KrylovScorer(Scorer):
             return np.ascontiguousarray(single(along).T)
 
         def span(space: SharedSpace, change: Tensor) -> None:
-            v, parts = space.basis.T, []
+            v, parts = space.basis.T.float(), []  # as the coordinates are kept
             if self._parts:
                 parts = [rows(one) for one in self._source.through(v, self._parts)]
             train = sum(parts[1:], parts[0]) if parts else rows(self._source.along(v))

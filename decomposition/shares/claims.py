@@ -137,7 +137,8 @@ def _lead(drops: Drops, steps: Sequence[str], level: float) -> NDArray[np.float6
     return Draws(lead.estimate.min(-1), lead.draws.min(-1)).interval(level)
 
 
-MISMATCH = "The mismatch between K-FAC's eigenvalues and those of the GGN and EK-FAC"
+MISMATCH = "The K-FAC eigenvalue mismatch"
+"""Published as that between the eigenvalues of K-FAC and those of the GGN and EK-FAC."""
 CLAIMS = (
     Claim(
         "consistently",

@@ -218,5 +218,6 @@ def _summed(one: xr.Dataset) -> xr.Dataset:
             "damped_median": grid.median("vector", skipna=False),
             "damped_error": spread / max(count, 1) ** 0.5,
             "residual": one["under"].mean("vector", skipna=False),
+            "residual_median": one["under"].median("vector", skipna=False),
         }
     )

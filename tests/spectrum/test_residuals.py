@@ -96,6 +96,8 @@ def test_every_treatment_is_tried_with_its_own_inverse() -> None:
     for rung, damping in (("hessian", 0.1), ("blocks", 2.0)):
         at = {"metric": metric, "rung": rung}
         assert under.sel(at).sel(protocol="equal") == grid.sel(at).sel(damping=damping)
+        median = found["residual_median"].sel(at).sel(protocol="equal")
+        assert median == found["damped_median"].sel(at).sel(damping=damping)
     columns = v.columns.numpy()
     sides = own["hessian"].dense().numpy() @ columns / 4.0
     wanted = (((sides - columns) ** 2).sum(0) / (columns**2).sum(0)).mean()

@@ -10,15 +10,24 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from decomposition.names import CHAIN
-from decomposition.report.claims import OUTCOMES, Claim, ClaimsMap, Finding, claims, claims_maps
+from decomposition.report.claims import (
+    CONTRADICTED,
+    OUTCOMES,
+    Claim,
+    ClaimsMap,
+    Finding,
+    claims,
+    claims_maps,
+)
 from decomposition.report.figures.canvas import axes_or_new, head, hint, report_style, say_missing
-from decomposition.report.names import chain_of, damping_of, protocol_label
+from decomposition.report.names import chain_of, damping_of, protocol_label, rung_label
 from decomposition.report.palette import INK, MUTED, PAPER
 from decomposition.report.result import Result, labels
-from decomposition.report.wording import middle_cut, superscript
+from decomposition.report.wording import middle_cut, superscript, telling_parts
 
 _PALE = 0.4
 """Opacity of the bars; the symbols in them tell the outcomes apart without colour."""
@@ -115,20 +124,26 @@ def plot_claims_map(
         tested = one.data["verdict"].where(one.data["p_value"].notnull())
         if result.many:
             cells = one.data["cell"].values.astype(int).tolist()
-            rows = [middle_cut(result.names[cell], 44) for cell in cells]
+            rows = [middle_cut(n, 44) for n in telling_parts([result.names[c] for c in cells])]
             verdict = tested.sel(claim=claim).transpose("cell", one.axis).values
         else:
             rows = [textwrap.fill(text, 44) for text in known.values()]
             verdict = tested.sel(claim=list(known)).transpose("claim", one.axis).values
         height = 1.5 + (0.3 if result.many else 0.46) * len(rows)
         ax = axes_or_new(ax, 7.4, height)
+        against = next((c.said(CONTRADICTED) for c in claims(result) if c.key == claim), None)
         _draw_map(ax, verdict, rows)
         values = one.data[one.axis].values
         ax.set_xticks(np.arange(len(values)) + 0.5, [_decade(m) for m in values])
         unit = "" if absolute else " / (tr G / min(P, N·C))"
         ax.set_xlabel(f"one λ for all rungs{unit}")
-        _draw_optima(ax, result, one)
-        title = known.get(claim, "Where each claim holds, and each rung at its best λ")
+        ends = (*OUTCOMES[:2], against or CONTRADICTED)
+        key = [Patch(facecolor=o.color, alpha=_PALE, label=str(o)) for o in ends]
+        key += _draw_optima(ax, result, one)
+        figure = ax.get_figure()
+        if figure is not None:
+            figure.legend(handles=key, loc="outside lower left", ncols=4, handlelength=1.6)
+        title = one.sentences.get(claim, "Where each claim holds, and each rung at its best λ")
         head(ax, f"{title} ({one.name})" if one.name else title)
     return ax
 
@@ -158,14 +173,10 @@ def _draw_map(ax: Axes, verdict: np.ndarray, rows: list[str]) -> None:
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows, rotation=0, fontsize=8.5)
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    handles = [Patch(facecolor=o.color, alpha=_PALE, label=str(o)) for o in OUTCOMES]
-    figure = ax.get_figure()
-    if figure is not None:
-        figure.legend(handles=handles, loc="outside lower left", ncols=3, handlelength=1.6)
 
 
-def _draw_optima(ax: Axes, result: Result, one: ClaimsMap) -> None:
-    """Every rung's mark at its own best λ, in its row, or above all rows of one cell."""
+def _draw_optima(ax: Axes, result: Result, one: ClaimsMap) -> list[Line2D]:
+    """Every rung's mark at its own best λ, in its row, or above all rows of one cell; their key."""
     grid = one.data[one.axis].values.tolist()
     exact, shared = one.chain == "exact", "ggn"  # the one rung that both chains have
     known = labels(one.data["optimum"], "rung")
@@ -179,3 +190,8 @@ def _draw_optima(ax: Axes, result: Result, one: ClaimsMap) -> None:
                 x = grid.index(at) + 0.5 + 0.2 * (place - (len(rungs) - 1) / 2)
                 y = row + 0.86 if result.many else -0.12
                 ax.plot(x, y, style.marker, color=style.color, markersize=4, clip_on=False)
+    styles = {rung: result.styles[rung] for rung in rungs}
+    return [
+        Line2D([], [], ls="", marker=s.marker, color=s.color, label=f"best λ of {rung_label(rung)}")
+        for rung, s in styles.items()
+    ]

@@ -396,4 +396,4 @@ def _verdict(one: Result, claim: Claim, protocol: str) -> str:
         return "not tested"
     size = f" {span(effect)}" if effect.known else ""
     chance = "" if not math.isfinite(p) else " (p < 0.001)" if p < 0.001 else f" (p = {p:.3f})"
-    return f"{claim.said(end, protocol)}{size}{chance}"
+    return f"{claim.said(end)}{size}{chance}"
