@@ -302,9 +302,10 @@ class _Cell:
         """Of what a claim is about; NaN where that is not known."""
         if claim.of == "lds":
             return drops(self.levels.of(protocol), self.levels.nodes, chain)
-        known = self.residuals is not None and protocol in self.residuals["protocol"].values
-        values = self.residuals["under"].sel(protocol=protocol) if known else None
-        return residual_drops(self.residuals, values, chain)
+        data = self.residuals
+        if data is None or protocol not in data["protocol"].values:
+            return residual_drops(None, None, chain)
+        return residual_drops(data, data["under"].sel(protocol=protocol), chain)
 
 
 def residual_drops(

@@ -234,8 +234,9 @@ def _residual_drops(
     found = []
     for value in values:
         place = np.flatnonzero(np.isclose(known, value, rtol=1e-9, atol=0.0))
-        there = residuals is not None and len(place) > 0
-        at = residuals["at_damping"].isel(damping=int(place[0])) if there else None
+        at = None
+        if residuals is not None and len(place):
+            at = residuals["at_damping"].isel(damping=int(place[0]))
         found.append(residual_drops(residuals, at, steps))
     return found
 
