@@ -31,6 +31,7 @@ from decomposition.chain.plan import (
     Plan,
     Precision,
     dual_bytes,
+    of_blocks,
     structured_bytes,
 )
 from decomposition.curvature.block_products import worth_sweeping
@@ -57,6 +58,10 @@ EIGH_COPIES = 4
 """Matrices at the peak of an eigendecomposition: itself, its vectors, LAPACK's work space."""
 ORTHOGONALISED, DECOMPOSED = 2, 2
 """Passes over a Krylov basis; and eigendecompositions of its last size while it grows."""
+ORTHONORMAL = 9
+"""Products of a block with itself that it takes to be made orthonormal: a QR takes 7, measured."""
+CHANGED = 5
+"""Products with a small matrix of Ritz vectors for a λ: its solutions, and how they changed."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ class Costs:
         """⊕_l H_ll."""
         sizes = [block.size for block in self.problem.blocks]
         if not self.plan.dense:
-            return self._iterated(OF_A_BLOCK * len(sizes))
+            return self._iterated(of_blocks(len(sizes)))
         entries = sum(size**2 for size in sizes)
         return self._dense(sizes, self._matrix(entries, HESSIAN_GEMMS, OF_A_BLOCK * self.size))
 
@@ -266,7 +271,7 @@ class Costs:
         whole = len(sizes) == 1
         if way == "matrix-free":
             apart = not worth_sweeping(columns, self.problem.num_queries, len(sizes))
-            return self._iterated(OF_A_BLOCK * len(sizes) if apart and not whole else 1.0)
+            return self._iterated(of_blocks(len(sizes)) if apart and not whole else 1.0)
         if way == "dual":
             build = Work(self.examples, rows, multiplications=rows**2 * self.size)
             along = self._along_rows(rows)
@@ -295,13 +300,14 @@ class Costs:
         found = self.plan.dimensions(self.size, queries)
         each = found / queries
         passes = ORTHOGONALISED * found * self.size  # half of the basis on average, there and back
+        passes += ORTHONORMAL * queries * self.size
         inside = found * found
         space = Work(
             products=each * of_a_product,
             multiplications=each * (passes + self.examples * self.size) + inside,
             cubes=DECOMPOSED * each * inside,
         )
-        again = Work(multiplications=inside + found * self.examples)
+        again = Work(multiplications=CHANGED * inside + found * self.examples)
         held = 8 * self.size * (found + 2 * queries)
         return replace(self.ekfac(), solve=self.query + space, again=again, memory=held)
 
@@ -393,7 +399,7 @@ def product_seconds(problem: Problem, plan: Plan, rates: Rates) -> dict[str, flo
         "matrix-free": sweep,
     }
     swept = plan.way("block_ggn") == "dual"
-    apart = {"block_ggn": len(problem.blocks) * OF_A_BLOCK} if swept else {}
+    apart = {"block_ggn": of_blocks(len(problem.blocks))} if swept else {}
     return {rung: times[plan.way(rung)] * apart.get(rung, 1.0) for rung in CHAIN}
 
 

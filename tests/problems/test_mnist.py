@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from decomposition.chain import build_lattice
+from decomposition.chain.plan import plan_chain
 from decomposition.errors import ProblemError
 from decomposition.problems import make_problem
 from decomposition.problems.mnist import MEAN, STD, stand_in_images
+from decomposition.scores.gradients import StreamedGradients, loss_gradients
+from decomposition.scores.protocols import rank_bound
+from decomposition.scores.scorers import scorers_of
 from tests.problems.test_idx import NAMES, data, idx_bytes
 
 
@@ -65,3 +70,21 @@ def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
         make_problem(f"mnist_mlp?folder={tmp_path}")
     with pytest.raises(ProblemError, match="no folder nowhere"):
         make_problem("mnist_mlp?folder=nowhere")
+
+
+def test_its_chain_without_matrices_predicts_what_that_with_matrices_does() -> None:
+    """At a reduced size: Krylov spaces, sweeps of all blocks, and factors, against the matrices."""
+    problem = make_problem("mnist_mlp?examples=80&queries=8&hidden=3").trained()
+    masks = np.random.default_rng(0).random((20, 80)) < 0.5
+    chain = build_lattice(problem)
+    rungs = build_lattice(problem, plan=plan_chain(problem, 1))
+    assert rungs["hessian"].matrix_free
+    assert rungs["block_ggn"].matrix_free
+    unit = float(chain["ggn"].trace()) / rank_bound(problem)
+    free = scorers_of(rungs, StreamedGradients(problem), masks=len(masks))
+    exact = scorers_of(chain, loss_gradients(problem))
+    for name, one in free.items():
+        for damping in (unit, 100 * unit):
+            wanted = exact[name].predicted_effects(masks, damping)
+            found = one.predicted_effects(masks, damping)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3 * abs(wanted).max())
