@@ -55,7 +55,8 @@ from decomposition.spectrum.residuals import (
 )
 
 ERROR_STRIDE = 3
-"""Spectral errors are taken at every third damping of the grid."""
+"""Spectral errors are taken at every third damping of the grid, residuals at each where H is a
+matrix."""
 Dampings = Mapping[str, Mapping[str, float]]
 """Protocol → rung → λ."""
 
@@ -206,17 +207,22 @@ def _curvature_groups(
     progress: bool,
 ) -> dict[str, xr.Dataset]:
     """Spectra and errors of every rung, each number with its error."""
-    errors = _error_plan(base, attribution, dampings, settings)
+    grid = _unit(base) * settings.multipliers()
+    if attribution is not None and "damping" in attribution.coords:
+        grid = attribution["damping"].values
+    errors = _error_plan(base, grid, dampings, settings)
     queries = base.gradients.query if isinstance(base.gradients, Gradients) else None
     detailed = errors if settings.detail else None
     groups = spectral_groups(base.known, base.problem, plan, detailed, queries, progress)
     directions, treatments = _directions(base, settings), _treatments(base, dampings)
     add_metrics(groups, block_overlaps(base.known.rungs, errors.leading))
     if directions:
-        at = errors.dampings
-        added = base.inversion.one_damping
+        at, added = errors.dampings, base.inversion.one_damping
+        headline = at[errors.headline]
+        if not base.rungs["hessian"].matrix_free:  # products with H are cheap: at every λ
+            at = np.unique(np.append(grid, headline)).tolist()
         found = inverse_residuals(base.rungs, directions, at, treatments, settings.negative, added)
-        add_metrics(groups, {ERRORS: residual_rows(found, errors.headline)})
+        add_metrics(groups, {ERRORS: residual_rows(found, at.index(headline))})
         multiplier = found["damping"] / _unit(base)
         groups["/residuals"] = found.sel(rung=list(CHAIN)).assign(multiplier=multiplier)
     split = eigenvalue_error(base.rungs, base.known.distances)
@@ -260,14 +266,11 @@ def _unit(base: BaseModel) -> float:
 
 
 def _error_plan(
-    base: BaseModel, attribution: xr.Dataset | None, dampings: Dampings, settings: Settings
+    base: BaseModel, grid: np.ndarray, dampings: Dampings, settings: Settings
 ) -> ErrorPlan:
     """Dampings of the spectral errors: some of the grid, and the reference's own optimum."""
-    scale = _unit(base)
-    grid = scale * settings.multipliers()
-    if attribution is not None and "damping" in attribution.coords:
-        grid = attribution["damping"].values
-    headline = dampings.get("equal", dampings.get(TUNED, {})).get(scores.REFERENCE, scale)
+    own = dampings.get("equal", dampings.get(TUNED, {}))
+    headline = own.get(scores.REFERENCE, _unit(base))
     chosen = np.unique(np.append(grid[::ERROR_STRIDE], headline))
     outputs = base.problem.num_outputs
     return ErrorPlan(
