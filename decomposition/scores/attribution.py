@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from decomposition.base_model import BaseModel
 from decomposition.chain.paper_protocol import PAPER_RUNGS
 from decomposition.names import BASELINES, CHAIN, CI_BOUNDS
-from decomposition.scores.agreement import add_agreement, agreement_group
+from decomposition.scores.agreement import STRIDE, add_agreement, agreement_group
 from decomposition.scores.bootstrap import Resamples, resample
 from decomposition.scores.ceiling import Ceiling, noise_ceiling
 from decomposition.scores.crossfit import mask_folds
@@ -124,8 +124,9 @@ def score(
 def without_truth(base: BaseModel, settings: Settings, progress: bool) -> xr.Dataset:
     """``/attribution`` of a base model whose truth cannot be afforded: agreement alone."""
     dampings = grids_of(base, settings)["equal"].settings
+    kept = dampings[::STRIDE].tolist()
     for rung in base.scorers.values():
-        rung.prepare(None, dampings.tolist(), dampings.tolist(), settings.negative, progress)
+        rung.prepare(None, dampings.tolist(), kept, settings.negative, progress)
     return agreement_group(base.scorers, dampings, REFERENCE, settings.negative)
 
 

@@ -35,6 +35,7 @@ def combine(
         factor: the coordinate of ``/cells`` that the study varies, or ``grid``.
         level: coverage of the intervals.
     """
+    trees = [tree.copy() for tree in trees]  # whose attributes are the caller's
     for cell, tree in zip(cells, trees, strict=True):
         tree.attrs[NETWORK] = _network(cell)
     own = [_groups(cell, tree) for cell, tree in zip(cells, trees, strict=True)]

@@ -20,6 +20,7 @@ from decomposition.report.wording import (
     percent,
     some,
     span,
+    telling_parts,
     without_folders,
 )
 from tests.results.synthetic import Planted, synthetic
@@ -142,3 +143,10 @@ def test_a_long_name_keeps_both_ends() -> None:
 def test_of_many_names_two_are_told() -> None:
     assert some(["a", "b", "c"], 3) == "a, b and c"
     assert some(["a", "b", "c", "d"], 3) == "a, b and 2 more"
+
+
+def test_names_keep_the_parts_that_tell_them_apart() -> None:
+    names = ["digits, 16, epoch 10", isolated("digits, 16×4, epoch 10")]
+    assert telling_parts(names) == ["16", isolated("16×4")]
+    assert telling_parts(["digits, 16"]) == ["digits, 16"]
+    assert telling_parts(["same", "same"]) == ["same", "same"]

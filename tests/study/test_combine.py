@@ -11,7 +11,7 @@ import xarray as xr
 
 from decomposition.chain.paper_protocol import LADDERS, PAPER_CHAIN
 from decomposition.results.write import write_tree
-from decomposition.study.combine import combine
+from decomposition.study.combine import _network, combine
 from tests.study.planted import Planted, scored
 
 DESCENT = (0.9, 0.8, 0.7, 0.6, 0.2)
@@ -49,6 +49,19 @@ def test_many_cells_have_the_groups_of_one_with_cell_in_front(
     level = groups["/shares"]["level"]
     assert level.dims == ("cell", "protocol", "rung", "ci_bound")
     assert "/levels" not in groups
+
+
+def test_the_cells_themselves_stay_as_they_are() -> None:
+    one = scored(DESCENT)
+    together([one], "grid")
+    assert one.tree.attrs == {}
+
+
+def test_checkpoints_of_one_training_are_no_more_networks_than_one() -> None:
+    cells = [scored(DESCENT, epoch=epoch) for epoch in (10, 100)]
+    other = scored(DESCENT, seed=1)
+    keys = [_network(one.cell) for one in (*cells, other)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_verdict_belongs_to_its_cell(groups: dict[str, xr.Dataset]) -> None:
