@@ -36,6 +36,7 @@ from decomposition.scores.gradients import (
     StreamedGradients,
     target_gradients,
 )
+from decomposition.scores.row_space import RowImages
 from decomposition.scores.rules import (
     DampingRule,
     RuledRungs,
@@ -176,9 +177,10 @@ def prepare(
         with clock.stage("scores"):
             told = {name: eigenvalues_of(known, name) for name in plain}
             rotations: Rotations = {}
+            images = RowImages(gradients)
             ruled = _rules(settings, plain, layers, gradients, told, dense, found.found is not None)
             masks = 0 if found.found is None else len(found.found.weights)
-            scorers = scorers_of(rungs, gradients, told, rotations, masks)
+            scorers = scorers_of(rungs, gradients, told, rotations, images, masks)
             scorers |= baselines(gradients, trained.num_parameters, settings.seed)
             scorers |= {name: FixedScorer(torch.from_numpy(one)) for name, one in given.items()}
             asked = _signs(scorers, given)
@@ -188,7 +190,7 @@ def prepare(
         same = {name for name, rung in plain.items() if rungs[name] is rung}
         usable = {n: one for n, one in scorers.items() if n in same or n not in plain}
         rules = {
-            name: _ruled(made, plain, gradients, told, rotations, usable, masks)
+            name: _ruled(made, plain, gradients, told, rotations, images, usable, masks)
             for name, made in ruled.items()
         }
         effects = Effects(scorers, measured, settings.negative, rules=rules)
@@ -243,6 +245,7 @@ def _ruled(
     gradients: GradientSource,
     eigenvalues: Mapping[str, Eigenvalues | None],
     rotations: Rotations,
+    images: RowImages,
     scorers: Mapping[str, Scorer],
     masks: int,
 ) -> Ruled:
@@ -252,7 +255,7 @@ def _ruled(
     kept = {name: one for name, one in scorers.items() if name in same or name not in rungs}
     kept |= made.solved
     other = {name: rung for name, rung in under.rungs.items() if name not in kept}
-    found = scorers_of(other, gradients, eigenvalues, rotations, masks) | kept
+    found = scorers_of(other, gradients, eigenvalues, rotations, images, masks) | kept
     return Ruled(made.rule, under.rungs, found, under.strengths, dict(under.refused))
 
 

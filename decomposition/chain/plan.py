@@ -43,14 +43,14 @@ DENSE_COPIES = 9.5
 OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
-OF_A_SPACE = 0.25
-"""Part of the budget for the Krylov space of one rung, beside which H's is kept in half of it, and
-gradients."""
+OF_SPACES = 0.375
+"""Part of the budget for the Krylov space of one rung, with H's, which is kept in single
+precision: no second copy where it is made in that."""
 STEP_BLOCKS = 6
 """Copies of all vectors that are solved, themselves among them, at the peak of a step of their
 space: 4.7 were measured, and a product has some more."""
-KEPT_BYTES = 4
-"""Of a number in the space of H, which is kept in single precision."""
+SPACE_NUMBER_BYTES = {"float64": 8 + 4, "float32": 4}
+"""Of a number in a space, and of its copy that is kept."""
 UNLIMITED = 2**62
 """A budget in which every rung is dense."""
 
@@ -63,9 +63,10 @@ def of_blocks(count: int) -> float:
     return max(1.0, OF_A_BLOCK * count)
 
 
-def space_bytes(budget: int) -> int:
+def space_bytes(budget: int, products: Precision) -> int:
     """Of a Krylov space, in a budget of so many bytes."""
-    return max(SPACE_BYTES, int(OF_A_SPACE * budget))
+    width = getattr(torch, products).itemsize
+    return max(SPACE_BYTES, int(OF_SPACES * budget * width / SPACE_NUMBER_BYTES[products]))
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Plan:
     @property
     def space_bytes(self) -> int:
         """Of the Krylov space of a rung that is known by its products."""
-        return space_bytes(self.budget)
+        return space_bytes(self.budget, self.products)
 
     def dimensions(self, parameters: int, vectors: int) -> int:
         """Of the space of so many vectors, which is as many products."""
@@ -149,10 +150,10 @@ def plan_chain(
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
     whole, structured = int(DENSE_COPIES * 8 * p**2), structured_bytes(problem)
     width = getattr(torch, products).itemsize
-    fitting = space_bytes(budget) // (width * p)
+    fitting = space_bytes(budget, products) // (width * p)
     space = dimensions(p, problem.num_queries, krylov_steps, fitting)
     step = max(columns, 8 * p * STEP_BLOCKS * problem.num_queries)
-    iterated = structured + step + (width + KEPT_BYTES) * p * space
+    iterated = structured + step + SPACE_NUMBER_BYTES[products] * p * space
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:
         if whole <= budget:

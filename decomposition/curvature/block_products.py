@@ -23,13 +23,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.fisher import EXACT, Fisher, on_fisher_terms
+from decomposition.curvature.fisher import EXACT, Fisher, jacobian_rows, on_fisher_terms
 from decomposition.curvature.gram import block_ggns
 from decomposition.curvature.graphs import Graph, Graphs, check_columns
 from decomposition.curvature.products import Product, by_blocks
 from decomposition.curvature.terms import GaussNewtonTerms, LayerTerms
 from decomposition.device import full_precision
 from decomposition.layers import ExactBlock, LinearBlock
+from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
 MADE = 1024
@@ -54,21 +55,33 @@ class Piece:
             matrix = matrix.unflatten(0, (self.block.groups, -1))
         return matrix.transpose(-3, -2)
 
+    def along(self, terms: GaussNewtonTerms, v: Tensor) -> Float[Tensor, "n K k"]:
+        """R_nᵀ J_n v of these parameters, of some examples."""
+        a, s = self._terms(terms)
+        positions, rows, columns = a.shape[-2], s.shape[-2], v.shape[-1]
+        if positions * columns > rows * (positions + columns):  # rows take less than images
+            made = a.mT.unsqueeze(-3) @ s.unflatten(-1, (positions, -1))  # *G n K w d
+            along = made.flatten(-2).flatten(-3, -2) @ v.flatten(-3, -2)  # *G n·K k
+            along = along.unflatten(-2, s.shape[-3:-1])
+        else:
+            moved = a.flatten(-3, -2) @ v.flatten(-2)  # *G n·T d·k
+            moved = moved.view(*s.shape[:-2], s.shape[-1], columns)  # *G n T·d k
+            along = s @ moved
+        return along.sum(0) if a.ndim == 4 else along
+
     def image(self, terms: GaussNewtonTerms, v: Tensor) -> Float[Tensor, "k size"]:
         """Σ_n J_nᵀ R_n R_nᵀ J_n v of these parameters, of some examples."""
-        a = terms.inputs[self.layer][..., self.columns]
-        s = terms.roots[self.layer].flatten(-2)  # *G n K T·d
-        grouped = a.ndim == 4
-        moved = a.flatten(-3, -2) @ v.flatten(-2)  # *G n·T d·k
-        moved = moved.view(*s.shape[:-2], s.shape[-1], v.shape[-1])  # *G n T·d k
-        along = s @ moved
-        if grouped:
-            along = along.sum(0)
-        back = (s.mT @ along).view(*a.shape[:-1], -1).flatten(-3, -2)  # *G n·T d·k
+        a, s = self._terms(terms)
+        back = (s.mT @ self.along(terms, v)).view(*a.shape[:-1], -1).flatten(-3, -2)  # *G n·T d·k
         found = (back.mT @ a.flatten(-3, -2)).view(*v.shape[:-3], *v.shape[-2:], -1)
-        if grouped:
+        if a.ndim == 4:
             found = found.flatten(0, 1)  # d k w, rows of all groups
         return self.block.from_matrix(found.transpose(1, 2)).T
+
+    def _terms(
+        self, terms: GaussNewtonTerms
+    ) -> tuple[Float[Tensor, "*G n T w"], Float[Tensor, "*G n K Td"]]:
+        return terms.inputs[self.layer][..., self.columns], terms.roots[self.layer].flatten(-2)
 
 
 def block_ggn_product(
@@ -162,6 +175,46 @@ class BlockProduct(Product):
     def sweeps(self, columns: int) -> bool:
         """Whether all blocks are multiplied in one sweep."""
         return worth_sweeping(self._graphs.columns, columns, len(self._pieces))
+
+
+@full_precision()
+def row_images(
+    problem: Problem, parts: Sequence[slice], v: Float[Tensor, "P k"], fisher: Fisher = EXACT
+) -> list[Float[Tensor, "NK k"]] | None:
+    """R v through each of some parts of the parameters alone, in one sweep for all of them.
+
+    Args:
+        problem: at its model's present parameters.
+        parts: layers, or their weights or biases.
+        v: float64.
+        fisher: whose R Rᵀ takes the place of Λ.
+
+    Returns:
+        Rows Rᵀ_n J_n v / √N, in the order of the Gram matrix; None if a part is none of these.
+    """
+    known = {(piece.slice.start, piece.slice.stop): piece for piece in _pieces(problem)}
+    exact = {(b.start, b.slice.stop): b for b in problem.blocks if isinstance(b, ExactBlock)}
+    keys = [(part.start, part.stop) for part in parts]
+    if any(key not in known and key not in exact for key in keys):
+        return None
+    pieces = {key: known[key] for key in keys if key in known}
+    blocks = {key: exact[key] for key in keys if key in exact}
+    along = v.T
+    directions = {key: piece.directions(along) for key, piece in pieces.items()}
+
+    def work(terms: GaussNewtonTerms) -> list[Tensor]:
+        return [p.along(terms, directions[key]).flatten(0, 1) for key, p in pieces.items()]
+
+    found: dict[tuple[int, int], list[Tensor]] = {key: [] for key in keys}
+    swept = on_fisher_terms(LayerTerms(problem), fisher, work, len(along)) if pieces else ()
+    for images in swept:
+        for key, image in zip(pieces, images, strict=True):
+            found[key].append(image)
+    for rows in jacobian_rows(problem, fisher, list(blocks.values())) if blocks else ():
+        widths = [block.size for block in blocks.values()]
+        for key, part in zip(blocks, rows.flatten(0, 1).split(widths, 1), strict=True):
+            found[key].append(matmul(part, v[slice(*key)]))
+    return [torch.cat(found[key]) / problem.num_examples**0.5 for key in keys]
 
 
 def worth_sweeping(rows: int, columns: int, blocks: int) -> bool:

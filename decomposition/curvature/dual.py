@@ -17,6 +17,7 @@ exact product follows (10⁻¹¹ at 10⁻⁶ σ_max, 2·10⁻⁹ at 10⁻⁸), a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -60,10 +61,16 @@ class DualCurvature(Curvature):
 
     definite = True
 
-    def __init__(self, rows: Rows, gram: Gram) -> None:
-        """Keep the rows and their Gram matrix."""
-        self.size, self.device = rows.size, gram.values.device
-        self._rows, self._gram = rows, gram
+    def __init__(self, source: RowSource, gram: Gram, part: slice | None = None) -> None:
+        """Keep the rows of these parameters, or of all, and their Gram matrix."""
+        self._rows, self._gram = source.rows(part), gram
+        self.size, self.device = self._rows.size, gram.values.device
+        self._source, self._part = source, part
+
+    @property
+    def by_rows(self) -> RowForm:
+        """Its rows, Gram matrix and inverse."""
+        return RowForm(self._source, self._part, self._gram, self._inverse)
 
     def eigenvalues(self) -> Tensor:
         """Those of K, and zeros for the directions that no example moves."""
@@ -136,19 +143,19 @@ class DualCurvature(Curvature):
     ) -> dict[int, str]:
         """Solutions at each λ into ``out``; why there is none, by its place in ``dampings``."""
         sigma = torch.cat([self._gram.values.new_zeros(1), self._gram.values])
-        inverses: dict[int, Tensor] = {}
+        inverses: dict[int, Inverse] = {}
         failures: dict[int, str] = {}
         exact: set[int] = set()
         for i, damping in enumerate(dampings):
-            denominators = negative.denominators(sigma, damping)
             try:
-                inverses[i] = reciprocals(denominators, sigma, damping)
+                inverses[i] = self._inverse(damping, negative)
             except DampingError as error:
                 failures[i] = str(error)
                 continue
-            expected = torch.finfo(v.dtype).eps * float(sigma[-1] + damping) * float(inverses[i][0])
-            shifted = bool(torch.isclose(denominators, sigma + damping).all())
-            if expected <= REFINED or not shifted:
+            shifted = bool(
+                torch.isclose(negative.denominators(sigma, damping), sigma + damping).all()
+            )
+            if inverses[i].cancelled <= REFINED or not shifted:
                 exact.add(i)
         found = self._applied(list(inverses.values()), v)
         for (i, inverse), x in zip(inverses.items(), found, strict=True):
@@ -168,21 +175,56 @@ class DualCurvature(Curvature):
                 )
         return failures
 
+    def _inverse(self, damping: float, negative: NegativeCurvature) -> Inverse:
+        """f = 1/d(·, λ).
+
+        Raises:
+            DampingError: a denominator vanishes.
+        """
+        values = self._gram.values
+        sigma = torch.cat([values.new_zeros(1), values])
+        f = reciprocals(negative.denominators(sigma, damping), sigma, damping)
+        between = torch.where(self._null, 0.0, (f[1:] - f[0]) / values.where(~self._null, 1.0))
+        outside = float(f[0])
+        lost = torch.finfo(values.dtype).eps * float(sigma[-1] + damping) * outside
+        return Inverse(outside, between, lost)
+
     def _applied(
-        self, inverses: list[Float[Tensor, " NC+1"]], v: Float[Tensor, "P k"]
+        self, inverses: list[Inverse], v: Float[Tensor, "P k"]
     ) -> Sequence[Float[Tensor, "P k"]]:
-        """f(G) v for every f, given at 0 and at the eigenvalues of K."""
+        """f(G) v for every f."""
         if not inverses:
             return []
-        values, q = self._gram.values, self._gram.vectors
-        null = self._null
+        q = self._gram.vectors
         along = matmul(q.T, self._rows.forward(v))
-        inner = [
-            torch.where(null, 0.0, (f[1:] - f[0]) / values.where(~null, 1.0))[:, None] * along
-            for f in inverses
-        ]
+        inner = [f.between[:, None] * along for f in inverses]
         images = self._rows.transposed(matmul(q, torch.cat(inner, 1))).split(v.shape[1], 1)
-        return [f[0] * v + image for f, image in zip(inverses, images, strict=True)]
+        return [f.outside * v + image for f, image in zip(inverses, images, strict=True)]
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """A function f of G, for which f(G) v = f(0) v + Rᵀ U diag((f(σ) − f(0)) / σ) Uᵀ R v."""
+
+    outside: float
+    """f(0)."""
+    between: Float[Tensor, " NC"]
+    """(f(σ) − f(0)) / σ, 0 where σ is."""
+    cancelled: float
+    """eps · (σ_max + λ) f(0): the relative rounding to which the two terms cancel."""
+
+
+@dataclass(frozen=True)
+class RowForm:
+    """What a curvature RᵀR is made of."""
+
+    source: RowSource
+    part: slice | None
+    """The parameters that R is of; None: all."""
+    gram: Gram
+    """Of R."""
+    inverse: Callable[[float, NegativeCurvature], Inverse]
+    """λ and policy → f; raises DampingError where a denominator vanishes."""
 
 
 class RowSource:
@@ -246,8 +288,8 @@ def dual_rungs(
             if block.size <= count:
                 blocks[block.name] = DenseCurvature(block_ggn(problem, block, fisher))
             else:
-                blocks[block.name] = DualCurvature(source.rows(block.slice), Gram.of(gram))
-    return DualCurvature(source.rows(), Gram.of(total)), BlockDiagonal(blocks)
+                blocks[block.name] = DualCurvature(source, Gram.of(gram), block.slice)
+    return DualCurvature(source, Gram.of(total)), BlockDiagonal(blocks)
 
 
 def dual_parts(
@@ -268,7 +310,7 @@ def dual_parts(
             if mine.shape[1] <= source.count:
                 curvature: Curvature = DenseCurvature(matmul(mine.T, mine))
             else:
-                curvature = DualCurvature(source.rows(place), Gram.of(matmul(mine, mine.T)))
+                curvature = DualCurvature(source, Gram.of(matmul(mine, mine.T)), place)
             found.setdefault(block.name, {})[name] = curvature
     return found
 

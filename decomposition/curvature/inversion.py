@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor
 from decomposition.checks import check_fields, number, numbered
 from decomposition.curvature.block_diagonal import BlockDiagonal
 from decomposition.curvature.damped import FactoredDamping
+from decomposition.curvature.dual import RowForm
 from decomposition.curvature.estimate import Estimate
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.curvature.operator import (
@@ -166,6 +167,14 @@ class UnderPolicy(Reinverted):
         """That of the curvature, whose spaces serve every policy."""
         return self.curvature.by_spaces
 
+    @property
+    def by_rows(self) -> RowForm | None:
+        """Those of the curvature, under the policy."""
+        own = self.curvature.by_rows
+        if own is None:
+            return None
+        return replace(own, inverse=lambda damping, _: own.inverse(damping, self._policy))
+
     def _like(self, block: Curvature) -> UnderPolicy:
         return UnderPolicy(block, self._policy)
 
@@ -200,6 +209,16 @@ class ScaledDamping(Reinverted):
         own = super().factored_damping() or FactoredDamping.none(self.size, self.device)
         return FactoredDamping(
             self._unit**0.5 * own.root, self._unit * own.whole + (self._unit - 1.0)
+        )
+
+    @property
+    def by_rows(self) -> RowForm | None:
+        """Those of the curvature, at u λ."""
+        own = self.curvature.by_rows
+        if own is None:
+            return None
+        return replace(
+            own, inverse=lambda damping, policy: own.inverse(self._unit * damping, policy)
         )
 
     def _like(self, block: Curvature) -> ScaledDamping:

@@ -35,7 +35,8 @@ from decomposition.errors import DampingError, DecompositionError
 from decomposition.linalg import to_numpy
 from decomposition.reals import all_finite, check_finite, real_tensor
 
-if TYPE_CHECKING:  # it is a curvature itself
+if TYPE_CHECKING:  # they are curvatures themselves
+    from decomposition.curvature.dual import RowForm
     from decomposition.curvature.matrix_free import MatrixFreeCurvature
 
 Vectors = Tensor | np.ndarray
@@ -114,6 +115,11 @@ class Curvature(ABC):
     @property
     def by_spaces(self) -> MatrixFreeCurvature | None:
         """What solves it if that happens in Krylov spaces, where every λ costs little."""
+        return None
+
+    @property
+    def by_rows(self) -> RowForm | None:
+        """What it is made of if it is RᵀR of fewer rows than parameters."""
         return None
 
     @property

@@ -10,6 +10,7 @@ import torch
 from decomposition.curvature.operator import Curvature
 from decomposition.scores.gradients import Gradients, GradientSource, random_scores
 from decomposition.scores.krylov import KrylovScorer
+from decomposition.scores.row_space import RowImages, row_scorer
 from decomposition.scores.scorer import Eigenvalues, FixedScorer, Scorer
 from decomposition.scores.solving import SOLUTION_NUMBERS, SolvingScorer
 from decomposition.scores.spectral import RotatedGradients, Rotations, SpectralScorer
@@ -28,6 +29,7 @@ def scorers_of(
     gradients: GradientSource,
     eigenvalues: Mapping[str, Eigenvalues | None] = MappingProxyType({}),
     rotated: Rotations | None = None,
+    images: RowImages | None = None,
     masks: int = 0,
 ) -> dict[str, Scorer]:
     """The cheapest scorer that each rung and the source of gradients allow.
@@ -41,11 +43,18 @@ def scorers_of(
         eigenvalues: name → what is known of the spectrum of a rung that is solved; default its
             own, where it has an eigenbasis.
         rotated: gradients in bases where they have been rotated before; new ones are added.
+        images: of gradients under rows that have been applied before; new ones are added.
         masks: subsets whose effects will be asked for; 0 if that is not known.
     """
     rotated = {} if rotated is None else rotated
+    images = images or RowImages(gradients)
     found: dict[str, Scorer] = {}
+    first: dict[int, str] = {}
     for name, rung in rungs.items():
+        same = first.setdefault(id(rung), name)
+        if same != name:  # block H of a ReLU network is block G
+            found[name] = found[same]
+            continue
         basis, solver = rung.eigenbasis, rung.by_spaces
         if basis is not None and basis.basis_key() not in rotated:
             fitting = RotatedGradients.fitting(basis, gradients, masks)
@@ -56,7 +65,10 @@ def scorers_of(
         elif solver is not None:
             found[name] = KrylovScorer(rung, solver, gradients, eigenvalues.get(name))
         else:
-            found[name] = SolvingScorer(rung, gradients, eigenvalues.get(name))
+            told = eigenvalues.get(name)
+            by_rows = row_scorer(rung, images, gradients, told)
+            found[name] = by_rows or SolvingScorer(rung, gradients, told)
+    images.forget_gradients()
     return found
 
 

@@ -3,7 +3,9 @@ lets hundreds of dampings be scored without a P × P matrix in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +17,14 @@ from decomposition.damping import NegativeCurvature
 from decomposition.errors import DampingError
 from decomposition.linalg import from_numpy, product
 from decomposition.scores.gradients import GradientSource, StreamedGradients
+from decomposition.scores.lds import summed_effects
 from decomposition.scores.scorer import Scorer, Subset, Treatment, single, treatment
 
 ROTATED_NUMBERS = 2**28
 """Numbers in the training gradients that are kept in an eigenbasis, or in their sums: 1 GB."""
 DIRECTIONS = 2**28
 """Numbers in the solutions along which training gradients are taken in one pass: 1 GB."""
+One = TypeVar("One")
 
 
 class RotatedGradients:
@@ -39,9 +43,8 @@ class RotatedGradients:
         self.query: Float[np.ndarray, "P Q"] = np.concatenate(parts, 1)
         self._train: Float[np.ndarray, "N P"] | None = None
         if by_sums is None:
-            self._train = np.concatenate(
-                [single(curvature.to_basis(part)).T for part in source.train_parts()]
-            )
+            parts = [single(curvature.to_basis(part)).T for part in source.train_parts()]
+            self._train = np.ascontiguousarray(np.concatenate(parts))
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
 
     @staticmethod
@@ -57,6 +60,15 @@ class RotatedGradients:
         single = curvature.size * source.examples <= ROTATED_NUMBERS
         return RotatedGradients(curvature, source, None if single else source)
 
+    def by_examples(self, masks: Bool[np.ndarray, "M N"]) -> bool:
+        """Whether effects of subsets are sums of scores: there are more of them than examples."""
+        return self._train is not None and len(masks) >= masks.shape[1]
+
+    def through(self, part: Subset, w: Float[np.ndarray, "P Q"]) -> Float[np.ndarray, "N Q"]:
+        """(Vᵀ g_i)ᵀ w by some coordinates alone, of gradients that are kept one by one."""
+        assert self._train is not None
+        return product(self._train[:, part], w[part])
+
     @property
     def passes(self) -> bool:
         """Whether scores of single examples take a pass over all training gradients."""
@@ -66,12 +78,14 @@ class RotatedGradients:
         self, ws: Iterator[Float[np.ndarray, "P Q"]], count: int
     ) -> Iterator[Float[np.ndarray, "N Q"]]:
         """(Vᵀ g_i)ᵀ w of every training example, for each of so many w."""
-        if self._by_sums is None:
-            assert self._train is not None
-            yield from (product(self._train, w) for w in ws)
-            return
         device, queries = self._basis.device, self.query.shape[1]
         at_once = max(1, DIRECTIONS // self.query.size)
+        if self._by_sums is None:
+            assert self._train is not None
+            for some in batched(ws, at_once):
+                together = product(self._train, np.concatenate(some, 1))
+                yield from np.split(together, len(some), 1)
+            return
         for start in range(0, count, at_once):
             columns = queries * min(at_once, count - start)
             directions = torch.empty(self._basis.size, columns, dtype=torch.float32, device=device)
@@ -116,12 +130,16 @@ class SpectralScorer(Scorer):
         negative: str | NegativeCurvature,
         progress: bool = False,
     ) -> None:
-        """Scores of single examples, where they take passes over all gradients: many λ share one.
+        """Scores of single examples, where many λ share a pass over all gradients.
 
-        Not before effects are done with, whose dampings are more.
+        Not before effects are done with, whose dampings are more, unless they are sums of scores.
         """
-        new = [d for d in map(float, keep) if treatment(d, negative) not in self._tau]
-        if masks is None and new and self._rotated.passes:
+        if masks is None:
+            wanted = keep if self._rotated.passes else ()
+        else:
+            wanted = dampings if self._rotated.by_examples(masks) else ()
+        new = [d for d in map(float, wanted) if treatment(d, negative) not in self._tau]
+        if new:
             found = self._scores(new, negative)
             self._tau.update(
                 {treatment(d, negative): one for d, one in zip(new, found, strict=True)}
@@ -146,7 +164,9 @@ class SpectralScorer(Scorer):
         damping: float,
         negative: str | NegativeCurvature = "absolute",
     ) -> np.ndarray:
-        """The sum over S_j is taken in eigen-coordinates, once for all dampings."""
+        """The sum over S_j is taken in eigen-coordinates, once for all dampings, or of scores."""
+        if self._rotated.by_examples(masks):
+            return summed_effects(masks, self.scores(damping, negative))
         with np.errstate(over="ignore", invalid="ignore"):
             sums = self._rotated.sums(masks)
             found = product(sums, self._scaled_query(damping, negative))
@@ -160,6 +180,10 @@ class SpectralScorer(Scorer):
         negative: str | NegativeCurvature = "absolute",
     ) -> Float[np.ndarray, "K M Q"]:
         """Sums over subsets of the eigen-coordinates."""
+        if self._rotated.by_examples(masks):
+            scaled, count = self._scaled_query(damping, negative), np.float32(masks.shape[1])
+            each = (self._rotated.through(one, scaled).T / count for one in subsets)
+            return np.stack([summed_effects(masks, one) for one in each])
         sums, query = self._rotated.sums(masks), self._scaled_query(damping, negative)
         scale = np.float32(-masks.shape[1])
         return np.stack([product(sums[:, one], query[one]) / scale for one in subsets])
@@ -173,3 +197,10 @@ class SpectralScorer(Scorer):
             self.unsolved[treatment(damping, negative)] = str(error)
             return np.full_like(self._rotated.query, np.nan)
         return self._rotated.query * single(inverse)[:, None]
+
+
+def batched(items: Iterable[One], size: int) -> Iterator[list[One]]:
+    """Some of them after the other; ``itertools.batched`` of Python 3.12."""
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some

@@ -133,7 +133,8 @@ def known_of(
         rungs.items(), desc="spectra", unit="rung", disable=None if progress else True
     ):
         counted[name] = Counted(rung)
-        found = spectrum_of(
+        same = next((other for other in spectra if rungs[other] is rung), None)
+        found = spectra.get(same or "") or spectrum_of(
             rung,
             (dear if name in BY_BLOCKS else usual).estimation(seed),
             definite=rung.definite or name in DEFINITE,
