@@ -33,6 +33,8 @@ from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
+IMAGE_BYTES = 2**30
+"""Of the terms of a batch and what many directions make of them: each is read once a batch."""
 MADE = 1024
 """Largest side of a block that is made as a matrix."""
 
@@ -53,7 +55,7 @@ class Piece:
         matrix = self.block.to_matrix(v[:, self.slice].T)
         if self.block.groups > 1:
             matrix = matrix.unflatten(0, (self.block.groups, -1))
-        return matrix.transpose(-3, -2)
+        return matrix.transpose(-3, -2).contiguous()  # once, not for every batch
 
     def along(self, terms: GaussNewtonTerms, v: Tensor) -> Float[Tensor, "n K k"]:
         """R_nᵀ J_n v of these parameters, of some examples."""
@@ -206,8 +208,8 @@ def row_images(
         return [p.along(terms, directions[key]).flatten(0, 1) for key, p in pieces.items()]
 
     found: dict[tuple[int, int], list[Tensor]] = {key: [] for key in keys}
-    swept = on_fisher_terms(LayerTerms(problem), fisher, work, len(along)) if pieces else ()
-    for images in swept:
+    terms = LayerTerms(problem)
+    for images in on_fisher_terms(terms, fisher, work, len(along), IMAGE_BYTES) if pieces else ():
         for key, image in zip(pieces, images, strict=True):
             found[key].append(image)
     for rows in jacobian_rows(problem, fisher, list(blocks.values())) if blocks else ():

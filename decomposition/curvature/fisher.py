@@ -235,7 +235,11 @@ def fisher_terms(problem: Problem, fisher: Fisher = EXACT) -> Iterator[GaussNewt
 
 
 def on_fisher_terms(
-    of: LayerTerms, fisher: Fisher, work: Callable[[GaussNewtonTerms], Result], columns: int = 0
+    of: LayerTerms,
+    fisher: Fisher,
+    work: Callable[[GaussNewtonTerms], Result],
+    columns: int = 0,
+    at_once: int = TERMS_BYTES,
 ) -> Iterator[Result]:
     """``work`` of the terms of every batch of training examples.
 
@@ -244,6 +248,7 @@ def on_fisher_terms(
         fisher: whose root.
         work: what is made of them.
         columns: numbers that it makes of every layer output.
+        at_once: bytes of one batch.
     """
     problem = of.problem
     numbers = of.numbers_per_example(max(problem.num_outputs, fisher.columns) + columns)
@@ -251,7 +256,7 @@ def on_fisher_terms(
     def batch(x: Inputs, y: Tensor, first: int) -> Result:
         return work(of.gauss_newton(x, y, root_of(problem, fisher, first)))
 
-    return on_batches(problem, numbers, batch, TERMS_BYTES)
+    return on_batches(problem, numbers, batch, at_once)
 
 
 def jacobian_rows(

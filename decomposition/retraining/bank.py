@@ -25,7 +25,7 @@ from decomposition.retraining.store import ChunkStore
 from decomposition.retraining.trainer import in_parallel
 from decomposition.targets.functions import Measure, measure
 
-PARAMETERS_PER_STACK = 500_000
+PARAMETERS_PER_STACK = 700_000
 ACTIVATIONS_PER_STACK = 8_000_000
 LARGEST_STACK = 500
 
@@ -233,7 +233,7 @@ class BankTraining:
 
 def default_chunk_size(parameters: int, activations: int = 0) -> int:
     """Models per stack for P ``parameters`` and ``activations`` numbers held by each model:
-    about 500,000 / P, and at most 8,000,000 / activations.
+    about 700,000 / P, and at most 8,000,000 / activations.
 
     Small stacks spend their time between operations, large ones outside the cache. Rounded down
     to 1, 2 or 5 times a power of ten, so that round numbers of masks have common chunks and a bank

@@ -172,6 +172,6 @@ def test_a_chunk_holds_at_least_one_model(trained: Problem) -> None:
         bank(trained, chunk_size=0)
 
 
-@pytest.mark.parametrize(("parameters", "size"), [(1, 500), (6570, 50), (10**5, 5), (10**9, 1)])
+@pytest.mark.parametrize(("parameters", "size"), [(1, 500), (6570, 100), (10**5, 5), (10**9, 1)])
 def test_default_chunks_shrink_with_the_model(parameters: int, size: int) -> None:
     assert default_chunk_size(parameters) == size
