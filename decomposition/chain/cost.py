@@ -280,7 +280,7 @@ class Costs:
                 build,
                 Work(cubes=sum(side**3 for side in sides)),
                 self.query + along,
-                along * 0.5 + Work(multiplications=self.examples * self.size),
+                Work(multiplications=rows * self.examples),
                 dual_bytes(self.problem, rows, self.problem.device),
             )
         if self.problem.plain:

@@ -75,6 +75,7 @@ class Parts:
         self._hessian: Curvature | None = None
         self._whole: DenseCurvature | None = None
         self._ggn: dict[Fisher, Curvature] = {}
+        self._blocks: dict[tuple[Fisher, bool], Curvature] = {}
         self._sources: dict[Fisher, RowSource] = {}
         self._dual: dict[Fisher, tuple[DualCurvature, BlockDiagonal]] = {}
         self._factors: dict[tuple[Fisher, Sharing], Factors] = {}
@@ -155,6 +156,13 @@ class Parts:
 
     def block_ggn(self, fisher: Fisher = EXACT, separate_bias: bool = False) -> Curvature:
         """⊕_l G_ll of any Fisher, with weights and biases together or apart."""
+        key = (fisher, separate_bias)
+        with spending(("block ggn", key)):
+            if key not in self._blocks:
+                self._blocks[key] = self._new_block_ggn(*key)
+            return self._blocks[key]
+
+    def _new_block_ggn(self, fisher: Fisher, separate_bias: bool) -> Curvature:
         way, blocks = self._way(fisher), self.problem.blocks
         if way == "dense":
             with self._for_blocks(fisher, blocks):

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from decomposition.chain import CHAIN, LATTICE, build_chain, build_lattice
+from decomposition.chain.plan import plan_chain
 from decomposition.curvature import BlockDiagonal, Curvature
 from decomposition.curvature.terms import LayerTerms, as_double
 from decomposition.problem import Problem
+from decomposition.scores.gradients import StreamedGradients
+from decomposition.scores.scorers import scorers_of
 from decomposition.spectrum.frobenius import frobenius_split
 from tests import cases
 
@@ -103,7 +106,25 @@ def test_last_layer_of_hessian_and_ggn_agree(problem: Problem) -> None:
 
 def test_relu_network_has_equal_diagonal_blocks() -> None:
     lattice = build_lattice(cases.relu())
-    _equal(lattice["block_hessian"], lattice["block_ggn"])
+    blocks = zip(
+        lattice["hessian"].diagonal_blocks().values(),
+        lattice["ggn"].diagonal_blocks().values(),
+        strict=True,
+    )
+    for of_hessian, of_ggn in blocks:
+        _equal(of_hessian, of_ggn)
+
+
+@pytest.mark.parametrize(("case", "agree"), [("relu", True), ("tanh", False)])
+@pytest.mark.parametrize("budget", [None, 1], ids=["dense", "by products"])
+def test_equal_diagonal_blocks_are_one_rung(case: str, agree: bool, budget: int | None) -> None:
+    problem = cases.CASES[case]()
+    lattice = build_lattice(problem, plan=plan_chain(problem, budget))
+    assert (lattice["block_hessian"] is lattice["block_ggn"]) == agree
+    values = [lattice[name].basis_values() for name in ("ekfac_hessian", "ekfac")]
+    assert torch.equal(*values) == agree
+    scorers = scorers_of(lattice, StreamedGradients(problem))
+    assert (scorers["block_hessian"] is scorers["block_ggn"]) == agree
 
 
 @pytest.mark.parametrize("case", ["linear_softmax", "linear_regression"])
