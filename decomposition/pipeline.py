@@ -18,7 +18,7 @@ import xarray as xr
 
 from decomposition.base_model import BaseModel, Clock, prepare
 from decomposition.chain.approximations import beside
-from decomposition.chain.build import Approximation
+from decomposition.chain.build import Approximation, same_as
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.shared_factors import check_decay_held
 from decomposition.curvature import Curvature
@@ -57,6 +57,11 @@ from decomposition.spectrum.residuals import (
 ERROR_STRIDE = 3
 """Spectral errors are taken at every third damping of the grid, residuals at each where H is a
 matrix."""
+SAME_BLOCKS = (
+    "the diagonal blocks of H and of the GGN are the same here, as in every ReLU network away from "
+    "its kinks: block-diagonal H is the block GGN, and the linearisation costs nothing after the "
+    "coupling between layers is dropped"
+)
 Dampings = Mapping[str, Mapping[str, float]]
 """Protocol → rung → λ."""
 
@@ -102,6 +107,8 @@ def compute_cell(
     with clock.ledger.opened() if timed else nullcontext():
         base = prepare(problem, folder, extra, settings, clock, progress, bank, plan, theirs)
     notes = [*base.problem.notes, *_rung_notes(base.rungs), *base.notes]
+    if same_as(base.known.rungs, "block_hessian") == "block_ggn":
+        notes.append(SAME_BLOCKS)
     if base.inversion != DAMPED:
         notes.append(
             f"inversion {base.inversion}: {base.inversion.words}; damped-inverse and Stein errors "
@@ -109,7 +116,7 @@ def compute_cell(
         )
     groups = {
         "/cells": _cell_group(base.problem, str(base.inversion)),
-        "/cost": cost_group(base.problem, plan, base.rungs, beside(settings.also, extra)),
+        "/cost": cost_group(base.problem, plan, base.known.rungs, beside(settings.also, extra)),
     }
     scored: list[scores.Scored] = []
     design = ceiling = repeats = None

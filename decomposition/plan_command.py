@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from decomposition.chain.approximations import approximations
 from decomposition.chain.approximations.method import most_memory
+from decomposition.chain.build import SAME_BLOCKS
 from decomposition.chain.cost import Cost, Costs, Rates, Work, product_seconds
 from decomposition.chain.plan import Plan, plan_chain
 from decomposition.chain.shared_factors import check_decay_held
+from decomposition.curvature.block_products import blocks_agree
 from decomposition.curvature.inversion import as_inversion
 from decomposition.device import describe
 from decomposition.errors import UnsupportedModelError
@@ -48,6 +50,8 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
         for name, choice in plan.choices.items()
         if settings.lattice or name in CHAIN
     ]
+    if "block_hessian" in plan.choices and settings.lattice and blocks_agree(problem):
+        rows = [_one_rung(row) for row in rows]
     rows += _approximations(costs, settings)
     if not plan.dense:
         spectra, measured = _spectra(problem, plan, rates)
@@ -56,6 +60,12 @@ def plan_text(problem: Problem, settings: Settings | None = None) -> str:
         said = [spectra, *said, f"All of it in one run: about {duration(whole)}."]
     table = _table(rows, rates, costs, settings.damping_points)
     return "\n".join(_lines(problem, plan, table, said))
+
+
+def _one_rung(row: Row) -> Row:
+    """Of a rung that is another one here, nothing is made."""
+    other = SAME_BLOCKS.get(row[0])
+    return row if other is None else (row[0], "", Cost(), f"the same as {other} in this model")
 
 
 def _approximations(costs: Costs, settings: Settings) -> Iterator[Row]:

@@ -81,6 +81,16 @@ def _built(
     return add_extra(chain, parts, extra)
 
 
+SAME_BLOCKS = {"block_hessian": "block_ggn", "ekfac_hessian": "ekfac"}
+"""What nodes of the lattice are where the diagonal blocks of H and G agree."""
+
+
+def same_as(rungs: Mapping[str, Curvature], name: str) -> str:
+    """The chain's rung that a node of the lattice is one with; itself if with none."""
+    agree = "block_hessian" in rungs and rungs["block_hessian"] is rungs["block_ggn"]
+    return SAME_BLOCKS.get(name, name) if agree else name
+
+
 def account_of(rung: str) -> tuple[str, str]:
     """Under which name a rung's cost is kept in a ledger."""
     return ("rung", rung)

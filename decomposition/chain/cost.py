@@ -280,7 +280,7 @@ class Costs:
                 build,
                 Work(cubes=sum(side**3 for side in sides)),
                 self.query + along,
-                Work(multiplications=rows * self.examples),
+                Work(multiplications=sum(sides) * self.examples),
                 dual_bytes(self.problem, rows, self.problem.device),
             )
         if self.problem.plain:

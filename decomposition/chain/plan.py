@@ -43,14 +43,15 @@ DENSE_COPIES = 9.5
 OF_A_BLOCK = 0.25
 """Cost of a block's sweep, of the whole model's: on average it passes half of the layers, and
 leaves out their parameters."""
-OF_SPACES = 0.375
-"""Part of the budget for the Krylov space of one rung, with H's, which is kept in single
-precision: no second copy where it is made in that."""
+OF_A_SPACE, OF_THE_ONLY_SPACE = 0.25, 0.375
+"""Part of the budget for the Krylov space of one rung, beside H's, which is kept; and for H's in
+single precision where no other rung has one."""
 STEP_BLOCKS = 6
 """Copies of all vectors that are solved, themselves among them, at the peak of a step of their
 space: 4.7 were measured, and a product has some more."""
-SPACE_NUMBER_BYTES = {"float64": 8 + 4, "float32": 4}
-"""Of a number in a space, and of its copy that is kept."""
+KEPT_BYTES, ALONG_BYTES = 4, 4
+"""Of a number in the space of H, which is kept in single precision, and in the copy along which
+gradients are taken: none of a space that has that precision."""
 UNLIMITED = 2**62
 """A budget in which every rung is dense."""
 
@@ -63,10 +64,9 @@ def of_blocks(count: int) -> float:
     return max(1.0, OF_A_BLOCK * count)
 
 
-def space_bytes(budget: int, products: Precision) -> int:
-    """Of a Krylov space, in a budget of so many bytes."""
-    width = getattr(torch, products).itemsize
-    return max(SPACE_BYTES, int(OF_SPACES * budget * width / SPACE_NUMBER_BYTES[products]))
+def space_bytes(budget: int, only: bool) -> int:
+    """Of a Krylov space, in a budget of so many bytes; ``only``: it is H's, and needs no copy."""
+    return max(SPACE_BYTES, int((OF_THE_ONLY_SPACE if only else OF_A_SPACE) * budget))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Plan:
     @property
     def space_bytes(self) -> int:
         """Of the Krylov space of a rung that is known by its products."""
-        return space_bytes(self.budget, self.products)
+        return space_bytes(self.budget, self.products == "float32" and self.way("ggn") == "dual")
 
     def dimensions(self, parameters: int, vectors: int) -> int:
         """Of the space of so many vectors, which is as many products."""
@@ -149,17 +149,26 @@ def plan_chain(
     # of every query a gradient and a solution, and the vectors of those at work
     columns = p * (8 * 2 * problem.num_queries + work * at_work)
     whole, structured = int(DENSE_COPIES * 8 * p**2), structured_bytes(problem)
+
+    def dual(rows: int) -> tuple[bool, int]:
+        gram = dual_bytes(problem, rows, device)
+        return rows < p and gram + columns <= budget, gram
+
+    count = problem.num_examples * problem.num_outputs
+    only = products == "float32" and dual(count)[0]
     width = getattr(torch, products).itemsize
-    fitting = space_bytes(budget, products) // (width * p)
-    space = dimensions(p, problem.num_queries, krylov_steps, fitting)
+    space = dimensions(
+        p, problem.num_queries, krylov_steps, space_bytes(budget, only) // (width * p)
+    )
     step = max(columns, 8 * p * STEP_BLOCKS * problem.num_queries)
-    iterated = structured + step + SPACE_NUMBER_BYTES[products] * p * space
+    copies = 0 if only else KEPT_BYTES + (0 if products == "float32" else ALONG_BYTES)
+    iterated = structured + step + (width + copies) * p * space
 
     def gauss_newton(rows: int) -> tuple[Way, int, str]:
         if whole <= budget:
             return "dense", whole, f"all P × P matrices of P = {p:,} fit"
-        gram = dual_bytes(problem, rows, device)
-        if rows < p and gram + columns <= budget:
+        fits, gram = dual(rows)
+        if fits:
             return "dual", gram + columns, f"N·C = {rows:,} is less than P = {p:,}"
         side = f"N·C = {rows:,}"
         if rows >= p:
@@ -168,7 +177,7 @@ def plan_chain(
             why = f"Gram matrices of {side} would take {size_text(gram)}"
         return "matrix-free", iterated, why
 
-    ggn = gauss_newton(problem.num_examples * problem.num_outputs)
+    ggn = gauss_newton(count)
     kronecker: tuple[Way, int, str] = ("structured", structured, "Kronecker factors")
     hessian = ggn
     if ggn[0] != "dense":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from decomposition.curvature import (
     Fisher,
     KroneckerBasis,
 )
-from decomposition.curvature.block_products import block_ggn_product
+from decomposition.curvature.block_products import block_ggn_product, blocks_agree
 from decomposition.curvature.derivatives import check_gradients
 from decomposition.curvature.dual import DualCurvature, RowSource, dual_parts, dual_rungs
 from decomposition.curvature.factors import (
@@ -45,8 +44,6 @@ from decomposition.problem import Problem
 
 TOLERANCES = {"float64": 1e-6, "float32": 1e-4}
 """Relative residual of iterative solves, by the precision of the products."""
-SAME = 1e-12
-"""Relative difference of products with diagonal blocks of H and G at which they are one matrix."""
 
 
 class Parts:
@@ -73,6 +70,7 @@ class Parts:
         self._progress = progress
         self._dtype: torch.dtype = getattr(torch, self.plan.products)
         self._hessian: Curvature | None = None
+        self._agree: bool | None = None
         self._whole: DenseCurvature | None = None
         self._ggn: dict[Fisher, Curvature] = {}
         self._blocks: dict[tuple[Fisher, bool], Curvature] = {}
@@ -111,22 +109,16 @@ class Parts:
         share = sum(block.size**2 for block in blocks) / self.problem.num_parameters**2
         return spending(("blocks", matrix, share), share=share)
 
-    @cached_property
-    def blocks_agree(self) -> bool:
-        """Whether H_ll = G_ll for every layer, as in a ReLU network: what a random vector says.
-
-        Layers then enter the outputs linearly, each by itself, away from kinks.
-        """
-        generator = torch.Generator().manual_seed(0)
-        v = torch.randn(self.problem.num_parameters, 1, dtype=torch.float64, generator=generator)
-        v = v.to(self.problem.device)
-        hessian, ggn = (of(self.problem)(v) for of in (block_hessian_product, block_ggn_product))
-        places = [block.slice for block in self.problem.blocks]
-        return all((hessian[p] - ggn[p]).norm() <= SAME * ggn[p].norm() for p in places)
+    @property
+    def _blocks_agree(self) -> bool:
+        with spending("whether blocks agree"):
+            if self._agree is None:
+                self._agree = blocks_agree(self.problem)
+            return self._agree
 
     def block_hessian(self) -> Curvature:
         """⊕_l H_ll: the blocks of G themselves where they agree, so that all is done once."""
-        if self.blocks_agree:
+        if self._blocks_agree:
             return self.block_ggn()
         if self.plan.dense:
             with self._for_blocks("hessian", self.problem.blocks):
@@ -206,7 +198,7 @@ class Parts:
         """
         if self.plan.no_lattice:
             raise DecompositionError(self.plan.no_lattice)
-        if self.blocks_agree:
+        if self._blocks_agree:
             return self.ekfac()
         blocks = self._hessian_blocks()
         return in_kronecker_basis(

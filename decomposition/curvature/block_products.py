@@ -26,15 +26,15 @@ from torch import Tensor
 from decomposition.curvature.fisher import EXACT, Fisher, jacobian_rows, on_fisher_terms
 from decomposition.curvature.gram import block_ggns
 from decomposition.curvature.graphs import Graph, Graphs, check_columns
-from decomposition.curvature.products import Product, by_blocks
-from decomposition.curvature.terms import GaussNewtonTerms, LayerTerms
+from decomposition.curvature.products import Product, block_hessian_product, by_blocks
+from decomposition.curvature.terms import BATCH_BYTES, GaussNewtonTerms, LayerTerms
 from decomposition.device import full_precision
 from decomposition.layers import ExactBlock, LinearBlock
 from decomposition.linalg import matmul
 from decomposition.problem import Problem
 
-IMAGE_BYTES = 2**30
-"""Of the terms of a batch and what many directions make of them: each is read once a batch."""
+SAME = 1e-12
+"""Relative difference of products with diagonal blocks of H and G at which they are one matrix."""
 MADE = 1024
 """Largest side of a block that is made as a matrix."""
 
@@ -209,7 +209,7 @@ def row_images(
 
     found: dict[tuple[int, int], list[Tensor]] = {key: [] for key in keys}
     terms = LayerTerms(problem)
-    for images in on_fisher_terms(terms, fisher, work, len(along), IMAGE_BYTES) if pieces else ():
+    for images in on_fisher_terms(terms, fisher, work, len(along), BATCH_BYTES) if pieces else ():
         for key, image in zip(pieces, images, strict=True):
             found[key].append(image)
     for rows in jacobian_rows(problem, fisher, list(blocks.values())) if blocks else ():
@@ -217,6 +217,19 @@ def row_images(
         for key, part in zip(blocks, rows.flatten(0, 1).split(widths, 1), strict=True):
             found[key].append(matmul(part, v[slice(*key)]))
     return [torch.cat(found[key]) / problem.num_examples**0.5 for key in keys]
+
+
+def blocks_agree(problem: Problem) -> bool:
+    """Whether H_ll = G_ll for every layer, as in a ReLU network: what a random vector says.
+
+    Layers then enter the outputs linearly, each by itself, away from kinks.
+    """
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(problem.num_parameters, 1, dtype=torch.float64, generator=generator)
+    v = v.to(problem.device)
+    hessian, ggn = (of(problem).matvec(v) for of in (block_hessian_product, block_ggn_product))
+    places = [block.slice for block in problem.blocks]
+    return all(bool((hessian[p] - ggn[p]).norm() <= SAME * ggn[p].norm()) for p in places)
 
 
 def worth_sweeping(rows: int, columns: int, blocks: int) -> bool:

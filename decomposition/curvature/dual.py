@@ -286,7 +286,7 @@ def dual_rungs(
         for block, gram in bar:
             total += gram
             if block.size <= count:
-                blocks[block.name] = DenseCurvature(block_ggn(problem, block, fisher))
+                blocks[block.name] = _definite(block_ggn(problem, block, fisher))
             else:
                 blocks[block.name] = DualCurvature(source, Gram.of(gram), block.slice)
     return DualCurvature(source, Gram.of(total)), BlockDiagonal(blocks)
@@ -308,10 +308,17 @@ def dual_parts(
             mine = rows[:, part]
             place = slice(block.start + part.start, block.start + part.stop)
             if mine.shape[1] <= source.count:
-                curvature: Curvature = DenseCurvature(matmul(mine.T, mine))
+                curvature: Curvature = _definite(matmul(mine.T, mine))
             else:
                 curvature = DualCurvature(source, Gram.of(matmul(mine, mine.T)), place)
             found.setdefault(block.name, {})[name] = curvature
+    return found
+
+
+def _definite(matrix: Float[Tensor, "n n"]) -> DenseCurvature:
+    """RᵀR of a block with fewer parameters than rows."""
+    found = DenseCurvature(matrix)
+    found.definite = True
     return found
 
 

@@ -30,7 +30,7 @@ PANEL_NUMBERS = 2**40
 """Numbers in the rows of one panel of examples: all of them on the CPU, unless they do not fit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gram:
     """Eigendecomposition of K."""
 

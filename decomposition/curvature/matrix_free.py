@@ -215,7 +215,7 @@ class MatrixFreeCurvature(Curvature):
             return bool((change <= self._change).all())
 
         def some(columns: slice) -> Result:
-            part = v[:, columns]
+            part, self._kept = v[:, columns], None  # not beside the new one
             most, dtype = self._dimensions(part.shape[1]), self._space_dtype
             space = shared_space(self._watched, part, most, enough, dtype)
             if self._keep:

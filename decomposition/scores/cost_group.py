@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from decomposition.chain.build import Approximation, account_of
+from decomposition.chain.build import Approximation, account_of, same_as
 from decomposition.chain.cost import Cost, Costs, Work
 from decomposition.chain.plan import Plan
 from decomposition.chain.rungs import Rung
@@ -29,18 +29,18 @@ GRADIENTS = "gradients"
 
 
 def cost_group(
-    problem: Problem, plan: Plan, rungs: Iterable[str], extra: Mapping[str, Approximation]
+    problem: Problem, plan: Plan, rungs: Mapping[str, Curvature], extra: Mapping[str, Approximation]
 ) -> xr.Dataset:
     """``/cost`` of these rungs and the identity; NaN where nothing is counted.
 
     Args:
         problem: trained or not.
         plan: the forms of the rungs.
-        rungs: all of them, in order.
+        rungs: all of them, in order; a node that is one with another costs what that does.
         extra: those beside the chain; a function of the user's own has no counts.
     """
     costs = Costs(problem, plan)
-    found = {name: _cost(name, costs, extra) for name in rungs}
+    found = {name: _cost(same_as(rungs, name), costs, extra) for name in rungs}
     found["identity"] = costs.identity
     dims = ("rung", "phase")
     counts = {

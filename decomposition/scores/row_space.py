@@ -5,7 +5,7 @@ With R of a block, K = R Rᵀ = U diag(σ) Uᵀ and any function f of RᵀR (``c
     g_qᵀ f(RᵀR) g_i = f(0) g_q·g_i + (Uᵀ R g_q)ᵀ diag((f(σ) − f(0)) / σ) (Uᵀ R g_i),
 
 so that a new λ costs N·C numbers for every gradient, and no solution is made. R g is made through
-all layers in one sweep, for G, whose R g is their sum, and for its blocks.
+all layers in the same sweeps, for G, whose R g is their sum, and for its blocks.
 
 The two terms cancel where λ is small. Where that would be seen in single precision, the rung is
 solved, and refined.
@@ -13,7 +13,7 @@ solved, and refined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,80 +22,100 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.block_products import row_images
-from decomposition.curvature.dual import RowForm, RowSource
+from decomposition.curvature.dual import RowForm
+from decomposition.curvature.gram import Gram
 from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.damping import DampingError, NegativeCurvature, as_policy
 from decomposition.linalg import matmul
+from decomposition.memory import OutOfMemoryError, out_of_memory
 from decomposition.scores.gradients import GradientSource
 from decomposition.scores.lds import summed_effects
 from decomposition.scores.scorer import Eigenvalues, Scorer, Subset, Treatment, single, treatment
 from decomposition.scores.solving import SolvingScorer
 
-GRADIENT_NUMBERS = 2**28
-"""Numbers in all gradients up to which they are held at once, and in their images: 2 GB each."""
+KEPT_NUMBERS = 2**28
+"""Numbers in query gradients, and in what is kept of all gradients: 2 GB each."""
+HELD_NUMBERS = 2**26
+"""Numbers in the gradients that are multiplied at once, beside two copies: 512 MB each."""
 CANCELLED = 2e-9
 """Relative rounding, as ``Inverse.cancelled`` tells it, from which a rung is solved: scores are off
 by some twenty times that."""
 Place = tuple[int, int]
 """First parameter, and one past the last."""
+Form = RowForm | Diagonalised
 
 
 @dataclass
 class RowImages:
-    """R g of every gradient, through parts of the parameters; made once for all rungs.
+    """What the forms of blocks see of every gradient; made once for all rungs.
 
-    The gradients themselves are forgotten in between, and made again: they are larger.
+    Columns are queries, then training examples. Gradients are made some at a time, and forgotten.
     """
 
     gradients: GradientSource
-    columns: Float[Tensor, "P Q+N"] | None = None
-    """∇m_q of the queries, then g_i of the training examples."""
-    found: dict[tuple[int, Place], Float[Tensor, "NC Q+N"]] = field(default_factory=dict)
-    """By source and part."""
-    sources: list[RowSource] = field(default_factory=list)
-    """Kept: an id is a key only while its object lives."""
+    found: dict[tuple[object, Place], Float[Tensor, "r Q+N"]] = field(default_factory=dict)
+    """R g by source and part, and Vᵀ g by eigenbasis and part."""
+    plain: dict[Place, Float[Tensor, "Q Q+N"]] = field(default_factory=dict)
+    """g_q·g by some parameters."""
+    along: dict[Gram, Float[Tensor, "NC Q+N"]] = field(default_factory=dict)
+    """Uᵀ R g, by the Gram matrix that U belongs to."""
 
-    def prepare(self, source: RowSource, parts: Sequence[slice]) -> bool:
-        """Make those of some parts, in one sweep; whether they can be had."""
-        new = [part for part in parts if (id(source), _place(part)) not in self.found]
-        if not new:
+    def prepare(self, forms: Mapping[Place, Form]) -> bool:
+        """Make what these blocks need; whether it can be had.
+
+        Raises:
+            OutOfMemoryError: not even the terms of one example fit.
+        """
+        by_rows = {place: form for place, form in forms.items() if isinstance(form, RowForm)}
+        source = next(iter(by_rows.values())).source
+        if any(form.source is not source for form in by_rows.values()):
+            return False
+        parts = [p for form in by_rows.values() for p in _parts(form)]
+        parts = [p for p in parts if (source, _place(p)) not in self.found]
+        bases = {place: form for place, form in forms.items() if isinstance(form, Diagonalised)}
+        bases = {p: form for p, form in bases.items() if (form.basis_key(), p) not in self.found}
+        plain = [place for place in by_rows if place not in self.plain]
+        if not (parts or bases or plain):
             return True
-        gradients = self.gradients
-        numbers = (gradients.queries + gradients.examples) * max(
-            source.problem.num_parameters, 2 * source.count * (len(new) + 1)
-        )
-        if numbers > GRADIENT_NUMBERS:
+        size, queries = source.problem.num_parameters, self.gradients.queries
+        rows = 2 * source.count * (len(parts) + 1) + sum(form.size for form in bases.values())
+        if max(size * queries, rows * (queries + self.gradients.examples)) > KEPT_NUMBERS:
             return False
-        images = row_images(source.problem, new, self._all(), source.fisher)
-        if images is None:
-            return False
-        self.sources.append(source)
-        for part, image in zip(new, images, strict=True):
-            self.found[id(source), _place(part)] = image
+        asked = torch.cat([*self.gradients.query_parts(queries)], 1)
+        made: dict[tuple[object, Place], list[Tensor]] = {}
+        products: dict[Place, list[Tensor]] = {place: [] for place in plain}
+        for columns in self._columns(asked):
+            seen = row_images(source.problem, parts, columns, source.fisher)
+            if seen is None:
+                return False
+            for part, image in zip(parts, seen, strict=True):
+                made.setdefault((source, _place(part)), []).append(image)
+            for place, form in bases.items():
+                inside = form.to_basis(columns[slice(*place)])
+                made.setdefault((form.basis_key(), place), []).append(inside)
+            for place, some in products.items():
+                some.append(matmul(asked[slice(*place)].T, columns[slice(*place)]))
+        self.found |= {key: torch.cat(some, 1) for key, some in made.items()}
+        self.plain |= {place: torch.cat(some, 1) for place, some in products.items()}
         return True
 
-    def of(self, source: RowSource, parts: Sequence[slice]) -> Float[Tensor, "NC Q+N"]:
-        """R g through these parts together."""
-        first, *others = (self.found[id(source), _place(part)] for part in parts)
-        return sum(others, first)
+    def _columns(self, asked: Float[Tensor, "P Q"]) -> Iterator[Float[Tensor, "P n"]]:
+        """All gradients, as many at once as may be held."""
+        most = max(1, HELD_NUMBERS // len(asked))
+        yield from asked.split(most, 1)
+        for part in self.gradients.train_parts():
+            yield from part.split(most, 1)
+
+    def of(self, form: RowForm) -> Float[Tensor, "NC Q+N"]:
+        """Uᵀ R g, made once for all inverses of a rung."""
+        if form.gram not in self.along:
+            first, *others = (self.found[form.source, _place(part)] for part in _parts(form))
+            self.along[form.gram] = matmul(form.gram.vectors.T, sum(others, first))
+        return self.along[form.gram]
 
     def split(self, g: Float[Tensor, "m Q+N"]) -> tuple[Float[Tensor, "m Q"], Tensor]:
         """Those of queries, and of training examples."""
         return g[:, : self.gradients.queries], g[:, self.gradients.queries :]
-
-    def _all(self) -> Float[Tensor, "P Q+N"]:
-        if self.columns is None:
-            parts = [*self.gradients.query_parts(self.gradients.queries)]
-            self.columns = torch.cat([*parts, *self.gradients.train_parts()], 1)
-        return self.columns
-
-    def through(self, part: slice) -> tuple[Float[Tensor, "m Q"], Float[Tensor, "m N"]]:
-        """Gradients by these parameters."""
-        return self.split(self._all()[part])
-
-    def forget_gradients(self) -> None:
-        """Until they are asked for again."""
-        self.columns = None
 
 
 @dataclass(frozen=True)
@@ -139,10 +159,10 @@ class RowScorer(Scorer):
             source: gradients.
             eigenvalues: what is known of its spectrum.
         """
-        self.unsolved: dict[Treatment, str] = {}
         self.told, self._own, self._pieces = eigenvalues, curvature.negative, tuple(pieces)
         self._examples = source.examples
         self._solving = SolvingScorer(curvature, source, eigenvalues)
+        self.unsolved: dict[Treatment, str] = self._solving.unsolved
 
     def prepare(
         self,
@@ -156,7 +176,6 @@ class RowScorer(Scorer):
         solved = [damping for damping in dampings if self._solves(damping, negative)]
         if solved:
             self._solving.prepare(masks, solved, keep, negative, progress)
-            self.unsolved |= self._solving.unsolved
 
     def _solves(self, damping: float, negative: str | NegativeCurvature) -> bool:
         policy = as_policy(self._own or negative)
@@ -180,9 +199,7 @@ class RowScorer(Scorer):
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """See the module."""
         if self._solves(damping, negative):
-            found = self._solving.scores(damping, negative)
-            self.unsolved |= self._solving.unsolved
-            return found
+            return self._solving.scores(damping, negative)
         each = self._each(damping, negative)
         if each is None:
             return np.full((self._pieces[0].query.shape[1], self._examples), np.nan, np.float32)
@@ -219,32 +236,28 @@ def row_scorer(
     source: GradientSource,
     eigenvalues: Eigenvalues | None = None,
 ) -> RowScorer | None:
-    """The scorer of G, or of blocks side by side, by rows; None of any other rung, and where the
-    images of the gradients do not fit."""
-    forms = _forms(curvature)
-    by_rows = [(part, form) for part, form in forms.items() if isinstance(form, RowForm)]
-    if not by_rows:
+    """The scorer of G, or of blocks side by side, by rows; None of any other rung, and where what
+    they see of the gradients does not fit."""
+    forms = _forms(curvature) if curvature.definite else {}  # policies then agree on every block
+    if not any(isinstance(form, RowForm) for form in forms.values()):
         return None
-    layers = [block.slice for block in by_rows[0][1].source.problem.blocks]
-    for form in {id(form.source): form for _, form in by_rows}.values():
-        wanted = [
-            part
-            for place, other in by_rows
-            if other.source is form.source
-            for part in (layers if other.part is None else [slice(*place)])
-        ]
-        if not images.prepare(form.source, wanted):
+    try:
+        if not images.prepare(forms):
             return None
-    pieces = [_piece(slice(*place), form, images, layers) for place, form in forms.items()]
+    except (MemoryError, RuntimeError, OutOfMemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
+    pieces = [_piece(place, form, images) for place, form in forms.items()]
     return RowScorer(curvature, pieces, source, eigenvalues)
 
 
-def _forms(curvature: Curvature, start: int = 0) -> Mapping[Place, RowForm | Diagonalised]:
+def _forms(curvature: Curvature, start: int = 0) -> Mapping[Place, Form]:
     """Place → the form of every block; nothing where one of them has neither."""
     own = curvature.by_rows or curvature.eigenbasis
     if own is not None:
         return {(start, start + curvature.size): own}
-    found: dict[Place, RowForm | Diagonalised] = {}
+    found: dict[Place, Form] = {}
     for block in curvature.diagonal_blocks().values():
         inner = _forms(block, start)
         if not inner:
@@ -254,16 +267,12 @@ def _forms(curvature: Curvature, start: int = 0) -> Mapping[Place, RowForm | Dia
     return found
 
 
-def _piece(
-    part: slice, form: RowForm | Diagonalised, images: RowImages, layers: Sequence[slice]
-) -> Piece:
-    g_query, g_train = images.through(part)
+def _piece(place: Place, form: Form, images: RowImages) -> Piece:
     if isinstance(form, Diagonalised):
         spectrum = form.spectrum()
         return Piece(
-            part,
-            form.to_basis(g_query),
-            form.to_basis(g_train),
+            slice(*place),
+            *images.split(images.found[form.basis_key(), place]),
             None,
             lambda damping, policy: (0.0, spectrum.inverse(damping, policy), 0.0),
         )
@@ -272,9 +281,15 @@ def _piece(
         f = form.inverse(damping, policy)
         return f.outside, f.between, f.cancelled
 
-    rows = images.of(form.source, layers if form.part is None else [part])
-    query, train = images.split(matmul(form.gram.vectors.T, rows))
-    return Piece(part, query, train, matmul(g_query.T, g_train), inverse)
+    plain = images.split(images.plain[place])[1]
+    return Piece(slice(*place), *images.split(images.of(form)), plain, inverse)
+
+
+def _parts(form: RowForm) -> list[slice]:
+    """Layers through which R is the sum of what each sees, or the part that it is of."""
+    if form.part is not None:
+        return [form.part]
+    return [block.slice for block in form.source.problem.blocks]
 
 
 def _place(part: slice) -> Place:

@@ -1,9 +1,9 @@
 """What scores a rung: its influence scores and predicted effects at any damping.
 
-A rung is scored in its eigenbasis (``spectral``), in Krylov spaces of its queries (``krylov``) or
-by its solver (``solving``); ``scorers`` picks the cheapest. Scores are kept in float32 (relative
-rounding 6e-8, far below what a rank correlation over 1,000 masks can see); ``influence_scores``
-itself computes in float64.
+A rung is scored in its eigenbasis (``spectral``), by its rows (``row_space``), in Krylov spaces of
+its queries (``krylov``) or by its solver (``solving``); ``scorers`` picks the cheapest. Scores are
+kept in float32 (relative rounding 6e-8, far below what a rank correlation over 1,000 masks can
+see); ``influence_scores`` itself computes in float64.
 
 Shapes: P parameters, N training examples, Q queries, M masks, D dampings.
 """

@@ -34,8 +34,9 @@ def scorers_of(
 ) -> dict[str, Scorer]:
     """The cheapest scorer that each rung and the source of gradients allow.
 
-    Gradients are rotated once for all rungs of one basis, if they fit; a rung that is known by its
-    products has its queries in Krylov spaces; others are solved at every damping.
+    Gradients are rotated once for all rungs of one basis, if they fit; of a rung in dual form it is
+    kept what its rows see of them; one that is known by its products has its queries in Krylov
+    spaces; others are solved at every damping.
 
     Args:
         rungs: name → C.
@@ -68,7 +69,6 @@ def scorers_of(
             told = eigenvalues.get(name)
             by_rows = row_scorer(rung, images, gradients, told)
             found[name] = by_rows or SolvingScorer(rung, gradients, told)
-    images.forget_gradients()
     return found
 
 

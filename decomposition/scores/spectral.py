@@ -43,8 +43,8 @@ class RotatedGradients:
         self.query: Float[np.ndarray, "P Q"] = np.concatenate(parts, 1)
         self._train: Float[np.ndarray, "N P"] | None = None
         if by_sums is None:
-            parts = [single(curvature.to_basis(part)).T for part in source.train_parts()]
-            self._train = np.ascontiguousarray(np.concatenate(parts))
+            parts = (single(curvature.to_basis(part)).T for part in source.train_parts())
+            self._train = np.concatenate([np.ascontiguousarray(part) for part in parts])
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
 
     @staticmethod
@@ -82,7 +82,7 @@ class RotatedGradients:
         at_once = max(1, DIRECTIONS // self.query.size)
         if self._by_sums is None:
             assert self._train is not None
-            for some in batched(ws, at_once):
+            for some in batched(ws, max(1, at_once // 2)):  # once more side by side
                 together = product(self._train, np.concatenate(some, 1))
                 yield from np.split(together, len(some), 1)
             return
@@ -138,7 +138,8 @@ class SpectralScorer(Scorer):
             wanted = keep if self._rotated.passes else ()
         else:
             wanted = dampings if self._rotated.by_examples(masks) else ()
-        new = [d for d in map(float, wanted) if treatment(d, negative) not in self._tau]
+        wanted = dict.fromkeys(map(float, wanted))
+        new = [d for d in wanted if treatment(d, negative) not in self._tau]
         if new:
             found = self._scores(new, negative)
             self._tau.update(

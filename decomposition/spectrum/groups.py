@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
+from decomposition.chain.build import same_as
 from decomposition.chain.plan import Plan
 from decomposition.curvature import Curvature, KroneckerCurvature, NotAvailableError
 from decomposition.linalg import to_numpy
@@ -226,6 +227,7 @@ def by_block(rungs: Mapping[str, Curvature]) -> dict[str, dict[str, Curvature]]:
 def forms_group(known: Known, plan: Plan) -> xr.Dataset:
     """How each rung was held, what its solves cost, its norm and its trace."""
     rungs = known.rungs
+    held = [same_as(rungs, name) for name in rungs]
     records = [rung.record for rung in rungs.values()]
     numbers = {
         key: [found.get(name) for name in rungs]
@@ -235,7 +237,7 @@ def forms_group(known: Known, plan: Plan) -> xr.Dataset:
         )
     }
     columns = {
-        "form": [plan.choices[name].way if name in plan.choices else "given" for name in rungs],
+        "form": [plan.choices[one].way if one in plan.choices else "given" for one in held],
         "products": [sum(one.products for one in record) for record in records],
         "systems": [sum(one.columns for one in record) for record in records],
         "residual": [max((one.residual for one in record), default=0.0) for record in records],

@@ -137,7 +137,7 @@ def known_of(
         found = spectra.get(same or "") or spectrum_of(
             rung,
             (dear if name in BY_BLOCKS else usual).estimation(seed),
-            definite=rung.definite or name in DEFINITE,
+            definite=rung.definite or any(rungs.get(other) is rung for other in DEFINITE),
             product=counted[name],
         )
         if found is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from decomposition.curvature.dual import DualCurvature
 from decomposition.curvature.matrix_free import MatrixFreeCurvature
 from decomposition.names import CHAIN
 from decomposition.plan_command import plan_text
+from tests import cases
 
 SMALL, HUGE = 1 << 18, 1 << 34
 
@@ -76,6 +78,13 @@ def test_the_plan_is_told_in_words(memory: float | None) -> None:
     assert ("Krylov" in text) == ("Spectra and errors" in text) == (memory is not None)
     for rung in CHAIN:
         assert rung in text
+
+
+@pytest.mark.parametrize(("case", "same"), [(cases.relu, True), (cases.tanh, False)])
+def test_a_rung_that_is_another_one_costs_nothing(case: Callable[[], Problem], same: bool) -> None:
+    text = plan_text(case())
+    assert ("the same as block_ggn in this model" in text) == same
+    assert ("the same as ekfac in this model" in text) == same
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -14,6 +14,7 @@ from decomposition.curvature.gram import block_rows
 from decomposition.curvature.inversion import per_layer
 from decomposition.damping import Truncate
 from decomposition.problem import Problem
+from decomposition.scores import gradients
 from decomposition.scores import row_space as module
 from decomposition.scores.gradients import StreamedGradients, loss_gradients
 from decomposition.scores.row_space import RowScorer
@@ -118,10 +119,19 @@ def test_what_does_not_fit_is_solved(
     problem: Problem, rungs: Rungs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = scorer(problem, rungs["ggn"])
-    monkeypatch.setattr(module, "GRADIENT_NUMBERS", 1)
+    monkeypatch.setattr(module, "KEPT_NUMBERS", 1)
     found = scorers_of({"it": rungs["ggn"]}, StreamedGradients(problem))["it"]
     assert isinstance(found, SolvingScorer)
     check(found.scores(0.1), kept.scores(0.1))
+
+
+def test_gradients_are_held_some_at_a_time(
+    problem: Problem, rungs: Rungs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = scorer(problem, rungs["block_ggn"]).scores(0.1)
+    monkeypatch.setattr(module, "HELD_NUMBERS", 1)
+    monkeypatch.setattr(gradients, "GRADIENT_NUMBERS", 2 * problem.num_parameters)
+    check(scorer(problem, rungs["block_ggn"]).scores(0.1), at_once)
 
 
 def test_images_are_those_of_the_rows(problem: Problem) -> None:
