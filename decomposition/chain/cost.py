@@ -308,7 +308,8 @@ class Costs:
             cubes=DECOMPOSED * each * inside,
         )
         again = Work(multiplications=CHANGED * inside + found * self.examples)
-        held = 8 * self.size * (found + 2 * queries)
+        width = getattr(torch, self.plan.products).itemsize
+        held = self.size * (width * found + 8 * 2 * queries)
         return replace(self.ekfac(), solve=self.query + space, again=again, memory=held)
 
 

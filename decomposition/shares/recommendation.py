@@ -77,8 +77,8 @@ class Candidates:
 
     @property
     def best(self) -> str:
-        """The highest estimate of those."""
-        return max(self.counted, key=lambda name: float(self.of(name).estimate))
+        """The highest estimate of those; of equal ones the simpler, which comes later."""
+        return max(reversed(self.counted), key=lambda name: float(self.of(name).estimate))
 
     def not_worse(self, level: float) -> list[str]:
         """Those that are not resolved to be worse than the best of all."""
@@ -217,7 +217,7 @@ def _recommend(whole: Candidates, losses: Mapping[str, Draws], level: float) -> 
         return Recommendation("", "", False, best, "", "")
     least = min(whole.price(name) for name in kept)
     tied = [name for name in kept if whole.price(name) <= TIE * least]
-    rung = max(tied, key=lambda name: float(whole.of(name).estimate))
+    rung = max(reversed(tied), key=lambda name: float(whole.of(name).estimate))
     own, higher = whole.of(rung).estimate, whole.counted
     higher = [name for name in higher if whole.of(name).estimate > own]
     lower = [name for name in whole.frontier if TIE * whole.price(name) < whole.price(rung)]
