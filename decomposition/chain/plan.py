@@ -64,6 +64,12 @@ def of_blocks(count: int) -> float:
     return max(1.0, OF_A_BLOCK * count)
 
 
+def only_space(products: Precision, dual: bool, no_lattice: str) -> bool:
+    """Whether H's space is in single precision, so that it is kept without a copy, and no other
+    rung has one: the GGN and its blocks are ``dual``, and there is no block-diagonal H."""
+    return products == "float32" and dual and bool(no_lattice)
+
+
 def space_bytes(budget: int, only: bool) -> int:
     """Of a Krylov space, in a budget of so many bytes; ``only``: it is H's, and needs no copy."""
     return max(SPACE_BYTES, int((OF_THE_ONLY_SPACE if only else OF_A_SPACE) * budget))
@@ -101,7 +107,8 @@ class Plan:
     @property
     def space_bytes(self) -> int:
         """Of the Krylov space of a rung that is known by its products."""
-        return space_bytes(self.budget, self.products == "float32" and self.way("ggn") == "dual")
+        only = only_space(self.products, self.way("ggn") == "dual", self.no_lattice)
+        return space_bytes(self.budget, only)
 
     def dimensions(self, parameters: int, vectors: int) -> int:
         """Of the space of so many vectors, which is as many products."""
@@ -155,7 +162,8 @@ def plan_chain(
         return rows < p and gram + columns <= budget, gram
 
     count = problem.num_examples * problem.num_outputs
-    only = products == "float32" and dual(count)[0]
+    no_lattice = _no_lattice(problem, krylov_steps)
+    only = only_space(products, dual(count)[0], no_lattice)
     width = getattr(torch, products).itemsize
     space = dimensions(
         p, problem.num_queries, krylov_steps, space_bytes(budget, only) // (width * p)
@@ -185,7 +193,7 @@ def plan_chain(
         hessian = ("matrix-free", iterated, why)
     forms = (hessian, ggn, ggn, kronecker, kronecker)
     table: dict[str, tuple[Way, int, str]] = dict(zip(CHAIN, forms, strict=True))
-    missing = "" if ggn[0] == "dense" else _no_lattice(problem, krylov_steps)
+    missing = "" if ggn[0] == "dense" else no_lattice
     if not missing:
         table |= {"block_hessian": hessian, "ekfac_hessian": kronecker}
     choices = {rung: Choice(rung, *table[rung]) for rung in LATTICE if rung in table}

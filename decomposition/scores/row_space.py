@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from decomposition.curvature.block_products import row_images
-from decomposition.curvature.dual import RowForm
+from decomposition.curvature.dual import Inverse, RowForm
 from decomposition.curvature.gram import Gram
 from decomposition.curvature.operator import Curvature, Diagonalised
 from decomposition.damping import DampingError, NegativeCurvature, as_policy
@@ -127,8 +127,8 @@ class Piece:
     train: Float[Tensor, "r N"]
     plain: Float[Tensor, "Q N"] | None
     """g_q·g_i by these parameters; None where the coordinates are complete."""
-    inverse: Callable[[float, NegativeCurvature], tuple[float, Float[Tensor, " r"], float]]
-    """f(0), what coordinates are multiplied with, and the relative rounding."""
+    inverse: Callable[[float, NegativeCurvature], Inverse]
+    """What g_q·g_i and the coordinates are multiplied with."""
 
     def scores(self, damping: float, policy: NegativeCurvature) -> Float[Tensor, "Q N"]:
         """g_qᵀ f(C) g_i.
@@ -136,9 +136,9 @@ class Piece:
         Raises:
             DampingError: there is no such inverse.
         """
-        outside, between, _ = self.inverse(damping, policy)
-        found = matmul((self.query * between[:, None]).T.contiguous(), self.train)
-        return found if self.plain is None else found.add_(self.plain, alpha=outside)
+        f = self.inverse(damping, policy)
+        found = matmul((self.query * f.between[:, None]).T.contiguous(), self.train)
+        return found if self.plain is None else found.add_(self.plain, alpha=f.outside)
 
 
 class RowScorer(Scorer):
@@ -180,7 +180,7 @@ class RowScorer(Scorer):
     def _solves(self, damping: float, negative: str | NegativeCurvature) -> bool:
         policy = as_policy(self._own or negative)
         try:
-            return any(one.inverse(damping, policy)[2] > CANCELLED for one in self._pieces)
+            return any(one.inverse(damping, policy).cancelled > CANCELLED for one in self._pieces)
         except DampingError:
             return False
 
@@ -274,15 +274,10 @@ def _piece(place: Place, form: Form, images: RowImages) -> Piece:
             slice(*place),
             *images.split(images.found[form.basis_key(), place]),
             None,
-            lambda damping, policy: (0.0, spectrum.inverse(damping, policy), 0.0),
+            lambda damping, policy: Inverse(0.0, spectrum.inverse(damping, policy), 0.0),
         )
-
-    def inverse(damping: float, policy: NegativeCurvature) -> tuple[float, Tensor, float]:
-        f = form.inverse(damping, policy)
-        return f.outside, f.between, f.cancelled
-
     plain = images.split(images.plain[place])[1]
-    return Piece(slice(*place), *images.split(images.of(form)), plain, inverse)
+    return Piece(slice(*place), *images.split(images.of(form)), plain, form.inverse)
 
 
 def _parts(form: RowForm) -> list[slice]:
