@@ -31,9 +31,10 @@ from decomposition.memory import out_of_memory
 Result = TypeVar("Result")
 LARGE = 2**33
 """Multiply-adds from which NumPy serves for a product."""
-STAGED = 4096
+STAGED = 3072
 """Side from which SciPy serves for an eigendecomposition, whose stages are called one by one: on 2
-threads it takes 2.6 times as long as PyTorch at 1,200, 1.1 times at 4,000, 0.86 times at 6,570."""
+threads of an Intel processor it takes 2.6 times as long as PyTorch at 1,200, 1.1 times at 4,000 and
+0.86 times at 6,570, on an AMD one 1.4, 0.7 and 0.63 times."""
 REFLECTIONS, VECTORS = 256, 1024
 """Reflections that are applied at once, and eigenvectors that they are applied to."""
 ROWS = 512

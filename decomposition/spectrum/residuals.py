@@ -13,7 +13,7 @@ solves iterate is not solved for this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,10 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from decomposition.curvature.dense import DenseCurvature
 from decomposition.curvature.operator import Curvature
-from decomposition.linalg import to_numpy
+from decomposition.errors import DampingError
+from decomposition.linalg import matmul, to_numpy
 
 RESIDUALS = {
     "inverse_residual_train": "mean over training gradients of ‖H C_λ⁻¹ v − v‖² / ‖v‖²",
@@ -34,6 +36,8 @@ RESIDUALS = {
 """Metric → what it is."""
 VECTORS, VECTORS_BY_PRODUCTS = 50, 4
 """Gradients of either kind that are taken; where H is known by its products, fewer."""
+NUMBERS = 2**23
+"""Numbers in the solutions that are made at once: 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +187,37 @@ def residuals(
         dampings: λ of H + λI, NaN where there is none.
         negative: policy for negative eigenvalues.
     """
-    count = len(strengths)
-    x = rung.solutions(v, list(strengths), negative).x  # (D, P, k)
-    columns = x.movedim(1, 0).flatten(1).nan_to_num()
-    image = hessian.matvec(columns).unflatten(1, (count, -1)).movedim(1, 0)
-    scale = torch.tensor(dampings, dtype=x.dtype, device=x.device)[:, None, None]
-    found = torch.stack([(side - v).square().sum(1) for side in (image, image + scale * x)])
-    return torch.where(x.isnan().any(1), torch.nan, found / v.square().sum(0))
+    size, most = v.square().sum(0), max(1, NUMBERS // max(1, v.numel()))
+    if rung is hessian and isinstance(rung, DenseCurvature):
+        return torch.stack(list(_by_eigenvalues(rung, v, strengths, dampings, negative)), 1) / size
+    found = []
+    for start in range(0, len(strengths), most):
+        some = slice(start, start + most)
+        x = rung.solutions(v, list(strengths[some]), negative).x  # (D, P, k)
+        columns = x.movedim(1, 0).flatten(1).nan_to_num()
+        image = hessian.matvec(columns).unflatten(1, (len(x), -1)).movedim(1, 0)
+        scale = torch.tensor(dampings[some], dtype=x.dtype, device=x.device)[:, None, None]
+        sides = torch.stack([(side - v).square().sum(1) for side in (image, image + scale * x)])
+        found.append(torch.where(x.isnan().any(1), torch.nan, sides))
+    return torch.cat(found, 1) / size
+
+
+def _by_eigenvalues(
+    hessian: DenseCurvature,
+    v: Float[Tensor, "P k"],
+    strengths: Sequence[float],
+    dampings: Sequence[float],
+    negative: str,
+) -> Iterator[Float[Tensor, "2 k"]]:
+    """‖H X v − v‖² of H's own inverses, and with H + λI: no more than Vᵀv is multiplied."""
+    squares, spectrum = hessian.to_basis(v).square(), hessian.spectrum()
+    for strength, damping in zip(strengths, dampings, strict=True):
+        try:
+            x = spectrum.inverse(strength, negative)
+        except DampingError:
+            x = torch.full_like(spectrum.values, torch.nan)
+        sides = torch.stack([spectrum.values * x - 1.0, (spectrum.values + damping) * x - 1.0])
+        yield matmul(sides.square(), squares)
 
 
 def residual_rows(found: xr.Dataset, headline: int) -> xr.Dataset:
