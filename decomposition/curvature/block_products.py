@@ -26,7 +26,7 @@ from torch import Tensor
 from decomposition.curvature.fisher import EXACT, Fisher, jacobian_rows, on_fisher_terms
 from decomposition.curvature.gram import block_ggns
 from decomposition.curvature.graphs import Graph, Graphs, check_columns
-from decomposition.curvature.products import Product, block_hessian_product, by_blocks
+from decomposition.curvature.products import MADE, Product, block_hessian_product, by_blocks
 from decomposition.curvature.terms import BATCH_BYTES, GaussNewtonTerms, LayerTerms
 from decomposition.device import full_precision
 from decomposition.layers import ExactBlock, LinearBlock
@@ -35,8 +35,6 @@ from decomposition.problem import Problem
 
 SAME = 1e-12
 """Relative difference of products with diagonal blocks of H and G at which they are one matrix."""
-MADE = 1024
-"""Largest side of a block that is made as a matrix."""
 
 
 @dataclass(frozen=True)

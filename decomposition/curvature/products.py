@@ -30,6 +30,8 @@ SYMMETRY = {torch.float64: 1e-8, torch.float32: 1e-3}
 """Largest |uᵀHv − vᵀHu|, relative to ‖u‖‖Hv‖."""
 CHECKED_NUMBERS = 2**22
 """Numbers in the graph of the examples on which symmetry is tried."""
+MADE, MADE_NUMBERS = 1024, 2**25
+"""Largest side of a block that is made as a matrix, and numbers in those of H: 256 MB."""
 OnBatch = Callable[[Graph, Float[Tensor, "k P"]], Float[Tensor, "k P"]]
 
 
@@ -131,7 +133,9 @@ def ggn_product(
     return Product(graphs, lambda graph, v: graph.ggn(v, part), _size(graphs, part))
 
 
-def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) -> Product:
+def block_hessian_product(
+    problem: Problem, dtype: torch.dtype = torch.float64
+) -> BlockHessianProduct:
     """⊕_l H_ll v, by passes for every block.
 
     Raises:
@@ -140,8 +144,48 @@ def block_hessian_product(problem: Problem, dtype: torch.dtype = torch.float64) 
     """
     graphs = Graphs(problem, dtype)
     _check_symmetric(graphs)
-    parts = [block.slice for block in problem.blocks]
-    return Product(graphs, by_blocks(graphs, Graph.hessian, parts))
+    return BlockHessianProduct(graphs, [block.slice for block in problem.blocks])
+
+
+class BlockHessianProduct(Product):
+    """⊕_l H_ll v by passes for a block, until it costs no more to make it.
+
+    A block is a matrix once it is multiplied with as many columns, in all, as it has itself: the
+    passes then take at most twice the least that they could have taken. The smallest come first.
+    """
+
+    def __init__(self, graphs: Graphs, parts: Sequence[slice]) -> None:
+        """Nothing is computed yet."""
+        super().__init__(graphs, by_blocks(graphs, Graph.hessian, parts))
+        self._parts = sorted(((p.start, p.stop) for p in parts), key=lambda p: p[1] - p[0])
+        self._made: dict[tuple[int, int], Tensor] = {}
+
+    def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
+        """⊕_l H_ll v in float64; raises as ``Product.matvec``."""
+        check_columns(v, self.size)
+        self._make(self.count + v.shape[1])
+        left = [slice(*part) for part in self._parts if part not in self._made]
+        graphs, out = self._graphs, torch.zeros_like(v, dtype=torch.float64)
+        if left:
+            out = Product(graphs, by_blocks(graphs, Graph.hessian, left)).matvec(v)
+        for part, matrix in self._made.items():
+            out[slice(*part)] = matrix @ v[slice(*part)].double()
+        self.count += v.shape[1]
+        return out
+
+    def _make(self, columns: int) -> None:
+        """The blocks that have been worth it by now, as far as they fit."""
+        free = MADE_NUMBERS - sum(matrix.numel() for matrix in self._made.values())
+        for part in self._parts:
+            size = part[1] - part[0]
+            free -= 0 if part in self._made else size**2
+            if size > min(columns, MADE) or free < 0:
+                return
+            if part not in self._made:
+                whole = slice(*part)
+                passes = Product(self._graphs, lambda graph, v, p=whole: graph.hessian(v, p), size)
+                unit = torch.eye(size, dtype=torch.float64, device=self.device)
+                self._made[part] = passes.matvec(unit)
 
 
 def by_blocks(

@@ -68,11 +68,11 @@ class Row:
 def in_turn(
     ways: Mapping[str, Callable[[], object]], rounds: int = 5, enough: float = math.inf
 ) -> dict[str, float]:
-    """Least seconds of each, in turn; no more rounds once they have taken ``enough`` seconds."""
+    """Least seconds of each, in turn: two rounds, and more until they took ``enough`` seconds."""
     best = dict.fromkeys(ways, math.inf)
     began = time.perf_counter()
     for done in range(rounds):
-        if done and time.perf_counter() - began > enough:
+        if done > 1 and time.perf_counter() - began > enough:
             break
         for name, work in ways.items():
             start = time.perf_counter()

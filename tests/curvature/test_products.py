@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from decomposition.chain import build_chain, cross_layer
-from decomposition.curvature import EXACT, Empirical, Fisher, Sampled, block_products
+from decomposition.chain import build_lattice, cross_layer
+from decomposition.curvature import EXACT, Empirical, Fisher, Sampled, block_products, products
 from decomposition.curvature import graphs as graphs_module
 from decomposition.curvature.block_products import block_ggn_product
 from decomposition.curvature.convolutions import PatchConvolution, with_patches
-from decomposition.curvature.products import Product, ggn_product, hessian_product
+from decomposition.curvature.products import (
+    Product,
+    block_hessian_product,
+    ggn_product,
+    hessian_product,
+)
 from decomposition.errors import DecompositionError, UnsupportedModelError
 from decomposition.problem import Problem
 from tests import cases, general
@@ -72,7 +77,12 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         general.named_inputs,
     )
 }
-MAKERS = {"hessian": hessian_product, "ggn": ggn_product, "block_ggn": block_ggn_product}
+MAKERS = {
+    "hessian": hessian_product,
+    "block_hessian": block_hessian_product,
+    "ggn": ggn_product,
+    "block_ggn": block_ggn_product,
+}
 
 
 @pytest.fixture(params=list(PROBLEMS))
@@ -88,7 +98,7 @@ def columns(problem: Problem, count: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("name", list(MAKERS))
 def test_a_product_is_that_of_the_matrix(problem: Problem, name: str) -> None:
     v = columns(problem)
-    expected = build_chain(problem)[name].dense() @ v
+    expected = build_lattice(problem)[name].dense() @ v
     torch.testing.assert_close(MAKERS[name](problem)(v), expected, rtol=1e-8, atol=1e-11)
 
 
@@ -143,12 +153,25 @@ def test_one_sweep_for_all_blocks_is_passes_for_each(
     torch.testing.assert_close(product(v), Product.matvec(product, v), rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.parametrize("numbers", [0, 500, products.MADE_NUMBERS])
+def test_blocks_that_are_made_multiply_as_passes_do(
+    problem: Problem, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "MADE_NUMBERS", numbers)
+    product, v = block_hessian_product(problem), columns(problem, 30)
+    few, many = product(v[:, :2]), product(v)
+    expected = build_lattice(problem)["block_hessian"].dense() @ v
+    torch.testing.assert_close(few, expected[:, :2], rtol=1e-8, atol=1e-11)
+    torch.testing.assert_close(many, expected, rtol=1e-8, atol=1e-11)
+    assert product.count == 32
+
+
 PARTS = {"block_hessian": hessian_product, "block_ggn": ggn_product}
 
 
 @pytest.mark.parametrize("name", list(PARTS))
 def test_a_part_is_a_block_of_the_matrix(problem: Problem, name: str) -> None:
-    whole = build_chain(problem)[name.removeprefix("block_")].dense()
+    whole = build_lattice(problem)[name.removeprefix("block_")].dense()
     for block in problem.blocks:
         v = general.normal(block.size, 2)
         found = PARTS[name](problem, part=block.slice)(v)
