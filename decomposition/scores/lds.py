@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decomposition.errors import DecompositionError
+from decomposition.linalg import product
 from decomposition.scores.ranks import Floats, correlation, influence, rank
 
 DIVERGED = (
@@ -84,7 +85,7 @@ def predicted_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
 def summed_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
     """``predicted_effects`` unchecked: what is not finite counts as not solved."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return -(masks.astype(scores.dtype) @ scores.T)
+        return -product(masks.astype(scores.dtype), scores.T)
 
 
 def lds(prediction: Floats, truth: Floats) -> LDS:
@@ -211,7 +212,7 @@ def linearise(
     effects /= np.maximum(weight, 1.0)
     # The part of a query's mask effects that other queries do not share; divided by M twice:
     # once for the mean over masks, once for the variance of a mean.
-    noise -= queries * (effects @ effects.T)
+    noise -= queries * product(effects, effects.T)
     noise /= max(queries - 1, 1) * float(masks) ** 2
     per_query = rho.mean(0)
     return LinearisedLDS(cells, per_query, effects, noise, mean_defined(rho))
@@ -235,7 +236,7 @@ def _some_queries(
             psi += part
         psi /= len(flat)
         effects += psi
-        noise += psi @ psi.T
+        noise += product(psi, psi.T)
     return rho, effects, noise
 
 

@@ -54,7 +54,7 @@ def resampling(kept: Kept) -> None:
                 "linearise": partial(linearise, prediction, truth),
                 "resample": partial(resampled, linear, weights),
             }
-            best = {name: RUNGS * value for name, value in in_turn(ways, 2).items()}
+            best = {name: RUNGS * value for name, value in in_turn(ways, 5).items()}
         more: dict[str, float | str] = {"of which resampling, s": best["resample"]}
         total = sum(best.values())
         kept.add(Row("2,000 bootstrap resamples", "200 cells", count, total, more=more))
