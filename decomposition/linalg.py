@@ -34,7 +34,7 @@ LARGE = 2**33
 STAGED = 3072
 """Side from which SciPy serves for an eigendecomposition, whose stages are called one by one: on 2
 threads of an Intel processor it takes 2.6 times as long as PyTorch at 1,200, 1.1 times at 4,000 and
-0.86 times at 6,570, on an AMD one 1.4, 0.7 and 0.63 times."""
+0.86 times at 6,570, on an AMD one 1.4, 0.7 and 0.63 times: between them."""
 REFLECTIONS, VECTORS = 256, 1024
 """Reflections that are applied at once, and eigenvectors that they are applied to."""
 ROWS = 512

@@ -27,6 +27,7 @@ from decomposition.curvature.matrix_free import (
     SPACE_BYTES,
     WORK_VECTORS,
 )
+from decomposition.curvature.products import to_be_made
 from decomposition.curvature.shared_space import dimensions
 from decomposition.device import chunk_bytes, free_memory_on
 from decomposition.errors import DecompositionError
@@ -195,7 +196,10 @@ def plan_chain(
     table: dict[str, tuple[Way, int, str]] = dict(zip(CHAIN, forms, strict=True))
     missing = "" if ggn[0] == "dense" else no_lattice
     if not missing:
-        table |= {"block_hessian": hessian, "ekfac_hessian": kronecker}
+        way, taken, why = hessian
+        if way == "matrix-free":  # and the blocks that are made once that is less work
+            taken += 8 * sum(side**2 for side in to_be_made(block.size for block in problem.blocks))
+        table |= {"block_hessian": (way, taken, why), "ekfac_hessian": kronecker}
     choices = {rung: Choice(rung, *table[rung]) for rung in LATTICE if rung in table}
     return Plan(choices, budget, gauss_newton, products, krylov_steps, missing)
 

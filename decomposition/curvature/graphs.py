@@ -278,8 +278,15 @@ class Graphs:
         """How many columns go through the graph of so many examples at once."""
         return max(1, self._together // (examples * self.numbers))
 
-    def by_columns(self, count: int, work: Callable[[slice], Result]) -> Iterator[Result]:
-        """``work`` of some of ``count`` columns (P,) at a time, of fewer if they do not fit.
+    def by_columns(
+        self, count: int, work: Callable[[slice], Result], size: int | None = None
+    ) -> Iterator[Result]:
+        """``work`` of some of ``count`` columns at a time, of fewer if they do not fit.
+
+        Args:
+            count: columns.
+            work: of some of them.
+            size: of a column; default P.
 
         Raises:
             OutOfMemoryError: not even one column and one example fit.
@@ -289,7 +296,7 @@ class Graphs:
             self._columns = min(self._columns, columns)
 
         at_once = chunk_bytes(self._device, self._bytes * COLUMN_COPIES * COLUMN_NUMBERS)
-        at_once //= COLUMN_COPIES * self._bytes * self.size
+        at_once //= COLUMN_COPIES * self._bytes * (size or self.size)
         return shrinking(work, count, min(at_once, self._columns), shrunk=shrunk)
 
     def guarded(self):

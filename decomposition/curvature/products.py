@@ -13,7 +13,8 @@ dense.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from decomposition.curvature.fisher import EXACT, Fisher
 from decomposition.curvature.graphs import Graph, Graphs, check_columns
 from decomposition.device import full_precision
 from decomposition.errors import UnsupportedModelError
-from decomposition.memory import shrinking
+from decomposition.memory import OutOfMemoryError, out_of_memory, shrinking
 from decomposition.problem import Problem
 
 SYMMETRY = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -79,7 +80,7 @@ class Product:
                 pass
             out[:, columns] = total.T
 
-        for _ in graphs.by_columns(v.shape[1], some):
+        for _ in graphs.by_columns(v.shape[1], some, self.size):
             pass
         self.count += v.shape[1]
         return out.div_(graphs.problem.num_examples)
@@ -136,7 +137,7 @@ def ggn_product(
 def block_hessian_product(
     problem: Problem, dtype: torch.dtype = torch.float64
 ) -> BlockHessianProduct:
-    """⊕_l H_ll v, by passes for every block.
+    """⊕_l H_ll v, by passes for every block until it is made (``BlockHessianProduct``).
 
     Raises:
         UnsupportedModelError: as for H.
@@ -150,14 +151,17 @@ def block_hessian_product(
 class BlockHessianProduct(Product):
     """⊕_l H_ll v by passes for a block, until it costs no more to make it.
 
-    A block is a matrix once it is multiplied with as many columns, in all, as it has itself: the
-    passes then take at most twice the least that they could have taken. The smallest come first.
+    A block of at most MADE parameters is a matrix once it is multiplied with as many columns, in
+    all, as it has itself, which is at most about twice the work that would have been enough. The
+    smallest come first, until their matrices have MADE_NUMBERS.
     """
 
     def __init__(self, graphs: Graphs, parts: Sequence[slice]) -> None:
         """Nothing is computed yet."""
         super().__init__(graphs, by_blocks(graphs, Graph.hessian, parts))
-        self._parts = sorted(((p.start, p.stop) for p in parts), key=lambda p: p[1] - p[0])
+        self._parts = [(part.start, part.stop) for part in parts]
+        small = sorted(self._parts, key=lambda part: part[1] - part[0])
+        self._small = small[: len(to_be_made([stop - start for start, stop in small]))]
         self._made: dict[tuple[int, int], Tensor] = {}
 
     def matvec(self, v: Float[Tensor, "P k"]) -> Float[Tensor, "P k"]:
@@ -174,18 +178,30 @@ class BlockHessianProduct(Product):
         return out
 
     def _make(self, columns: int) -> None:
-        """The blocks that have been worth it by now, as far as they fit."""
-        free = MADE_NUMBERS - sum(matrix.numel() for matrix in self._made.values())
-        for part in self._parts:
-            size = part[1] - part[0]
-            free -= 0 if part in self._made else size**2
-            if size > min(columns, MADE) or free < 0:
+        """The blocks that have been worth it by now; none any more once memory has run out."""
+        for start, stop in self._small:
+            if stop - start > columns:
                 return
-            if part not in self._made:
-                whole = slice(*part)
-                passes = Product(self._graphs, lambda graph, v, p=whole: graph.hessian(v, p), size)
-                unit = torch.eye(size, dtype=torch.float64, device=self.device)
-                self._made[part] = passes.matvec(unit)
+            if (start, stop) not in self._made:
+                try:
+                    self._made[start, stop] = self._block(slice(start, stop))
+                except (MemoryError, RuntimeError, OutOfMemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    self._small = list(self._made)
+                    return
+
+    def _block(self, part: slice) -> Float[Tensor, "size size"]:
+        size = part.stop - part.start
+        passes = Product(self._graphs, lambda graph, v: graph.hessian(v, part), size)
+        return passes.matvec(torch.eye(size, dtype=torch.float64, device=self.device))
+
+
+def to_be_made(sizes: Iterable[int]) -> list[int]:
+    """The sizes of the blocks of H that may become matrices, of those that there are, ascending."""
+    small = [size for size in sorted(sizes) if size <= MADE]
+    numbers = itertools.accumulate(size**2 for size in small)
+    return [size for size, sum_ in zip(small, numbers, strict=True) if sum_ <= MADE_NUMBERS]
 
 
 def by_blocks(

@@ -85,7 +85,7 @@ def predicted_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
 def summed_effects(masks: NDArray[np.bool_], scores: Floats) -> Floats:
     """``predicted_effects`` unchecked: what is not finite counts as not solved."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return -product(masks.astype(scores.dtype), scores.T)
+        return -(masks.astype(scores.dtype) @ scores.T)
 
 
 def lds(prediction: Floats, truth: Floats) -> LDS:

@@ -22,8 +22,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from decomposition.curvature.dense import DenseCurvature
-from decomposition.curvature.operator import Curvature
+from decomposition.curvature.operator import Curvature, Diagonalised
+from decomposition.damping import check_damping
 from decomposition.errors import DampingError
 from decomposition.linalg import matmul, to_numpy
 
@@ -188,8 +188,10 @@ def residuals(
         negative: policy for negative eigenvalues.
     """
     size, most = v.square().sum(0), max(1, NUMBERS // max(1, v.numel()))
-    if rung is hessian and isinstance(rung, DenseCurvature):
-        return torch.stack(list(_by_eigenvalues(rung, v, strengths, dampings, negative)), 1) / size
+    mine, exact = rung.eigenbasis, hessian.eigenbasis
+    if mine is not None and exact is not None and mine.basis_key() == exact.basis_key():
+        sides = _by_eigenvalues(mine, exact, v, strengths, dampings, negative)
+        return torch.stack(list(sides), 1) / size
     found = []
     for start in range(0, len(strengths), most):
         some = slice(start, start + most)
@@ -203,21 +205,22 @@ def residuals(
 
 
 def _by_eigenvalues(
-    hessian: DenseCurvature,
+    rung: Diagonalised,
+    hessian: Diagonalised,
     v: Float[Tensor, "P k"],
     strengths: Sequence[float],
     dampings: Sequence[float],
     negative: str,
 ) -> Iterator[Float[Tensor, "2 k"]]:
-    """‖H X v − v‖² of H's own inverses, and with H + λI: no more than Vᵀv is multiplied."""
-    squares, spectrum = hessian.to_basis(v).square(), hessian.spectrum()
-    for strength, damping in zip(strengths, dampings, strict=True):
+    """‖H X v − v‖² where X and H share a basis, and with H + λI: only Vᵀv is a matrix product."""
+    squares, spectrum = hessian.to_basis(v.double()).square(), rung.spectrum()
+    mu = hessian.basis_values()
+    for strength, damping in zip(map(check_damping, strengths), dampings, strict=True):
         try:
             x = spectrum.inverse(strength, negative)
-        except DampingError:
-            x = torch.full_like(spectrum.values, torch.nan)
-        sides = torch.stack([spectrum.values * x - 1.0, (spectrum.values + damping) * x - 1.0])
-        yield matmul(sides.square(), squares)
+        except DampingError:  # singular there
+            x = torch.full_like(mu, torch.nan)
+        yield matmul(torch.stack([mu * x - 1.0, (mu + damping) * x - 1.0]).square(), squares)
 
 
 def residual_rows(found: xr.Dataset, headline: int) -> xr.Dataset:

@@ -76,12 +76,16 @@ def by_blocks(problem: Problem) -> list[list[int]]:
 
 
 def products(problem: Problem, dtype: torch.dtype) -> dict[str, tuple[Callable, int]]:
-    """What multiplies, and the length of what it multiplies."""
+    """What multiplies, and the length of what it multiplies.
+
+    Blocks of H become matrices as they are multiplied, so that every round has a new product.
+    """
     rows, p = SweptRows(Graphs(problem, dtype)), problem.num_parameters
+    fresh = iter([block_hessian_product(problem, dtype) for _ in range(ROUNDS)])
     return {
         "H v": (hessian_product(problem, dtype), p),
         "G v": (ggn_product(problem, dtype), p),
-        "block H v": (block_hessian_product(problem, dtype), p),
+        "block H v": (lambda v: next(fresh)(v), p),
         "block G v": (block_ggn_product(problem, dtype), p),
         "J v": (rows.forward, p),
         "Jᵀ u": (rows.transposed, rows.count),

@@ -68,7 +68,7 @@ class Row:
 def in_turn(
     ways: Mapping[str, Callable[[], object]], rounds: int = 5, enough: float = math.inf
 ) -> dict[str, float]:
-    """Least seconds of each, in turn: two rounds, and more until they took ``enough`` seconds."""
+    """Least seconds of each, in turn: at most ``rounds``, and two even if they take long."""
     best = dict.fromkeys(ways, math.inf)
     began = time.perf_counter()
     for done in range(rounds):

@@ -9,7 +9,10 @@ import xarray as xr
 
 from decomposition.chain import build_chain
 from decomposition.curvature import BlockDiagonal, Curvature, DenseCurvature, SolveCurvature
+from decomposition.curvature.inversion import UnderPolicy
+from decomposition.errors import DampingError
 from decomposition.scores.gradients import loss_gradients
+from decomposition.spectrum import residuals
 from decomposition.spectrum.residuals import (
     RESIDUALS,
     Directions,
@@ -105,6 +108,31 @@ def test_every_treatment_is_tried_with_its_own_inverse() -> None:
     np.testing.assert_allclose(rule.sel(metric=metric, rung="blocks"), wanted)
     assert np.isnan(rule.sel(metric=metric, rung="hessian"))
     assert np.isnan(rule.sel(metric=f"{metric}_damped", rung="blocks"))  # there is no one λ
+
+
+def test_inverses_in_the_basis_of_h_are_those_of_its_matrix() -> None:
+    """H under another inversion has H's eigenvectors: its residuals are those of the solutions."""
+    rungs, v = _rungs(), _directions()
+    hessian = rungs["hessian"]
+    clipped = UnderPolicy(hessian, "clip")
+    treatments = {"rule": Treated({"hessian": clipped}, {"hessian": 0.3}, {"hessian": 0.3})}
+    found = residual_rows(inverse_residuals(rungs, [v], DAMPINGS, treatments, "absolute"), 0)
+    sides = hessian @ clipped.solve(v.columns, 0.3) - v.columns
+    wanted = float((sides.square().sum(0) / v.columns.square().sum(0)).mean())
+    at = {"protocol": "rule", "rung": "hessian", "metric": "inverse_residual_train"}
+    np.testing.assert_allclose(found["residual"].sel(at), wanted)
+
+
+def test_few_solutions_at_a_time_have_the_same_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
+    rungs, v = _rungs(), _directions()
+    together = inverse_residuals(rungs, [v], DAMPINGS, {}, "absolute")
+    monkeypatch.setattr(residuals, "NUMBERS", 1)
+    xr.testing.assert_allclose(inverse_residuals(rungs, [v], DAMPINGS, {}, "absolute"), together)
+
+
+def test_a_damping_that_is_none_is_refused() -> None:
+    with pytest.raises(DampingError, match="damping"):
+        inverse_residuals(_rungs(), [_directions()], [-1.0], {}, "absolute")
 
 
 def test_a_sample_of_the_gradients_has_an_error() -> None:
