@@ -62,6 +62,8 @@ class Scaled(nn.Module):
         self.scale = nn.Parameter(torch.linspace(0.5, 1.5, d_in))
         self.model = nn.Linear(d_in, outputs)
         self.shift = nn.Parameter(torch.zeros(outputs))
+        self.temperature = nn.Parameter(torch.tensor(0.8))  # without dimensions
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.model(torch.tanh(x * self.scale))) + self.shift.sin()
+        hidden = torch.tanh(self.model(torch.tanh(x * self.scale)))
+        return self.temperature * hidden + self.shift.sin()

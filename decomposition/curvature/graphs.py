@@ -143,7 +143,7 @@ class Graph:
         self, outputs: list[Tensor], vectors: list[Tensor], chosen: range
     ) -> Float[Tensor, "k P"]:
         found = self._passes(outputs, vectors, [self._leaves[i] for i in chosen])
-        return torch.cat([part.flatten(1) for part in found], 1)
+        return torch.cat([part.reshape(len(part), -1) for part in found], 1)
 
     def _passes(
         self, outputs: list[Tensor], vectors: list[Tensor], inputs: list[Tensor]

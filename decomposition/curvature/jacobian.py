@@ -49,7 +49,8 @@ class JacobianRows:
         for block in self.blocks:
             part = rows[:, :, start : start + block.size]
             if isinstance(block, ExactBlock):
-                part.copy_(torch.cat([pulled[name].flatten(2) for name in block.parameters], 2))
+                own = [pulled[name] for name in block.parameters]
+                part.copy_(torch.cat([one.reshape(*one.shape[:2], -1) for one in own], 2))
             else:
                 _products(part, block, terms.inputs[block.name], terms.roots[block.name])
             start += block.size

@@ -74,6 +74,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         general.tied,
         general.embedding,
         general.frozen,
+        general.bare_parameters,
         general.named_inputs,
     )
 }

@@ -95,5 +95,5 @@ def test_a_child_may_have_the_name_of_the_model_itself() -> None:
     exact, linear = problem.blocks
     assert isinstance(exact, ExactBlock)
     assert isinstance(linear, LinearBlock)
-    assert (exact.name, exact.parameters) == ("model_", ("scale", "shift"))
+    assert (exact.name, exact.parameters) == ("model_", ("scale", "shift", "temperature"))
     assert linear.name == "model"
