@@ -78,10 +78,14 @@ def by_blocks(problem: Problem) -> list[list[int]]:
 def products(problem: Problem, dtype: torch.dtype) -> dict[str, tuple[Callable, int]]:
     """What multiplies, and the length of what it multiplies.
 
-    Blocks of H become matrices as they are multiplied, so that every round has a new product.
+    Blocks of H become matrices as they are multiplied, so that every round has a new product, which
+    has measured its batches on one column.
     """
     rows, p = SweptRows(Graphs(problem, dtype)), problem.num_parameters
-    fresh = iter([block_hessian_product(problem, dtype) for _ in range(ROUNDS)])
+    new = [block_hessian_product(problem, dtype) for _ in range(ROUNDS)]
+    for product in new:
+        product(torch.ones(p, 1, dtype=torch.float64))
+    fresh = iter(new)
     return {
         "H v": (hessian_product(problem, dtype), p),
         "G v": (ggn_product(problem, dtype), p),
