@@ -130,13 +130,8 @@ class Piece:
     inverse: Callable[[float, NegativeCurvature], Inverse]
     """What g_q·g_i and the coordinates are multiplied with."""
 
-    def scores(self, damping: float, policy: NegativeCurvature) -> Float[Tensor, "Q N"]:
-        """g_qᵀ f(C) g_i.
-
-        Raises:
-            DampingError: there is no such inverse.
-        """
-        f = self.inverse(damping, policy)
+    def scores(self, f: Inverse) -> Float[Tensor, "Q N"]:
+        """g_qᵀ f(C) g_i."""
         found = matmul((self.query * f.between[:, None]).T.contiguous(), self.train)
         return found if self.plain is None else found.add_(self.plain, alpha=f.outside)
 
@@ -173,45 +168,45 @@ class RowScorer(Scorer):
         progress: bool = False,
     ) -> None:
         """Solve together where solving is more precise."""
-        solved = [damping for damping in dampings if self._solves(damping, negative)]
+        solved = [d for d in dampings if _cancels(self._inverses(d, negative))]
         if solved:
             self._solving.prepare(masks, solved, keep, negative, progress)
 
-    def _solves(self, damping: float, negative: str | NegativeCurvature) -> bool:
+    def _inverses(self, damping: float, negative: str | NegativeCurvature) -> list[Inverse] | None:
+        """Of every piece; None where one has none, for a reason that is kept."""
         policy = as_policy(self._own or negative)
         try:
-            return any(one.inverse(damping, policy).cancelled > CANCELLED for one in self._pieces)
-        except DampingError:
-            return False
-
-    def _each(
-        self, damping: float, negative: str | NegativeCurvature
-    ) -> Float[np.ndarray, "L Q N"] | None:
-        """Through every piece; None where there are no scores."""
-        policy = as_policy(self._own or negative)
-        try:
-            found = torch.stack([piece.scores(damping, policy) for piece in self._pieces])
+            return [piece.inverse(damping, policy) for piece in self._pieces]
         except DampingError as error:
             self.unsolved[treatment(damping, negative)] = str(error)
             return None
+
+    def _each(self, inverses: list[Inverse]) -> Float[np.ndarray, "L Q N"]:
+        """Through every piece."""
+        pairs = zip(self._pieces, inverses, strict=True)
+        found = torch.stack([piece.scores(inverse) for piece, inverse in pairs])
         return found.div_(self._examples).cpu().numpy()
+
+    def _summed(self, inverses: list[Inverse] | None) -> Float[np.ndarray, "Q N"]:
+        if inverses is None:
+            return np.full((self._pieces[0].query.shape[1], self._examples), np.nan, np.float32)
+        return single(torch.from_numpy(self._each(inverses).sum(0)))
 
     def scores(self, damping: float, negative: str | NegativeCurvature = "absolute") -> np.ndarray:
         """See the module."""
-        if self._solves(damping, negative):
+        inverses = self._inverses(damping, negative)
+        if _cancels(inverses):
             return self._solving.scores(damping, negative)
-        each = self._each(damping, negative)
-        if each is None:
-            return np.full((self._pieces[0].query.shape[1], self._examples), np.nan, np.float32)
-        return single(torch.from_numpy(each.sum(0)))
+        return self._summed(inverses)
 
     def predicted_effects(
         self, masks: np.ndarray, damping: float, negative: str | NegativeCurvature = "absolute"
     ) -> np.ndarray:
         """By scores of single examples, or from what was solved together."""
-        if self._solves(damping, negative):
+        inverses = self._inverses(damping, negative)
+        if _cancels(inverses):
             return self._solving.predicted_effects(masks, damping, negative)
-        return summed_effects(masks, self.scores(damping, negative))
+        return summed_effects(masks, self._summed(inverses))
 
     def partial_effects(
         self,
@@ -221,13 +216,17 @@ class RowScorer(Scorer):
         negative: str | NegativeCurvature = "absolute",
     ) -> np.ndarray:
         """Through its blocks; through others, of the solutions themselves."""
-        if list(subsets) == [piece.part for piece in self._pieces] and not self._solves(
-            damping, negative
-        ):
-            each = self._each(damping, negative)
-            if each is not None:
-                return np.stack([summed_effects(masks, one.astype(np.float32)) for one in each])
-        return self._solving.partial_effects(masks, damping, subsets, negative)
+        own = list(subsets) == [piece.part for piece in self._pieces]
+        inverses = self._inverses(damping, negative) if own else None
+        if inverses is None or _cancels(inverses):
+            return self._solving.partial_effects(masks, damping, subsets, negative)
+        each = self._each(inverses)
+        return np.stack([summed_effects(masks, one.astype(np.float32)) for one in each])
+
+
+def _cancels(inverses: list[Inverse] | None) -> bool:
+    """Whether a piece loses digits that solving does not."""
+    return inverses is not None and any(one.cancelled > CANCELLED for one in inverses)
 
 
 def row_scorer(
